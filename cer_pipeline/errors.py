@@ -1,0 +1,35 @@
+"""The errors that a user can cause or must act on, each with what, where and the next step.
+
+Belongs here: exception types that cross layers. Does not belong here: how they are printed (`cli`).
+"""
+
+from __future__ import annotations
+
+
+class CerError(Exception):
+    """A mistake in usage or input, told in one line.
+
+    Args:
+        what: what is wrong, as a short clause ("the folder does not exist").
+        where: the path, option, row or name that it concerns; may be empty.
+        then: the next step for the user, as an imperative; may be empty.
+    """
+
+    def __init__(self, what: str, where: str = "", then: str = "") -> None:
+        self.what = what
+        self.where = where
+        self.then = then
+        super().__init__(self.line())
+
+    def line(self) -> str:
+        """The one line that the user reads."""
+        text = self.what if not self.where else f"{self.what}: {self.where}"
+        return text if not self.then else f"{text} - {self.then}"
+
+
+class ModelUnavailable(CerError):
+    """A weight that a stage needs is not on this machine (runs never download)."""
+
+    def __init__(self, model: str, why: str = "its weights are not on this machine") -> None:
+        self.model = model
+        super().__init__(why, model, f"run `cer models pull {model}`")

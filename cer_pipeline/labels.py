@@ -1,0 +1,55 @@
+"""The two label vocabularies, their orders, and the basic pair behind every compound.
+
+Belongs here: names and orders that tables, models and reports share.
+Does not belong here: a model's native order (its zoo entry maps it once) or any computation on probabilities.
+
+Sources: orders of the corpora AffWild2 (basic) and C-EXPR-DB (compound); compound pairs from section 3.7 of
+"Team RAS in 9th ABAW Competition: Multimodal Compound Expression Recognition Approach".
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+BASIC: Final[tuple[str, ...]] = (
+    "Neutral",
+    "Anger",
+    "Disgust",
+    "Fear",
+    "Happiness",
+    "Sadness",
+    "Surprise",
+    "Other",
+)
+"""The 8 basic emotions, in the order of every probability vector of this project."""
+
+COMPOUND: Final[tuple[str, ...]] = (
+    "Fearfully Surprised",
+    "Happily Surprised",
+    "Sadly Surprised",
+    "Disgustedly Surprised",
+    "Angrily Surprised",
+    "Sadly Fearful",
+    "Sadly Angry",
+)
+"""The 7 compound expressions, in the order of C-EXPR-DB."""
+
+COMPOUND_PAIRS: Final[tuple[tuple[str, str], ...]] = (
+    ("Fear", "Surprise"),
+    ("Happiness", "Surprise"),
+    ("Sadness", "Surprise"),
+    ("Disgust", "Surprise"),
+    ("Anger", "Surprise"),
+    ("Sadness", "Fear"),
+    ("Sadness", "Anger"),
+)
+"""The two basic emotions that make each compound, aligned with `COMPOUND`. Neutral and Other make none."""
+
+
+def column(label: str) -> str:
+    """The table column that holds the probability of a label: "Sadly Angry" -> "p_sadly_angry"."""
+    return "p_" + label.lower().replace(" ", "_")
+
+
+BASIC_COLUMNS: Final[tuple[str, ...]] = tuple(column(label) for label in BASIC)
+COMPOUND_COLUMNS: Final[tuple[str, ...]] = tuple(column(label) for label in COMPOUND)

@@ -1,0 +1,28 @@
+"""The typed outcome that every row carries.
+
+Belongs here: the vocabulary and what each word promises. A row is never dropped, forward-filled or zero-filled: a unit
+that has no value has a row that says why.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+
+class Status(StrEnum):
+    """Why a row has, or has not, a value."""
+
+    OK = "ok"
+    NO_VIDEO = "no_video"  # the container has no video stream, or none at this time
+    NO_FACE = "no_face"
+    NO_AUDIO = "no_audio"  # the container has no audio stream
+    NO_SPEECH = "no_speech"
+    EMPTY_TRANSCRIPT = "empty_transcript"  # speech was found, but no word was recognised
+    UNDECODABLE = "undecodable"  # the file, or the span of it, is damaged
+    MODEL_UNAVAILABLE = "model_unavailable"  # a weight or a trained head is not on this machine
+    FAILED = "failed"  # an unforeseen error; `reason` says which; tried again on the next materialisation
+
+
+RETRIED: Final[frozenset[str]] = frozenset({Status.FAILED})
+"""Statuses that are never cached, so that the next materialisation tries again."""

@@ -1,0 +1,357 @@
+"""One TableSpec per table: its columns with meaning and unit, its key, its unit of work, its order.
+
+Belongs here: what a table looks like. Everything else about tables derives from these specs: the Arrow schema, the
+validation before a commit, the column descriptions in the Dagster UI and docs/tables.md.
+Does not belong here: where a table lies (`store`) or how it is computed (`stages` modules).
+
+Words: a *unit* is what a stage computes and the cache keeps at once (a video or a segment); a *row* is what the table
+holds. All rows of one unit are consecutive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS
+
+N_LANDMARKS = 478  # MediaPipe FaceLandmarker
+N_BLENDSHAPES = 52  # MediaPipe FaceLandmarker
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: name, Arrow type, meaning (with unit), and whether it may be null."""
+
+    name: str
+    type: pa.DataType
+    meaning: str
+    nullable: bool = True
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """What a table looks like.
+
+    Args:
+        name: table name, also its folder below `tables/`; may hold one slash (`probabilities/face_static`).
+        row: what one row stands for.
+        unit: the column that names the unit of work: `video_id` or `segment_id`.
+        key: columns that together identify a row; the table is sorted by them.
+        columns: all columns but the two that the store adds (`row_key`, `content`).
+        distributions: groups of columns that sum to 1 where status is ok and are null elsewhere.
+        blob: whether rows hold media bytes, so that a unit is cached and read on its own.
+    """
+
+    name: str
+    row: str
+    unit: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+    distributions: tuple[tuple[str, ...], ...] = ()
+    blob: bool = False
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Arrow schema of what a stage returns: without the store's own columns."""
+        return _schema(self.columns)
+
+    @property
+    def stored_schema(self) -> pa.Schema:
+        """Arrow schema of the Parquet file: with the store's own columns."""
+        return _schema((*self.columns, *STORE_COLUMNS))
+
+
+def _schema(columns: Sequence[Column]) -> pa.Schema:
+    return pa.schema([pa.field(c.name, c.type, nullable=c.nullable, metadata={"comment": c.meaning}) for c in columns])
+
+
+STORE_COLUMNS: tuple[Column, ...] = (
+    Column("row_key", pa.string(), "key of the computation: inputs, models, code version and settings", nullable=False),
+    Column("content", pa.string(), "digest of all rows of this unit, which its readers' keys are made of", nullable=False),
+)
+_STATUS = (
+    Column("status", pa.string(), "ok, or why there is no value (see docs/tables.md)", nullable=False),
+    Column("reason", pa.string(), "what happened where status is not ok"),
+)
+_VIDEO = Column("video_id", pa.string(), "path of the video inside its corpus, without its ending", nullable=False)
+_SAMPLE = Column("sample", pa.int32(), "index k on the 5 Hz grid: time k/5 s", nullable=False)
+_SEGMENT = (
+    Column("segment_id", pa.string(), "video_id/index", nullable=False),
+    _VIDEO,
+    Column("segment", pa.int32(), "window index i: [2i, 2i+4) s", nullable=False),
+)
+
+
+def probability_columns(labels: Sequence[str], names: Sequence[str]) -> tuple[Column, ...]:
+    """Columns that hold a distribution over labels."""
+    return tuple(Column(n, pa.float64(), f"probability of {label}") for label, n in zip(labels, names, strict=True))
+
+
+_BASIC = probability_columns(BASIC, BASIC_COLUMNS)
+_COMPOUND = probability_columns(COMPOUND, COMPOUND_COLUMNS)
+
+VIDEOS = TableSpec(
+    name="videos",
+    row="video",
+    unit="video_id",
+    key=("video_id",),
+    columns=(
+        _VIDEO,
+        Column("path", pa.string(), "path below the corpus folder (undecodable bytes as \\xNN)", nullable=False),
+        Column("sha256", pa.string(), "SHA-256 of the file", nullable=False),
+        Column("bytes", pa.int64(), "file size, bytes", nullable=False),
+        Column("container", pa.string(), "container format as FFmpeg names it"),
+        Column("duration_s", pa.float64(), "duration D of the container, s"),
+        Column("width", pa.int32(), "width as displayed (after rotation), pixels"),
+        Column("height", pa.int32(), "height as displayed (after rotation), pixels"),
+        Column("rotation", pa.int32(), "clockwise rotation that was applied for display, degrees"),
+        Column("fps", pa.float64(), "mean frame rate, from time stamps, Hz"),
+        Column("nominal_fps", pa.float64(), "frame rate that the container declares, Hz"),
+        Column("variable_frame_rate", pa.bool_(), "whether the time stamps are unevenly spaced"),
+        Column("frames", pa.int64(), "number of video packets"),
+        Column("video_codec", pa.string(), "codec of the video stream; null without one"),
+        Column("audio_codec", pa.string(), "codec of the audio stream; null without one"),
+        Column("audio_rate", pa.int32(), "sample rate of the audio stream, Hz"),
+        Column("audio_channels", pa.int32(), "channels of the audio stream"),
+        Column("segments", pa.int32(), "number N of windows", nullable=False),
+        Column("samples", pa.int32(), "number of samples on the 5 Hz grid", nullable=False),
+        Column("split", pa.string(), "split of the corpus that the video belongs to"),
+        *_STATUS,
+    ),
+)
+SEGMENTS = TableSpec(
+    name="segments",
+    row="window of at most 4 s",
+    unit="video_id",
+    key=("video_id", "segment"),
+    columns=(
+        *_SEGMENT,
+        Column("start_s", pa.float64(), "start 2i, s", nullable=False),
+        Column("end_s", pa.float64(), "end, s: start + 4, or D for the last one", nullable=False),
+        Column("first_sample", pa.int32(), "first grid sample: 10i", nullable=False),
+        Column("samples", pa.int32(), "grid samples in the window, at most 20", nullable=False),
+        Column("is_tail", pa.bool_(), "whether the window ends with the video", nullable=False),
+        *_STATUS,
+    ),
+)
+FRAMES = TableSpec(
+    name="frames",
+    row="sample of the 5 Hz grid",
+    unit="video_id",
+    key=("video_id", "sample"),
+    columns=(
+        _VIDEO,
+        _SAMPLE,
+        Column("time_s", pa.float64(), "time of the sample k/5, s", nullable=False),
+        Column("source_frame", pa.int64(), "0-based number of the frame shown at that time"),
+        Column("source_time_s", pa.float64(), "time stamp of that frame, s"),
+        Column("width", pa.int32(), "width of the JPEG, pixels"),
+        Column("height", pa.int32(), "height of the JPEG, pixels"),
+        Column("jpeg", pa.binary(), "the frame as displayed, long side capped by the profile, JPEG"),
+        Column(
+            "frame_times",
+            pa.list_(pa.float64()),
+            "time stamps of all source frames from this sample to the next, s; over a video: its whole time line",
+            nullable=False,
+        ),
+        *_STATUS,
+    ),
+    blob=True,
+)
+AUDIO = TableSpec(
+    name="audio",
+    row="video",
+    unit="video_id",
+    key=("video_id",),
+    columns=(
+        _VIDEO,
+        Column("sample_rate", pa.int32(), "16000 Hz"),
+        Column("duration_s", pa.float64(), "length of the sound, from the container's start, s"),
+        Column("flac", pa.binary(), "16 kHz mono sound, 16-bit FLAC; sample 0 is time 0 of the container"),
+        *_STATUS,
+    ),
+    blob=True,
+)
+FACES = TableSpec(
+    name="faces",
+    row="face on a sample (one row without a box where there is none)",
+    unit="video_id",
+    key=("video_id", "sample", "face"),
+    columns=(
+        _VIDEO,
+        _SAMPLE,
+        Column("face", pa.int32(), "index of the face on the sample, largest first", nullable=False),
+        Column("x", pa.float32(), "left edge of the detector's box, pixels of the stored frame"),
+        Column("y", pa.float32(), "top edge, pixels"),
+        Column("w", pa.float32(), "width, pixels"),
+        Column("h", pa.float32(), "height, pixels"),
+        Column("score", pa.float32(), "detector score, 0..1"),
+        Column("verified", pa.bool_(), "whether the face mesh was found in the expanded box"),
+        Column("track", pa.int32(), "track number in the video; null where the face is not verified"),
+        Column("is_subject", pa.bool_(), "whether the track is the subject of any window of this sample", nullable=False),
+        Column("subject_of", pa.list_(pa.int32()), "windows whose subject this track is", nullable=False),
+        Column("yaw", pa.float32(), "head turn, degrees, positive to the person's left"),
+        Column("pitch", pa.float32(), "head tilt, degrees, positive up"),
+        Column("roll", pa.float32(), "head roll, degrees, positive towards the person's left shoulder"),
+        Column("blendshapes", pa.list_(pa.float32(), N_BLENDSHAPES), "52 blendshape scores, 0..1, MediaPipe's order"),
+        Column("landmarks", pa.list_(pa.float32(), N_LANDMARKS * 3), "478 points x, y, z: pixels of the stored frame"),
+        Column("crop", pa.binary(), "the face with its margin, JPEG"),
+        *_STATUS,
+    ),
+    blob=True,
+)
+SPEECH = TableSpec(
+    name="speech",
+    row="speech interval (one row without times where there is none)",
+    unit="video_id",
+    key=("video_id", "interval"),
+    columns=(
+        _VIDEO,
+        Column("interval", pa.int32(), "index of the interval", nullable=False),
+        Column("start_s", pa.float64(), "start, s"),
+        Column("end_s", pa.float64(), "end, s"),
+        Column("score", pa.float32(), "mean speech probability, 0..1"),
+        *_STATUS,
+    ),
+)
+WORD = pa.struct(
+    [
+        pa.field("word", pa.string()),
+        pa.field("start_s", pa.float64()),
+        pa.field("end_s", pa.float64()),
+        pa.field("probability", pa.float32()),
+    ]
+)
+TRANSCRIPTS = TableSpec(
+    name="transcripts",
+    row="segment",
+    unit="video_id",
+    key=("video_id", "segment"),
+    columns=(
+        *_SEGMENT,
+        Column("text", pa.string(), "words whose middle falls in the window"),
+        Column("words", pa.list_(WORD), "words with start, end (s in the video) and probability"),
+        Column("model", pa.string(), "zoo id of the recogniser"),
+        *_STATUS,
+    ),
+)
+CAPTIONS = TableSpec(
+    name="captions",
+    row="segment",
+    unit="video_id",
+    key=("video_id", "segment"),
+    columns=(
+        *_SEGMENT,
+        Column("prompt", pa.string(), "prompt or describer that made the text"),
+        Column("text", pa.string(), "what is visible and audible, in English sentences"),
+        Column("model", pa.string(), "model or describer with its version"),
+        *_STATUS,
+    ),
+)
+
+
+def face_features(encoder: str, size: int) -> TableSpec:
+    """Per-sample output of one face model on the faces of subject tracks."""
+    return TableSpec(
+        name=f"face_features/{encoder}",
+        row="face of a subject track on a sample (one row without features where there is none)",
+        unit="video_id",
+        key=("video_id", "sample", "face"),
+        columns=(
+            _VIDEO,
+            _SAMPLE,
+            Column("face", pa.int32(), "index of the face on the sample, as in faces", nullable=False),
+            Column("track", pa.int32(), "track number, as in faces"),
+            Column("features", pa.list_(pa.float32(), size), f"output of {encoder}, {size} values"),
+            *_STATUS,
+        ),
+    )
+
+
+def features(branch: str, size: int) -> TableSpec:
+    """Input of a branch's head: one vector (or one flattened sequence) per segment."""
+    return TableSpec(
+        name=f"features/{branch}",
+        row="segment",
+        unit="segment_id",
+        key=("video_id", "segment"),
+        columns=(
+            *_SEGMENT,
+            Column("features", pa.list_(pa.float32(), size), f"what the head of {branch} reads, {size} values"),
+            *_STATUS,
+        ),
+    )
+
+
+def probabilities(branch: str) -> TableSpec:
+    """Output of a branch: a distribution over the 8 basic emotions per segment."""
+    return TableSpec(
+        name=f"probabilities/{branch}",
+        row="segment",
+        unit="segment_id",
+        key=("video_id", "segment"),
+        columns=(*_SEGMENT, *_BASIC, Column("model", pa.string(), "head that gave the values"), *_STATUS),
+        distributions=(BASIC_COLUMNS,),
+    )
+
+
+def fused(branches: Sequence[str]) -> TableSpec:
+    """Output of the fusion, with the weight of every branch and class."""
+    return TableSpec(
+        name="fused",
+        row="segment",
+        unit="segment_id",
+        key=("video_id", "segment"),
+        columns=(
+            *_SEGMENT,
+            *_BASIC,
+            Column("present", pa.list_(pa.string()), "branches that had a value", nullable=False),
+            *(
+                Column(
+                    f"w_{branch}",
+                    pa.list_(pa.float64(), len(BASIC)),
+                    f"weight of {branch} for each basic emotion; 0 where it had no value; the sum over branches of "
+                    "weight times probability is the fused probability",
+                )
+                for branch in branches
+            ),
+            Column("model", pa.string(), "fusion that gave the weights, or equal_weights"),
+            *_STATUS,
+        ),
+        distributions=(BASIC_COLUMNS,),
+    )
+
+
+COMPOUNDS = TableSpec(
+    name="compound",
+    row="segment and method",
+    unit="segment_id",
+    key=("video_id", "segment", "method"),
+    columns=(
+        *_SEGMENT,
+        Column("method", pa.string(), "ppa or pfsa", nullable=False),
+        *_COMPOUND,
+        *_STATUS,
+    ),
+    distributions=(COMPOUND_COLUMNS,),
+)
+FRAME_PREDICTIONS = TableSpec(
+    name="frame_predictions",
+    row="frame of the video",
+    unit="video_id",
+    key=("video_id", "frame"),
+    columns=(
+        _VIDEO,
+        Column("frame", pa.int64(), "0-based number of the frame, in order of presentation", nullable=False),
+        Column("time_s", pa.float64(), "time stamp of the frame, s", nullable=False),
+        *_BASIC,
+        *_COMPOUND,
+        Column("segments", pa.list_(pa.int32()), "windows that the values are averaged over", nullable=False),
+        Column("weights", pa.list_(pa.float64()), "weight of each of these windows; they sum to 1", nullable=False),
+        *_STATUS,
+    ),
+    distributions=(BASIC_COLUMNS, COMPOUND_COLUMNS),
+)
