@@ -1,0 +1,34 @@
+"""What a branch is: two stages, a feature table and a probability table, under one name.
+
+Belongs here: the branch contract. Does not belong here: the list of branches (`registry`) or any model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cer_pipeline.stage import StageSpec
+
+
+@dataclass(frozen=True)
+class BranchSpec:
+    """One modality's way to 8 probabilities per segment.
+
+    Args:
+        name: branch name: table suffix, column suffix and metric key; `[a-z0-9_]+`.
+        title: what people read.
+        modality: face, scene, label, audio or text.
+        table1: ID of the paper's Table 1 that it stands for; None where it stands for none.
+        features: stage that makes `features/NAME`, one row per segment.
+        probabilities: stage that makes `probabilities/NAME`, one row per segment.
+        extra: stages that only this branch family needs, such as `face_features/ENCODER`; several branches may name
+            the same one.
+    """
+
+    name: str
+    title: str
+    modality: str
+    table1: int | None
+    features: StageSpec
+    probabilities: StageSpec
+    extra: tuple[StageSpec, ...] = ()
