@@ -271,6 +271,28 @@ def face_features(encoder: str, size: int) -> TableSpec:
     )
 
 
+def sample_probabilities(branch: str) -> TableSpec:
+    """Output of a branch on every grid sample of a video, where it judges single images.
+
+    A window's probabilities are constant over its up to 4 s. This table says when, inside a window, the evidence lay;
+    a sample's row is computed from the same evidence and by the same rules as the window's row.
+    """
+    return TableSpec(
+        name=f"samples/{branch}",
+        row="sample of the 5 Hz grid (mean over the subject faces, where windows that share it have two subjects)",
+        unit="video_id",
+        key=("video_id", "sample"),
+        columns=(
+            _VIDEO,
+            _SAMPLE,
+            *_BASIC,
+            Column("faces", pa.int32(), "number of subject faces that the values are the mean of", nullable=False),
+            *_STATUS,
+        ),
+        distributions=(BASIC_COLUMNS,),
+    )
+
+
 def features(branch: str, size: int) -> TableSpec:
     """Input of a branch's head: one vector (or one flattened sequence) per segment."""
     return TableSpec(

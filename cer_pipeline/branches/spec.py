@@ -23,6 +23,8 @@ class BranchSpec:
         probabilities: stage that makes `probabilities/NAME`, one row per segment.
         extra: stages that only this branch family needs, such as `face_features/ENCODER`; several branches may name
             the same one.
+        samples: stage that makes `samples/NAME`, the same judgement on every grid sample; None where the branch has
+            nothing to say below the window.
     """
 
     name: str
@@ -32,3 +34,4 @@ class BranchSpec:
     features: StageSpec
     probabilities: StageSpec
     extra: tuple[StageSpec, ...] = ()
+    samples: StageSpec | None = None
