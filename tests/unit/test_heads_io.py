@@ -72,7 +72,7 @@ def test_what_cannot_be_kept_is_refused_and_leaves_the_earlier_file(tmp_path: Pa
     path = tmp_path / "h.safetensors"
     save_head(path, {"w": np.ones(1)}, {"v": 1})
     before = path.read_bytes()
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"tensor|meta|JSON"):
         save_head(path, tensors, meta)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -95,5 +95,6 @@ def test_missing_damaged_and_foreign_files_are_one_line_errors(tmp_path: Path):
 
 
 def test_reading_a_head_loads_no_torch():
-    code = "import sys, cer_pipeline.heads.io; sys.exit(any(m in sys.modules for m in ('torch', 'sklearn', 'transformers')))"
+    heavy = ("torch", "sklearn", "transformers")
+    code = f"import sys, cer_pipeline.heads.io; sys.exit(any(m in sys.modules for m in {heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
