@@ -1,0 +1,218 @@
+"""What the zoo knows of each model: plain data, read from the TOML files beside this module.
+
+Belongs here: the shape of an entry, reading and checking the files. Does not belong here: files on disk (`zoo.zoo`) or
+how a source is fetched (`zoo.fetch`).
+
+A digest or revision that nobody has pinned is the empty string. Such a file cannot be verified, so it is never fetched
+and never loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+from cer_pipeline.errors import CerError
+from cer_pipeline.labels import BASIC
+
+PROFILES: Final = ("embedded", "paper")  # one TOML file each
+KINDS: Final = ("model", "media", "head")
+SUMS: Final = "SHA256SUMS"  # digests of the shipped heads, in the format of sha256sum
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of an entry: its name, size in bytes (0: not known) and SHA-256 (empty: not known)."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """Files inside a wheel of the package index: "distribution==version" and the folder that they lie in."""
+
+    requirement: str
+    folder: str
+
+
+@dataclass(frozen=True)
+class Hub:
+    """Files of a model-hub repository at a revision (empty: not pinned)."""
+
+    repository: str
+    revision: str
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """Files that come with this package, in this folder."""
+
+    folder: Path
+
+
+Source = Wheel | Hub | Shipped
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model, trained head or set of clips.
+
+    Args:
+        id: its name everywhere.
+        title: its name for people.
+        purpose: what the pipeline uses it for.
+        kind: model, media or head.
+        profile: the profile that needs it.
+        licence: under which it is given.
+        files: what belongs to it.
+        sources: where to get it, in the order of trying.
+        input: what it reads: shape, type, range.
+        output: what it gives.
+        native_labels: its own classes in its own order; empty where it is no classifier.
+        basic_labels: for each native class the label of `labels.BASIC`, or "" where there is none.
+        publisher_digest: whether the digests are known to be those of the model's own publisher.
+        note: what a person must know before using it.
+    """
+
+    id: str
+    title: str
+    purpose: str
+    kind: str
+    profile: str
+    licence: str
+    files: tuple[File, ...]
+    sources: tuple[Source, ...]
+    input: str = ""
+    output: str = ""
+    native_labels: tuple[str, ...] = ()
+    basic_labels: tuple[str, ...] = ()
+    publisher_digest: bool = False
+    note: str = ""
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files together, bytes."""
+        return sum(file.bytes for file in self.files)
+
+    @property
+    def pinned(self) -> bool:
+        """Whether every file has a digest, so that it can be verified at all."""
+        return bool(self.files) and all(file.sha256 for file in self.files)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 that stands for all files: the file's own where there is one, else of the lines "digest  name".
+
+        Raises:
+            CerError: a file has no digest.
+        """
+        if not self.pinned:
+            raise CerError("its digest is not pinned", self.id, f"add sha256 to zoo/{self.profile}.toml")
+        if len(self.files) == 1:
+            return self.files[0].sha256
+        lines = sorted(f"{file.sha256}  {file.name}\n" for file in self.files)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def basic_order(self) -> tuple[int | None, ...]:
+        """For each label of `labels.BASIC` the index of the native class that means it; None where none does."""
+        return tuple(self.basic_labels.index(label) if label in self.basic_labels else None for label in BASIC)
+
+
+def load_entries() -> dict[str, Entry]:
+    """All entries: those of the TOML files, then the shipped heads."""
+    entries: dict[str, Entry] = {}
+    for profile in PROFILES:
+        text = (resources.files("cer_pipeline.zoo") / f"{profile}.toml").read_text("utf-8")
+        entries |= {name: parse_entry(name, profile, raw) for name, raw in tomllib.loads(text).items()}
+    return entries | shipped_heads()
+
+
+def parse_entry(name: str, profile: str, raw: Mapping[str, Any]) -> Entry:
+    """An entry from its TOML table.
+
+    Raises:
+        ValueError: a value that an entry cannot have; the text names the entry.
+    """
+    files = tuple(File(f["name"], f.get("bytes", 0), f.get("sha256", "")) for f in raw["files"])
+    entry = Entry(
+        id=name,
+        title=raw["title"],
+        purpose=raw["purpose"],
+        kind=raw.get("kind", "model"),
+        profile=profile,
+        licence=raw["licence"],
+        files=files,
+        sources=tuple(_source(name, source) for source in raw["sources"]),
+        input=raw.get("input", ""),
+        output=raw.get("output", ""),
+        native_labels=tuple(raw.get("native_labels", ())),
+        basic_labels=tuple(raw.get("basic_labels", ())),
+        publisher_digest=raw.get("publisher_digest", False),
+        note=raw.get("note", ""),
+    )
+    _check(entry)
+    return entry
+
+
+def shipped_heads(folder: Path | None = None) -> dict[str, Entry]:
+    """Entries `head_<branch>` of the trained heads that come with the package.
+
+    Their digests stand in `SHA256SUMS` beside them; a head that is not listed there has no digest.
+
+    Args:
+        folder: where they lie; by default `cer_pipeline/heads/shipped`.
+    """
+    folder = folder or Path(str(resources.files("cer_pipeline"))) / "heads" / "shipped"
+    sums = _read_sums(folder / SUMS)
+    entries = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        branch = path.stem
+        entries[f"head_{branch}"] = Entry(
+            id=f"head_{branch}",
+            title=f"trained head of {branch}",
+            purpose=f"features of {branch} to probabilities",
+            kind="head",
+            profile="embedded",
+            licence=f"see cer_pipeline/heads/shipped/{branch}.md",
+            files=(File(path.name, path.stat().st_size, sums.get(path.name, "")),),
+            sources=(Shipped(folder),),
+            output="8 basic emotions",
+        )
+    return entries
+
+
+def _read_sums(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    pairs = (line.split(maxsplit=1) for line in path.read_text("utf-8").splitlines() if line.strip())
+    return {name.lstrip("*"): digest for digest, name in pairs}
+
+
+def _source(name: str, raw: Mapping[str, Any]) -> Source:
+    if "wheel" in raw:
+        return Wheel(raw["wheel"], raw["folder"])
+    if "hub" in raw:
+        return Hub(raw["hub"], raw.get("revision", ""))
+    raise ValueError(f"{name}: a source is a wheel or a hub, not {dict(raw)}")
+
+
+def _check(entry: Entry) -> None:
+    names = [file.name for file in entry.files]
+    if len(set(names)) != len(names) or any(Path(n).name != n or n.startswith(".") for n in names):
+        raise ValueError(f"{entry.id}: file names must be plain and distinct: {names}")
+    if entry.kind not in KINDS:
+        raise ValueError(f"{entry.id}: kind must be one of {KINDS}, not {entry.kind!r}")
+    for file in entry.files:
+        if file.sha256 and (len(file.sha256) != 64 or set(file.sha256) - set("0123456789abcdef")):
+            raise ValueError(f"{entry.id}: {file.name}: not a SHA-256: {file.sha256!r}")
+    if len(entry.native_labels) != len(entry.basic_labels):
+        raise ValueError(f"{entry.id}: native_labels and basic_labels differ in length")
+    if unknown := set(entry.basic_labels) - {*BASIC, ""}:
+        raise ValueError(f"{entry.id}: not basic emotions: {sorted(unknown)}")

