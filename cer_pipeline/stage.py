@@ -122,6 +122,7 @@ class StageSpec:
         code_version: changed by hand whenever the rows would change for the same inputs and settings.
         config: profile sections whose values change the rows.
         models: zoo ids whose weights change the rows. Where one is missing, every unit becomes `model_unavailable`.
+        optional_models: zoo ids that the stage uses where they are present and does without where they are not.
         skeleton: key values of the rows of a unit that could not be computed; by default one row, keys from the plan.
         kinds: tags for the UI.
         pool: Dagster concurrency pool, "" for none.
@@ -137,6 +138,7 @@ class StageSpec:
     code_version: str
     config: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
+    optional_models: tuple[str, ...] = ()
     skeleton: Callable[[dict[str, Any]], list[dict[str, Any]]] | None = None
     kinds: tuple[str, ...] = ("parquet",)
     pool: str = ""

@@ -1,0 +1,85 @@
+"""The default engine: one stage instance in this process, units in chunks.
+
+Belongs here: running a stage over chunks of units and isolating a unit that fails.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cer_pipeline.errors import CerError
+from cer_pipeline.stage import UNIT, Stage, StageContext, StageSpec
+
+Outcome = tuple[pa.Table, pa.Table | None, dict[str, str]]
+"""(units of the chunk, rows of those that worked or None, unit -> reason of those that failed)."""
+
+REASON_CHARACTERS = 300  # of an error message; enough to act on, short enough for a table cell
+
+
+def run_chunks(spec: StageSpec, context: StageContext, units: pa.Table, size: int) -> Iterator[Outcome]:
+    """Put units through a stage, chunk by chunk.
+
+    A chunk that raises is tried again unit by unit, so that one bad unit costs only itself.
+
+    Args:
+        spec: the stage; its class is constructed once, before the first chunk.
+        context: what the constructor is given.
+        units: rows of the plan.
+        size: units a chunk.
+
+    Raises:
+        CerError: the stage says that nothing can go on (missing weights, full disk).
+    """
+    stage = spec.load()(context)
+    for start in range(0, units.num_rows, size):
+        chunk = units.slice(start, size)
+        try:
+            yield chunk, _rows(spec, stage, chunk), {}
+        except Exception as error:
+            _give_up_if_fatal(error)
+            if chunk.num_rows == 1:
+                yield chunk, None, {chunk.column(UNIT)[0].as_py(): reason_of(error)}
+            else:
+                yield _one_by_one(spec, stage, chunk)
+
+
+def _one_by_one(spec: StageSpec, stage: Stage, chunk: pa.Table) -> Outcome:
+    parts: list[pa.Table] = []
+    failures: dict[str, str] = {}
+    for i in range(chunk.num_rows):
+        unit = chunk.slice(i, 1)
+        try:
+            parts.append(_rows(spec, stage, unit))
+        except Exception as error:
+            _give_up_if_fatal(error)
+            failures[unit.column(UNIT)[0].as_py()] = reason_of(error)
+    return chunk, pa.concat_tables(parts) if parts else None, failures
+
+
+def _rows(spec: StageSpec, stage: Stage, units: pa.Table) -> pa.Table:
+    """The stage's rows for these units, checked to be of these units, all of them."""
+    rows = stage(units)
+    rows = rows.select([c.name for c in spec.table.columns]).cast(spec.table.schema)
+    wanted = set(units.column(UNIT).to_pylist())
+    given = set(pc.unique(rows.column(spec.table.unit)).to_pylist())
+    if given != wanted:
+        lost, foreign = sorted(wanted - given), sorted(given - wanted)
+        raise ValueError(f"{spec.name} answered for other units: lost {lost[:3]}, foreign {foreign[:3]}")
+    return rows
+
+
+def reason_of(error: BaseException) -> str:
+    """An error as one line for a table cell."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= REASON_CHARACTERS else text[: REASON_CHARACTERS - 3] + "..."
+
+
+def _give_up_if_fatal(error: Exception) -> None:
+    if isinstance(error, CerError | MemoryError):
+        raise error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise CerError("the disk is full", str(error.filename or ""), "free some space and run again") from error

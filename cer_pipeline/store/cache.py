@@ -1,0 +1,78 @@
+"""The append-only row cache: rows by key, in chunk files that are written once and never changed.
+
+Belongs here: keeping and finding computed rows. Does not belong here: which keys are wanted (`materialise`).
+
+A chunk holds whole units. Its footer lists the row keys that it holds and the run that computed them, so that looking
+a key up reads no rows, and the origin of a value outlives the run that wrote the table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cer_pipeline.store.files import commit
+from cer_pipeline.store.fingerprint import digest
+
+KEYS = b"cer.keys"
+RUN = b"cer.run_id"
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One chunk file: the row keys that it holds and the run that computed them."""
+
+    path: Path
+    keys: tuple[str, ...]
+    run_id: str
+
+
+class RowCache:
+    """The chunks of one table, fingerprint and shard."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def chunks(self) -> list[Chunk]:
+        """All readable chunks; one that is damaged counts as absent and is computed again."""
+        found = []
+        for path in sorted(self.folder.glob("*.parquet")):
+            if path.name.startswith("."):
+                continue
+            try:
+                metadata = pq.read_metadata(path).metadata or {}
+                found.append(Chunk(path, tuple(json.loads(metadata[KEYS])), metadata[RUN].decode()))
+            except (pa.ArrowException, OSError, KeyError, ValueError):
+                continue
+        return found
+
+    def index(self) -> dict[str, Path]:
+        """Row key -> chunk file that holds its rows."""
+        return {key: chunk.path for chunk in self.chunks() for key in chunk.keys}
+
+    def append(self, rows: pa.Table, run_id: str) -> None:
+        """Keep the rows of whole units.
+
+        Args:
+            rows: rows with the store's columns; empty tables are not kept.
+            run_id: the run that computed them.
+        """
+        if not rows.num_rows:
+            return
+        keys = list(dict.fromkeys(rows.column("row_key").to_pylist()))
+        stamped = rows.replace_schema_metadata({KEYS: json.dumps(keys).encode(), RUN: run_id.encode()})
+        path = self.folder / f"{digest(*keys)}.parquet"
+        commit(path, lambda temporary: pq.write_table(stamped, temporary, compression="zstd"))
+
+
+def read_rows(path: Path, keys: Iterable[str]) -> pa.Table:
+    """The rows of some keys from one chunk file, with the store's columns."""
+    table = pq.read_table(path, partitioning=None).replace_schema_metadata(None)
+    wanted = pa.array(list(keys), pa.string())
+    return table.filter(pc.is_in(table.column("row_key"), value_set=wanted))

@@ -1,0 +1,100 @@
+"""Digests: of settings, of computations, of the content of rows.
+
+Belongs here: everything that is hashed into a key. All digests are blake2b with 128 bits, as hexadecimal text.
+Does not belong here: SHA-256 of files and weights (`corpora`, `zoo`), which must equal what others publish.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cer_pipeline.profiles import EXECUTION, Profile
+from cer_pipeline.stage import StageSpec, Weights
+
+DIGEST_BYTES = 16
+
+
+def digest(*parts: str | bytes) -> str:
+    """Digest of a sequence of texts; each part is length-prefixed, so ("ab", "c") and ("a", "bc") differ."""
+    state = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for part in parts:
+        _feed_bytes(state, part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part)
+    return state.hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """Digest of plain data, independent of the order of keys."""
+    return digest(json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":")))
+
+
+def stage_fingerprint(spec: StageSpec, profile: Profile, weights: Weights) -> str:
+    """What a stage would do, apart from its inputs: code version, table layout, settings and weights.
+
+    Thread counts, limits, paths and devices are no part of it.
+    """
+    columns = [[c.name, str(c.type)] for c in spec.table.columns]
+    settings = {section: dict(profile[section]) for section in spec.config if section != EXECUTION}
+    needed = {model: weights.digest(model) or "unavailable" for model in spec.models}
+    optional = {model: weights.digest(model) or "absent" for model in spec.optional_models}
+    return digest_json([spec.name, spec.code_version, columns, settings, needed, optional])
+
+
+def row_key(fingerprint: str, unit: str, inputs: str) -> str:
+    """Key of the rows of one unit: what is done, to which unit, from which content."""
+    return digest(fingerprint, unit, inputs)
+
+
+def content_digests(table: pa.Table, starts: Iterable[int]) -> list[str]:
+    """One digest of the values of all columns for each run of rows.
+
+    The digest depends on values alone: not on chunks, offsets, padding or what lies under a null.
+
+    Args:
+        table: rows.
+        starts: index of the first row of each run, ascending; the first is 0.
+    """
+    bounds = [*starts, table.num_rows]
+    columns = [column.combine_chunks() if column.num_chunks != 1 else column.chunk(0) for column in table.columns]
+    out = []
+    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+        state = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        for name, column in zip(table.column_names, columns, strict=True):
+            _feed_bytes(state, name.encode())
+            _feed_array(state, column.slice(start, stop - start))
+        out.append(state.hexdigest())
+    return out
+
+
+def _feed_bytes(state: hashlib.blake2b, data: bytes) -> None:
+    state.update(len(data).to_bytes(8, "little"))
+    state.update(data)
+
+
+def _feed_array(state: hashlib.blake2b, array: pa.Array) -> None:
+    state.update(len(array).to_bytes(8, "little"))
+    if array.null_count:
+        state.update(np.asarray(array.is_valid().to_numpy(zero_copy_only=False), dtype=np.uint8).tobytes())
+    kind = array.type
+    if pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_string(kind):
+        for value in array.cast(pa.large_binary()):
+            _feed_bytes(state, value.as_py() or b"")
+    elif pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+        if pa.types.is_list(kind):
+            state.update(pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False).tobytes())
+        _feed_array(state, array.flatten())
+    elif pa.types.is_struct(kind):
+        for field in array.flatten():
+            _feed_array(state, field)
+    elif pa.types.is_boolean(kind):
+        state.update(pc.fill_null(array, False).to_numpy(zero_copy_only=False).astype(np.uint8).tobytes())
+    elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        state.update(pc.fill_null(array, 0).to_numpy(zero_copy_only=False).tobytes())
+    else:
+        raise TypeError(f"no digest is defined for columns of type {kind}")

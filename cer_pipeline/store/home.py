@@ -1,0 +1,63 @@
+"""Where things lie below `CER_HOME`.
+
+Belongs here: the layout of the home folder, and how it is found. Does not belong here: reading or writing.
+
+    tables/TABLE/corpus=NAME/shard=sNNN/data.parquet   what users read
+    cache/TABLE/FINGERPRINT/corpus=NAME/shard=sNNN/    rows by key, append-only
+    corpora/NAME.json                                  registered corpora
+    dagster/                                           Dagster's own state
+    settings.toml                                      the user's settings over the profile
+    locks/                                             one writer a table and shard
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+HOME_VARIABLE = "CER_HOME"
+DEFAULT_FOLDER = ".cer"
+
+
+@dataclass(frozen=True)
+class Home:
+    """The home folder of one working copy."""
+
+    root: Path
+
+    @property
+    def settings(self) -> Path:
+        """The user's settings over the profile."""
+        return self.root / "settings.toml"
+
+    @property
+    def dagster(self) -> Path:
+        """Dagster's own state."""
+        return self.root / "dagster"
+
+    def table_folder(self, table: str) -> Path:
+        """All shards of a table."""
+        return self.root / "tables" / table
+
+    def table(self, table: str, corpus: str, shard: str) -> Path:
+        """The Parquet file of one shard of a table."""
+        return self.table_folder(table) / f"corpus={corpus}" / f"shard={shard}" / "data.parquet"
+
+    def cache(self, table: str, fingerprint: str, corpus: str, shard: str) -> Path:
+        """The folder of cached chunks of one shard of a table under one fingerprint."""
+        return self.root / "cache" / table / fingerprint / f"corpus={corpus}" / f"shard={shard}"
+
+    def lock(self, table: str, corpus: str, shard: str) -> Path:
+        """The lock file of one shard of a table."""
+        return self.root / "locks" / f"{table.replace('/', '.')}.{corpus}-{shard}.lock"
+
+
+def default_home() -> Home:
+    """`$CER_HOME`, else the folder `.cer` of the working copy, else `.cer` in the current folder."""
+    given = os.environ.get(HOME_VARIABLE)
+    if given:
+        return Home(Path(given).expanduser().resolve())
+    checkout = Path(__file__).resolve().parents[2]
+    base = checkout if (checkout / "workspace.yaml").is_file() else Path.cwd()
+    return Home(base / DEFAULT_FOLDER)

@@ -1,0 +1,182 @@
+"""Table files: validation, writing, reading.
+
+Belongs here: one shard's Parquet file. Does not belong here: the cache and the order of work (`materialise`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cer_pipeline.status import Status
+from cer_pipeline.store.files import commit
+from cer_pipeline.store.fingerprint import digest
+from cer_pipeline.tables import TableSpec
+
+SUM_TOLERANCE = 1e-6
+ROWS_PER_GROUP = 64_000
+BLOB_ROWS_PER_GROUP = 256  # keeps a row group of JPEG frames near 10 MB
+FOOTER = b"cer"
+
+
+class InvalidRows(ValueError):
+    """Rows that break their table's contract: a defect of the stage that made them."""
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What a table file says about itself, besides its rows.
+
+    Args:
+        table: table name.
+        plan: digest of the plan that the file answers: what would be computed, for which units, from which inputs.
+        data_version: digest of the content of all units; equal versions hold equal rows.
+        units: number of units.
+        rows: number of rows.
+        by_status: rows by status.
+    """
+
+    table: str
+    plan: str
+    data_version: str
+    units: int
+    rows: int
+    by_status: dict[str, int]
+
+
+def conform(spec: TableSpec, rows: pa.Table) -> pa.Table:
+    """Rows in the table's own column order and types, checked against its contract.
+
+    Raises:
+        InvalidRows: a column is missing, a key or status is null, unknown or doubled, or a distribution is wrong.
+    """
+    missing = [c.name for c in spec.columns if c.name not in rows.column_names]
+    if missing:
+        raise InvalidRows(f"{spec.name}: columns are missing: {', '.join(missing)}")
+    try:
+        table = rows.select([c.name for c in spec.columns]).cast(spec.schema)
+    except (pa.ArrowException, ValueError) as error:
+        raise InvalidRows(f"{spec.name}: {error}") from error
+    for column in spec.columns:
+        if not column.nullable and table.column(column.name).null_count:
+            raise InvalidRows(f"{spec.name}: {column.name} is null")
+    _check_statuses(spec, table)
+    _check_keys(spec, table)
+    for group in spec.distributions:
+        _check_distribution(spec, table, group)
+    return table
+
+
+def _check_statuses(spec: TableSpec, table: pa.Table) -> None:
+    unknown = set(pc.unique(table.column("status")).to_pylist()) - {str(s) for s in Status}
+    if unknown:
+        raise InvalidRows(f"{spec.name}: unknown status: {', '.join(sorted(unknown))}")
+
+
+def _check_keys(spec: TableSpec, table: pa.Table) -> None:
+    if table.group_by(list(spec.key)).aggregate([]).num_rows != table.num_rows:
+        raise InvalidRows(f"{spec.name}: two rows have the same {', '.join(spec.key)}")
+
+
+def _check_distribution(spec: TableSpec, table: pa.Table, group: Sequence[str]) -> None:
+    ok = pc.equal(table.column("status"), str(Status.OK))
+    total: pa.ChunkedArray | None = None
+    for name in group:
+        column = table.column(name)
+        if not pc.all(pc.equal(pc.is_valid(column), ok), min_count=0).as_py():
+            raise InvalidRows(f"{spec.name}: {name} must have a value where status is ok, and only there")
+        values = column.filter(ok)
+        if not pc.all(pc.and_(pc.greater_equal(values, 0), pc.less_equal(values, 1 + SUM_TOLERANCE)), min_count=0).as_py():
+            raise InvalidRows(f"{spec.name}: {name} leaves the range 0..1")
+        total = values if total is None else pc.add(total, values)
+    if total is not None and not pc.all(pc.less(pc.abs(pc.subtract(total, 1.0)), SUM_TOLERANCE), min_count=0).as_py():
+        raise InvalidRows(f"{spec.name}: {group[0]} ... {group[-1]} do not sum to 1")
+
+
+def write_table(path: Path, spec: TableSpec, pieces: Iterable[pa.Table], plan: str, units: int) -> Footer:
+    """Write a table file in one atomic step.
+
+    The bytes depend on the rows alone: groups of rows are cut by content, never by how the pieces came.
+
+    Args:
+        path: final place.
+        spec: the table.
+        pieces: rows with the store's columns in key order; for blob tables one piece a unit, so that only one unit
+            lies in memory, and otherwise one piece in all.
+        plan: digest of the plan that the file answers.
+        units: number of units.
+
+    Returns:
+        What the file says about itself.
+    """
+    size = BLOB_ROWS_PER_GROUP if spec.blob else ROWS_PER_GROUP
+    statuses: Counter[str] = Counter()
+    contents: list[str] = []
+
+    def write(temporary: Path) -> None:
+        with pq.ParquetWriter(temporary, spec.stored_schema, compression="zstd") as writer:
+            for piece in pieces:
+                statuses.update(piece.column("status").to_pylist())
+                contents.extend(dict.fromkeys(piece.column("content").to_pylist()))
+                if piece.num_rows:
+                    writer.write_table(piece.combine_chunks().cast(spec.stored_schema), row_group_size=size)
+            writer.add_key_value_metadata({FOOTER: json.dumps(footer().__dict__, sort_keys=True).encode()})
+
+    def footer() -> Footer:
+        rows = sum(statuses.values())
+        return Footer(spec.name, plan, digest(*contents), units, rows, dict(sorted(statuses.items())))
+
+    commit(path, write)
+    return footer()
+
+
+def read_footer(path: Path) -> Footer | None:
+    """What a table file says about itself; None where there is no readable file."""
+    try:
+        metadata = pq.read_metadata(path).metadata or {}
+        return Footer(**json.loads(metadata[FOOTER]))
+    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
+        return None
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A table file's rows; all columns but media bytes unless named."""
+    if columns is None:
+        columns = [f.name for f in pq.read_schema(path) if not pa.types.is_binary(f.type)]
+    return pq.read_table(path, columns=list(columns), partitioning=None).replace_schema_metadata(None)
+
+
+def read_unit(path: Path, column: str, value: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """The rows of one unit, streamed by row group; groups that cannot hold it are not read.
+
+    Args:
+        path: table file, sorted by `column`.
+        column: name of a string column.
+        value: the value wanted.
+        columns: columns to return; all unless named.
+    """
+    with pq.ParquetFile(path) as file:
+        names = list(columns) if columns is not None else file.schema_arrow.names
+        read = list(dict.fromkeys([*names, column]))
+        position = file.schema_arrow.names.index(column)
+        leaf = _leaf_index(file, column, position)
+        for group in range(file.num_row_groups):
+            statistics = file.metadata.row_group(group).column(leaf).statistics
+            if statistics is not None and statistics.has_min_max and not statistics.min <= value <= statistics.max:
+                continue
+            for batch in file.iter_batches(batch_size=BLOB_ROWS_PER_GROUP, row_groups=[group], columns=read):
+                kept = batch.filter(pc.equal(batch.column(column), value))
+                if kept.num_rows:
+                    yield kept.select(names)
+
+
+def _leaf_index(file: pq.ParquetFile, column: str, default: int) -> int:
+    paths = [file.schema.column(i).path for i in range(len(file.schema))]
+    return paths.index(column) if column in paths else default
