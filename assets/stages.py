@@ -1,0 +1,87 @@
+"""One asset for every stage of the pipeline.
+
+Belongs here: turning a StageSpec into an AssetsDefinition. Does not belong here: the stages themselves.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from assets.metadata import asset_metadata, check_metadata, run_metadata
+from assets.partitions import corpus_shards
+from cer_pipeline.stage import StageSpec
+from cer_pipeline.status import Status
+from cer_pipeline.store.conservation import EXAMPLES, lost_and_foreign
+from resources.progress import ProgressListener
+from resources.tables import Tables
+
+OWNERS = ("team:cer",)
+CONSERVED = "rows_conserved"
+NO_FAILURES = "no_failures"
+
+
+def asset_key(table: str) -> dg.AssetKey:
+    """The asset of a table: `probabilities/face_static` -> probabilities > face_static."""
+    return dg.AssetKey(table.split("/"))
+
+
+def stage_asset(spec: StageSpec) -> dg.AssetsDefinition:
+    """The asset that makes a stage's table, with its checks.
+
+    The data version is the digest of the table's content, so that a run that changes nothing stops the wave.
+    """
+    key = asset_key(spec.name)
+
+    @dg.asset(
+        key=key,
+        deps=[asset_key(name) for name in spec.inputs],
+        partitions_def=corpus_shards,
+        group_name=spec.group,
+        kinds=set(spec.kinds),
+        owners=OWNERS,
+        code_version=spec.code_version,
+        description=spec.description,
+        metadata=asset_metadata(spec),
+        pool=spec.pool or None,
+        check_specs=[
+            dg.AssetCheckSpec(
+                CONSERVED,
+                asset=key,
+                blocking=True,
+                description="Every unit that this table must answer for has its row, and no other has.",
+            ),
+            dg.AssetCheckSpec(NO_FAILURES, asset=key, description="No row failed for an unforeseen reason."),
+        ],
+    )
+    def compute(
+        context: dg.AssetExecutionContext, tables: Tables, progress: dg.ResourceParam[ProgressListener]
+    ) -> dg.MaterializeResult:
+        shard = context.partition_key
+        progress.started(spec.name, shard, context.log.info)
+        report = tables.materialise(
+            spec, shard, context.run_id, lambda done, total: progress.advanced(spec.name, shard, done, total)
+        )
+        progress.finished(report)
+        lost, foreign = lost_and_foreign(spec, tables.inputs(shard))
+        failed = report.footer.by_status.get(Status.FAILED, 0)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(report.footer.data_version),
+            metadata=run_metadata(spec, report, tables, shard),
+            check_results=[
+                dg.AssetCheckResult(
+                    check_name=CONSERVED,
+                    asset_key=key,
+                    passed=not lost and not foreign,
+                    metadata=check_metadata(lost=lost[:EXAMPLES], foreign=foreign[:EXAMPLES], rows=report.footer.rows),
+                ),
+                dg.AssetCheckResult(
+                    check_name=NO_FAILURES,
+                    asset_key=key,
+                    passed=failed == 0,
+                    severity=dg.AssetCheckSeverity.WARN,
+                    metadata=check_metadata(failed=failed),
+                ),
+            ],
+        )
+
+    return compute

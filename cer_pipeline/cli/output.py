@@ -1,0 +1,58 @@
+"""How the terminal is written to: tables and bars where a person looks, plain lines and JSON elsewhere.
+
+Belongs here: escaping and printing. Does not belong here: what is said (the commands).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PLAIN_WIDTH = 160  # columns where the output is no terminal
+
+
+def console(stderr: bool = False) -> Console:
+    """A console; where the stream is no terminal, wide enough that no table is cut."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if stream.isatty() else PLAIN_WIDTH, highlight=False)
+
+
+def safe(text: str) -> str:
+    """A name or text from outside as one printable line: control characters, newlines and markup made visible.
+
+    File names, transcripts and captions are not trusted: none may move the cursor or change colours.
+    """
+    from rich.markup import escape
+
+    printable = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    return escape(printable)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=True)
+    sys.stdout.write("\n")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
+    """A table; cells must have gone through `safe` where they come from outside."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for name in columns:
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)
+
+
+def say(text: str) -> None:
+    """A line for people, on standard error, so that standard output stays clean for machines."""
+    console(stderr=True).print(text)

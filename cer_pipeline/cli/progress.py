@@ -1,0 +1,74 @@
+"""Progress of a run on the terminal.
+
+Belongs here: bars where a person looks, plain lines elsewhere.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Self
+
+from cer_pipeline.cli.output import console
+
+if TYPE_CHECKING:
+    from cer_pipeline.store.materialise import Report
+
+
+class TerminalProgress:
+    """Implements `resources.progress.ProgressListener` for `cer run`; keeps every report."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.reports: list[Report] = []
+        self._quiet = quiet
+        self._bars = None
+        self._task = None
+        self._tables = 0
+        self._made = 0
+
+    def __enter__(self) -> Self:
+        if not self._quiet and sys.stderr.isatty():
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+            self._bars = Progress(
+                TextColumn("{task.fields[step]:>7} {task.description:<32}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("units"),
+                TimeElapsedColumn(),
+                console=console(stderr=True),
+                transient=True,
+            )
+            self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def plan(self, tables: int) -> None:
+        """So many more tables are to be made."""
+        self._tables += tables
+
+    def started(self, table: str, key: str, log: Callable[[str], None]) -> None:
+        """See `ProgressListener.started`."""
+        if self._bars is not None:
+            self._task = self._bars.add_task(table, total=None, step=f"{self._made + 1}/{self._tables}")
+
+    def advanced(self, table: str, key: str, done: int, total: int) -> None:
+        """See `ProgressListener.advanced`."""
+        if self._bars is not None and self._task is not None:
+            self._bars.update(self._task, completed=done, total=total)
+
+    def finished(self, report: Report) -> None:
+        """See `ProgressListener.finished`."""
+        self.reports.append(report)
+        self._made += 1
+        if self._bars is not None and self._task is not None:
+            self._bars.remove_task(self._task)
+            self._task = None
+        if not self._quiet:
+            done = "unchanged" if report.unchanged else f"{report.computed} computed, {report.cached} cached"
+            console(stderr=True).print(
+                f"{self._made}/{self._tables} {report.table} {report.corpus}-{report.shard}: {done}, {report.seconds:.1f} s"
+            )

@@ -1,0 +1,279 @@
+"""`cer run`: launch Dagster runs for what is out of date.
+
+Belongs here: choosing assets, launching, showing progress, the closing summary. Does not belong here: making tables.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cer_pipeline.cli.options import Json, Overrides, ProfileName, settings_of
+from cer_pipeline.cli.output import print_json, print_table, safe, say
+from cer_pipeline.errors import CerError
+from cer_pipeline.profiles import DEFAULT_PROFILE
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+    from cer_pipeline.pipeline import TableState
+    from cer_pipeline.store.home import Home
+    from cer_pipeline.store.materialise import Report
+
+EXIT_FAILED_UNITS = 1
+PID_TAG = "cer/pid"
+HOST_TAG = "cer/host"
+QUIET_LOGS = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass
+class Outcome:
+    """What a `cer run` did.
+
+    Args:
+        corpus: corpus name.
+        runs: Dagster run ids, one a shard that had something to do.
+        reports: one for every table that was materialised.
+        broken: tables that could not be made, with the reason.
+        states: how every table stands afterwards.
+    """
+
+    corpus: str
+    runs: list[str] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
+    broken: dict[str, str] = field(default_factory=dict)
+    states: list[TableState] = field(default_factory=list)
+
+    @property
+    def counters(self) -> Counter[str]:
+        """Sums over all tables: videos and frames decoded, calls of each model."""
+        total: Counter[str] = Counter()
+        for report in self.reports:
+            total.update(report.counters)
+        return total
+
+    @property
+    def failed_rows(self) -> int:
+        """Rows with status failed, over all tables."""
+        return sum(s.footer.by_status.get("failed", 0) for s in self.states if s.footer)
+
+
+def run(
+    name: Annotated[str, typer.Argument(help="The corpus.")],
+    select: Annotated[
+        str, typer.Option("--select", help='Dagster asset selection, such as "faces+" or "group:fusion".')
+    ] = "*",
+    profile: ProfileName = DEFAULT_PROFILE,
+    set_: Overrides = None,
+    json: Json = False,
+) -> None:
+    """Make every table of a corpus that is missing or out of date."""
+    from cer_pipeline.store.home import default_home
+
+    outcome = run_corpus(default_home(), name, profile, set_ or [], select, quiet=json)
+    if json:
+        print_json(as_json(outcome))
+    else:
+        summarise(outcome)
+    if outcome.broken or outcome.failed_rows:
+        raise typer.Exit(EXIT_FAILED_UNITS)
+
+
+def run_corpus(
+    home: Home, name: str, profile: str, overrides: list[str], select: str = "*", quiet: bool = False
+) -> Outcome:
+    """Launch one Dagster run for every shard of a corpus that has something to do.
+
+    Raises:
+        CerError: unknown corpus, setting or selection; disk full.
+    """
+    from cer_pipeline.corpora import registry
+    from cer_pipeline.pipeline import State, stages, table_states
+    from cer_pipeline.zoo import open_zoo
+
+    settings = settings_of(home, profile, overrides)
+    refresh(home, name)
+    corpus = registry.load(home.root, name)
+    specs, zoo = stages(settings), open_zoo()
+    before = table_states(specs, home, settings, zoo, name, corpus.shard_labels())
+    pending = [s for s in before if s.state is not State.CURRENT]
+    outcome = Outcome(name, states=before)
+    if pending:
+        _launch(home, outcome, pending, profile, overrides, select, quiet)
+        outcome.states = table_states(specs, home, settings, zoo, name, corpus.shard_labels())
+    return outcome
+
+
+def refresh(home: Home, name: str) -> None:
+    """Pick up files that have come, changed or gone since the corpus was registered."""
+    from cer_pipeline.corpora import registry
+
+    corpus = registry.load(home.root, name)
+    if not corpus.root.is_dir():
+        say(f"the folder of {name} is not there ({safe(str(corpus.root))}); going on with what was registered")
+        return
+    changes = registry.register(home.root, name, corpus.root, corpus.format)
+    if changes.added or changes.changed or changes.removed:
+        say(
+            f"{name}: {len(changes.added)} new, {len(changes.changed)} changed, {len(changes.removed)} removed "
+            f"since it was registered"
+        )
+
+
+def _launch(
+    home: Home,
+    outcome: Outcome,
+    pending: Sequence[TableState],
+    profile: str,
+    overrides: list[str],
+    select: str,
+    quiet: bool,
+) -> None:
+    from cer_pipeline.cli.dagster_home import add_partitions, instance
+    from cer_pipeline.cli.progress import TerminalProgress
+    from cer_pipeline.corpora.registry import shard_key
+
+    shards = list(dict.fromkeys(s.shard for s in pending))
+    add_partitions(home, [shard_key(outcome.corpus, shard) for shard in shards])
+    with instance(home) as opened, TerminalProgress(quiet) as progress:
+        from assets.jobs import PROCESS_SHARD
+        from assets.stages import asset_key
+        from cer_pipeline.definitions import build_definitions
+        from resources.settings import Settings
+
+        close_dead_runs(opened)
+        settings = Settings(profile=profile, overrides=overrides, home=str(home.root))
+        definitions = build_definitions(settings, {"progress": progress})
+        job = definitions.resolve_job_def(PROCESS_SHARD)
+        chosen = _selected(definitions, select)
+        for shard in shards:
+            keys = [asset_key(s.table) for s in pending if s.shard == shard]
+            keys = [key for key in keys if key in chosen]
+            if not keys:
+                continue
+            progress.plan(len(keys))
+            result = job.execute_in_process(
+                instance=opened,
+                partition_key=shard_key(outcome.corpus, shard),
+                asset_selection=keys,
+                run_config=QUIET_LOGS,
+                tags={PID_TAG: str(os.getpid()), HOST_TAG: socket.gethostname()},
+                raise_on_error=False,
+            )
+            outcome.runs.append(result.run_id)
+            outcome.broken |= _broken(result)
+        outcome.reports += progress.reports
+
+
+def _selected(definitions: Any, select: str) -> set[Any]:
+    import dagster as dg
+
+    graph = definitions.resolve_asset_graph()
+    try:
+        chosen = dg.AssetSelection.from_string(select).resolve(graph)
+    except Exception as error:
+        raise CerError("not a valid asset selection", select, 'try "faces+", "+fused" or "group:fusion"') from error
+    if not chosen:
+        raise CerError("the selection names no asset", select, 'try "faces+", "+fused" or "group:fusion"')
+    return set(chosen)
+
+
+def _broken(result: Any) -> dict[str, str]:
+    """Steps that failed, with the innermost reason."""
+    out = {}
+    for event in result.all_events:
+        if event.is_step_failure and event.event_specific_data.error:
+            error = event.event_specific_data.error
+            while error.cause:
+                error = error.cause
+            out[event.step_key] = " ".join(error.message.split())
+    return out
+
+
+def close_dead_runs(opened: DagsterInstance) -> None:
+    """Mark runs as failed whose process on this machine has died, so that none seems to run for ever."""
+    from dagster import DagsterRunStatus, RunsFilter
+
+    active = RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.NOT_STARTED])
+    for run in opened.get_runs(filters=active):
+        pid = run.tags.get(PID_TAG, "")
+        if run.tags.get(HOST_TAG) == socket.gethostname() and pid.isdigit() and not _alive(int(pid)):
+            opened.report_run_failed(run, f"its process {pid} has ended; what it had computed is kept")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def as_json(outcome: Outcome) -> dict[str, Any]:
+    """The outcome for machines."""
+    return {
+        "corpus": outcome.corpus,
+        "runs": outcome.runs,
+        "broken": outcome.broken,
+        "counters": dict(sorted(outcome.counters.items())),
+        "decodes": outcome.counters["decoded/videos"],
+        "model_calls": model_calls(outcome),
+        "tables": [
+            {
+                "table": r.table,
+                "shard": r.shard,
+                "rows": r.footer.rows,
+                "by_status": r.footer.by_status,
+                "computed": r.computed,
+                "cached": r.cached,
+                "unchanged": r.unchanged,
+                "seconds": round(r.seconds, 3),
+            }
+            for r in outcome.reports
+        ],
+    }
+
+
+def model_calls(outcome: Outcome) -> int:
+    """Images, sounds and texts that went through a model."""
+    return sum(n for key, n in outcome.counters.items() if key.startswith("calls/"))
+
+
+def summarise(outcome: Outcome) -> None:
+    """Tell a person what was done."""
+    if outcome.reports:
+        rows = [
+            (
+                r.table,
+                r.shard,
+                str(r.footer.rows),
+                ", ".join(f"{name} {n}" for name, n in r.footer.by_status.items()),
+                str(r.computed),
+                str(r.cached),
+                f"{r.seconds:.1f}",
+            )
+            for r in outcome.reports
+        ]
+        columns = ("table", "shard", "rows", "by status", "computed", "cached", "s")
+        print_table(f"Corpus {outcome.corpus}", columns, rows, right=("rows", "computed", "cached", "s"))
+    else:
+        print(f"corpus {outcome.corpus}: everything is up to date")
+    counters = outcome.counters
+    print(
+        f"decoded {counters['decoded/videos']} videos, {counters['decoded/frames']} frames; "
+        f"{model_calls(outcome)} model calls"
+    )
+    for key, n in sorted(counters.items()):
+        if key.startswith("calls/"):
+            print(f"  {key.removeprefix('calls/')}: {n}")
+    for table, reason in outcome.broken.items():
+        say(f"failed: {table}: {safe(reason)}")
+

@@ -1,0 +1,29 @@
+"""`cer ui`: Dagster's web page over the home folder.
+
+Belongs here: starting it on this machine only.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from cer_pipeline.cli.output import say
+
+LOOPBACK = "127.0.0.1"
+PORT = 3000
+
+
+def ui(port: Annotated[int, typer.Option("--port", help="Port on this machine.")] = PORT) -> None:
+    """Open the asset graph in a browser (this machine only); also runs schedules and sensors."""
+    from cer_pipeline.cli.dagster_home import prepare, shipped
+    from cer_pipeline.store.home import default_home
+
+    home = default_home()
+    os.environ.update(prepare(home))
+    say(f"http://{LOOPBACK}:{port} shows {home.root}; stop with Ctrl-C")
+    command = ["-m", "dagster", "dev", "-w", str(shipped("workspace.yaml")), "-h", LOOPBACK, "-p", str(port)]
+    os.execv(sys.executable, [sys.executable, *command])

@@ -1,0 +1,58 @@
+"""The only place that wires assets and resources into Dagster's Definitions.
+
+Belongs here: the wiring. Does not belong here: any asset, resource or computation. Loading it must stay light: every
+web server, daemon and run pays for it, so no model library may be imported on the way (a test holds that).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from assets.jobs import process_shard_job
+from assets.sensors import corpus_changes_sensor
+from assets.stages import asset_key, stage_asset
+from cer_pipeline.pipeline import stages
+from cer_pipeline.profiles import DEFAULT_PROFILE
+from resources.progress import LogProgress
+from resources.settings import Settings
+from resources.tables import Tables
+
+PROFILE_VARIABLE = "CER_PROFILE"
+
+
+def build_definitions(
+    settings: Settings | None = None, resource_overrides: Mapping[str, Any] | None = None
+) -> dg.Definitions:
+    """A fresh Definitions: the one entry for the UI, the `cer` command and tests.
+
+    Args:
+        settings: profile and home; by default `$CER_PROFILE` and `$CER_HOME`.
+        resource_overrides: resources to use in place of the usual ones.
+
+    Raises:
+        CerError: unknown profile or setting.
+    """
+    settings = settings or Settings(profile=os.environ.get(PROFILE_VARIABLE, DEFAULT_PROFILE))
+    specs = stages(settings.get_profile())
+    resources: dict[str, Any] = {
+        "settings": settings,
+        "tables": Tables(settings=settings),
+        "progress": LogProgress(),
+    }
+    return dg.Definitions(
+        assets=[stage_asset(spec) for spec in specs],
+        jobs=[process_shard_job([asset_key(spec.name) for spec in specs])],
+        sensors=[corpus_changes_sensor()],
+        resources=resources | dict(resource_overrides or {}),
+        executor=dg.in_process_executor,
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """What Dagster loads."""
+    return build_definitions()

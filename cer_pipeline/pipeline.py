@@ -1,0 +1,122 @@
+"""The whole pipeline as a list of stages, and what of it is out of date.
+
+Belongs here: collecting the stages of all layers in order, and comparing plans with the tables on disk.
+Does not belong here: running (`store.materialise`) or wiring into Dagster (`assets`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from graphlib import CycleError, TopologicalSorter
+
+from cer_pipeline.branches.registry import branches
+from cer_pipeline.compound.stages import compound_stages
+from cer_pipeline.fusion.stages import fusion_stages
+from cer_pipeline.media.stages import STAGES as MEDIA_STAGES
+from cer_pipeline.perception.stages import STAGES as PERCEPTION_STAGES
+from cer_pipeline.profiles import Profile
+from cer_pipeline.stage import StageSpec, Weights
+from cer_pipeline.store.cache import RowCache
+from cer_pipeline.store.home import Home
+from cer_pipeline.store.materialise import Work, is_current, prepare
+from cer_pipeline.store.tables import Footer, read_footer
+
+
+class State(StrEnum):
+    """How the table of a shard stands to its plan."""
+
+    CURRENT = "current"
+    STALE = "stale"  # inputs, settings, weights or code have changed, or rows have failed
+    MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class TableState:
+    """One shard of one table: how it stands, what it says about itself, and how much of it the cache holds.
+
+    Args:
+        table: table name.
+        corpus: corpus name.
+        shard: shard label.
+        state: see `State`.
+        footer: of the table on disk; None where missing.
+        units: units in the plan; None where an input table is missing.
+        cached: units of the plan whose rows lie in the cache; None where an input table is missing.
+    """
+
+    table: str
+    corpus: str
+    shard: str
+    state: State
+    footer: Footer | None
+    units: int | None
+    cached: int | None
+
+
+def stages(profile: Profile) -> tuple[StageSpec, ...]:
+    """All stages of a profile, every stage after those that it reads.
+
+    Raises:
+        ValueError: two stages make one table, a stage reads a table that nobody makes, or the graph has a cycle.
+    """
+    enabled = branches(profile)
+    specs: list[StageSpec] = [*MEDIA_STAGES, *PERCEPTION_STAGES]
+    for branch in enabled:
+        specs += [*branch.extra, branch.features, branch.probabilities]
+    specs += [*fusion_stages(enabled), *compound_stages(enabled)]
+    return in_order(specs)
+
+
+def in_order(specs: Iterable[StageSpec]) -> tuple[StageSpec, ...]:
+    """Stages in an order in which every stage follows those that it reads; a stage named twice stands once."""
+    by_name: dict[str, StageSpec] = {}
+    for spec in specs:
+        if by_name.setdefault(spec.name, spec) is not spec:
+            raise ValueError(f"two stages make the table {spec.name}")
+    for spec in by_name.values():
+        unknown = [name for name in spec.inputs if name not in by_name]
+        if unknown:
+            raise ValueError(f"{spec.name} reads {', '.join(unknown)}, which no stage makes")
+    try:
+        order = TopologicalSorter({spec.name: spec.inputs for spec in by_name.values()}).static_order()
+        return tuple(by_name[name] for name in order)
+    except CycleError as error:
+        raise ValueError(f"the stages form a cycle: {error.args[1]}") from error
+
+
+def table_states(
+    specs: Sequence[StageSpec], home: Home, profile: Profile, weights: Weights, corpus: str, shards: Iterable[str]
+) -> list[TableState]:
+    """How every table of some shards stands, in the order of the stages."""
+    out = []
+    for shard in shards:
+        pending: set[str] = set()
+        for spec in specs:
+            state = _state(spec, home, profile, weights, corpus, shard, bool(pending & set(spec.inputs)))
+            if state.state is not State.CURRENT:
+                pending.add(spec.name)
+            out.append(state)
+    return out
+
+
+def _state(
+    spec: StageSpec, home: Home, profile: Profile, weights: Weights, corpus: str, shard: str, upstream_pending: bool
+) -> TableState:
+    footer = read_footer(home.table(spec.name, corpus, shard))
+    readable = all(home.table(name, corpus, shard).is_file() for name in spec.inputs)
+    work = prepare(spec, home, corpus, shard, profile, weights) if readable else None
+    if footer is None:
+        state = State.MISSING
+    elif upstream_pending or work is None or not is_current(work, home):
+        state = State.STALE
+    else:
+        state = State.CURRENT
+    units = None if work is None else len(work.keys)
+    return TableState(spec.name, corpus, shard, state, footer, units, None if work is None else _cached(work, home))
+
+
+def _cached(work: Work, home: Home) -> int:
+    known = RowCache(home.cache(work.spec.name, work.fingerprint, work.inputs.corpus, work.inputs.shard)).index()
+    return sum(key in known for key in work.keys.values())

@@ -1,0 +1,53 @@
+"""Who is told how far a materialisation is.
+
+Belongs here: the protocol, and the default that writes to the run's log. Does not belong here: terminal drawing (`cli`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from cer_pipeline.store.materialise import Report
+
+LOG_EVERY_S = 15.0  # often enough to see life, rare enough for the event log
+
+
+class ProgressListener(Protocol):
+    """Told about every materialisation of a run."""
+
+    def started(self, table: str, key: str, log: Callable[[str], None]) -> None:
+        """A table of a shard is about to be made; `log` writes to the run's log."""
+        ...
+
+    def advanced(self, table: str, key: str, done: int, total: int) -> None:
+        """`done` of `total` units are computed."""
+        ...
+
+    def finished(self, report: Report) -> None:
+        """The table is committed."""
+        ...
+
+
+class LogProgress:
+    """Writes to the run's log, at most every `LOG_EVERY_S` seconds."""
+
+    def __init__(self) -> None:
+        self._log: Callable[[str], None] = lambda _: None
+        self._last = 0.0
+
+    def started(self, table: str, key: str, log: Callable[[str], None]) -> None:
+        """See `ProgressListener.started`."""
+        self._log, self._last = log, time.monotonic()
+
+    def advanced(self, table: str, key: str, done: int, total: int) -> None:
+        """See `ProgressListener.advanced`."""
+        if time.monotonic() - self._last >= LOG_EVERY_S:
+            self._last = time.monotonic()
+            self._log(f"{table} {key}: {done} of {total} units")
+
+    def finished(self, report: Report) -> None:
+        """See `ProgressListener.finished`."""
+        done = "unchanged" if report.unchanged else f"{report.computed} computed, {report.cached} cached"
+        self._log(f"{report.table} {report.corpus}-{report.shard}: {done} in {report.seconds:.1f} s")

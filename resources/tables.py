@@ -1,0 +1,32 @@
+"""The table store as assets see it.
+
+Belongs here: handing `store.materialise` its arguments. Does not belong here: any step of it.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from cer_pipeline.corpora.registry import parse_shard_key
+from cer_pipeline.stage import StageSpec
+from cer_pipeline.store.inputs import ShardInputs
+from cer_pipeline.store.materialise import Progress, Report, materialise
+from cer_pipeline.zoo import open_zoo
+from resources.settings import Settings
+
+
+class Tables(dg.ConfigurableResource):
+    """Reads and makes the tables of a corpus shard."""
+
+    settings: dg.ResourceDependency[Settings]
+
+    def materialise(self, spec: StageSpec, key: str, run_id: str, progress: Progress | None = None) -> Report:
+        """Make one shard of one table; see `store.materialise.materialise`."""
+        corpus, shard = parse_shard_key(key)
+        home, profile = self.settings.get_home(), self.settings.get_profile()
+        return materialise(spec, home, corpus, shard, profile, open_zoo(), run_id, progress)
+
+    def inputs(self, key: str) -> ShardInputs:
+        """Read access to one corpus shard."""
+        corpus, shard = parse_shard_key(key)
+        return ShardInputs(self.settings.get_home(), corpus, shard)
