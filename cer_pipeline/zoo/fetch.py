@@ -33,14 +33,17 @@ RESUMES: Final = 10  # attempts of pip to go on with a broken download
 RAW_PROGRESS: Final = (24, 1)  # first pip that prints progress for machines
 RESUMING: Final = (25, 1)  # first pip that goes on with a broken download
 _PROGRESS: Final = re.compile(r"Progress (\d+) of (\d+)")
+_NO_INDEX: Final = (
+    r"NewConnectionError|Name or service not known|name resolution|unreachable|Connection refused|ProxyError"
+    r"|Max retries exceeded|ReadTimeout|timed out|Could not fetch URL"
+)
 _REASONS: Final = (
     # what pip writes -> what it means
     (r"No module named pip", "this environment has no pip (run `python -m ensurepip` in it)"),
     (r"No space left on device", "the disk is full"),
     (r"Disk quota exceeded", "the disk quota is used up"),
     (
-        r"NewConnectionError|Name or service not known|name resolution|Network is unreachable|Connection refused"
-        r"|ProxyError|Max retries exceeded|ReadTimeout|timed out|Could not fetch URL",
+        _NO_INDEX,
         "no package index can be reached (pip's own settings count: PIP_INDEX_URL, PIP_FIND_LINKS, `pip config list`)",
     ),
     (r"THESE PACKAGES DO NOT MATCH THE HASHES", "the index handed out other bytes than it promised"),

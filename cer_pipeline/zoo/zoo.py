@@ -6,8 +6,8 @@ Does not belong here: what the entries are (`zoo.entries`), how one source is fe
 Layout below the cache folder (`$XDG_CACHE_HOME/cer-pipeline/models`), shared by all working copies:
 
 * `blobs/<sha256>`: the files, read-only, named by their content;
-* `models/<id>/<first 12 digits of the entry's digest>/<file name>`: hard links to them. The digest keeps two working copies
-  that pin different files apart.
+* `models/<id>/<first 12 digits of the entry's digest>/<file name>`: hard links to them. The digest keeps two working
+  copies apart that pin different files.
 
 A model is looked up in `CER_MODELS/<id>/` first, then in the cache. Nothing is returned that has not been hashed and
 compared in this process; a file that changes afterwards is hashed again.
@@ -316,14 +316,14 @@ class Zoo:
                     progress(Progress(entry.id, step, done, total))
 
                 for file, path in fetch.fetch(source, missing, work, report):
-                    self._store(entry, file, path)
+                    self._store(file, path)
                 shutil.rmtree(work, ignore_errors=True)
                 return
             except fetch.FetchError as error:
                 failures.append(str(error))
         raise CerError("could not be pulled", entry.id, "; ".join(failures))
 
-    def _store(self, entry: Entry, file: File, path: Path) -> None:
+    def _store(self, file: File, path: Path) -> None:
         found = sha256_of(path)
         if found != file.sha256:
             path.unlink(missing_ok=True)

@@ -1,0 +1,70 @@
+# `make` lists the targets. Everything is installed into .venv, so `.venv/bin/cer` is the command.
+#
+# Settings (make NAME=value target, or in the environment):
+#   PYTHON   the interpreter that .venv is made with (3.11 or newer)
+#   EXTRAS   optional parts, e.g. EXTRAS=ray,mamba
+#   PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS and pip's own configuration say where packages come from.
+#   UV_TORCH_BACKEND=cpu leaves the CUDA libraries out on a machine without a GPU.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help install models demo test test-fast check format ui lock clean
+
+PYTHON ?=
+EXTRAS ?=
+export PYTHON
+
+COMMA := ,
+BIN := .venv/bin
+UV := requirements/uv.sh
+# Installing is repeated when its inputs change. The stamp's name holds the extras, so that asking for others installs again.
+STAMP := .venv/.installed-$(subst $(COMMA),-,$(EXTRAS))
+EDITABLE := .$(if $(EXTRAS),[$(EXTRAS)])
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+install: $(STAMP) ## make .venv and install everything, pinned
+
+$(STAMP): pyproject.toml $(wildcard requirements/*)
+	requirements/venv.sh
+	$(UV) pip install --quiet --python $(BIN)/python --constraints requirements/constraints.txt --group dev --editable '$(EDITABLE)'
+	rm -f .venv/.installed-*
+	touch '$@'
+
+models: install
+	@$(BIN)/cer models pull || echo "The weights could not be fetched: tests that need them are skipped."
+
+demo: install ## install, fetch the embedded models and the demonstration clips, run the whole graph on them
+	$(BIN)/cer demo
+
+test: install models ## all tests that this machine can run
+	$(BIN)/python -m pytest
+
+test-fast: install ## the tests that take seconds
+	$(BIN)/python -m pytest -m "not slow and not gpu and not ray and not browser"
+
+check: install ## lint, format, types, and whether Dagster can load the graph
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/dagster definitions validate --module-name cer_pipeline.definitions --log-level warning
+
+format: install ## format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+ui: install ## open the Dagster UI on 127.0.0.1
+	$(BIN)/cer ui
+
+lock: install ## write requirements/constraints.txt anew from pyproject.toml
+	$(UV) pip compile pyproject.toml --group dev --extra paper --extra mamba --extra ray --python-version 3.11 \
+		--no-annotate --no-header --quiet --output-file .venv/constraints.txt $(if $(UPGRADE),--upgrade)
+	{ echo "# What every package of the core set, of dev and of the extras paper, mamba and ray resolves to. Made by \`make lock\`"; \
+	  echo "# (UPGRADE=1 takes newer ones). No local version (+cpu), so that each machine may take its own build."; \
+	  sed -E 's/\+[a-z0-9.]+$$//' .venv/constraints.txt; } > requirements/constraints.txt
+
+clean: ## remove what tools left behind; tables, caches of rows and .venv stay
+	rm -rf build dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
