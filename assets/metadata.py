@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
-
 from cer_pipeline.report.plots import table_plot
+
 from cer_pipeline.stage import StageSpec
 from cer_pipeline.status import Status
 from cer_pipeline.store.materialise import Report
@@ -70,5 +70,3 @@ def check_metadata(**facts: Any) -> dict[str, Any]:
 def _counts_table(key: str, value: str, counts: Mapping[str, int]) -> str:
     lines = [f"| {key} | {value} |", "|---|---:|", *(f"| {name} | {count} |" for name, count in counts.items())]
     return "\n".join(lines)
-
-

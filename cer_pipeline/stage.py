@@ -1,7 +1,7 @@
 """What a stage of the pipeline is: a table, its inputs, a plan of units, and a class that computes them.
 
 Belongs here: the contract between a stage and everything that runs it (the store, the engines, the Dagster assets).
-Does not belong here: any particular stage (the `stages` module of each layer) or the running itself (`store.materialise`).
+Does not belong here: any particular stage (the `stages` module of each layer) or the running (`store.materialise`).
 
 A stage is told in two parts, so that reading the graph loads no model library:
 
@@ -164,7 +164,8 @@ def blank_rows(spec: StageSpec, unit: dict[str, Any], status: Status, reason: st
         status: why there is no value.
         reason: what happened, for people.
     """
-    keys = spec.skeleton(unit) if spec.skeleton else [{c.name: unit[c.name] for c in spec.table.columns if c.name in unit}]
+    plain = {c.name: unit[c.name] for c in spec.table.columns if c.name in unit}
+    keys = spec.skeleton(unit) if spec.skeleton else [plain]
     rows = []
     for key in keys:
         row: dict[str, Any] = {c.name: None if c.nullable else _empty(c.type) for c in spec.table.columns}

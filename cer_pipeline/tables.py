@@ -70,7 +70,7 @@ def _schema(columns: Sequence[Column]) -> pa.Schema:
 
 STORE_COLUMNS: tuple[Column, ...] = (
     Column("row_key", pa.string(), "key of the computation: inputs, models, code version and settings", nullable=False),
-    Column("content", pa.string(), "digest of all rows of this unit, which its readers' keys are made of", nullable=False),
+    Column("content", pa.string(), "digest of all rows of this unit; its readers' keys are made of it", nullable=False),
 )
 _STATUS = (
     Column("status", pa.string(), "ok, or why there is no value (see docs/tables.md)", nullable=False),
@@ -191,7 +191,7 @@ FACES = TableSpec(
         Column("score", pa.float32(), "detector score, 0..1"),
         Column("verified", pa.bool_(), "whether the face mesh was found in the expanded box"),
         Column("track", pa.int32(), "track number in the video; null where the face is not verified"),
-        Column("is_subject", pa.bool_(), "whether the track is the subject of any window of this sample", nullable=False),
+        Column("is_subject", pa.bool_(), "whether the track is the subject of a window of this sample", nullable=False),
         Column("subject_of", pa.list_(pa.int32()), "windows whose subject this track is", nullable=False),
         Column("yaw", pa.float32(), "head turn, degrees, positive to the person's left"),
         Column("pitch", pa.float32(), "head tilt, degrees, positive up"),

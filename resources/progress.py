@@ -1,6 +1,7 @@
 """Who is told how far a materialisation is.
 
-Belongs here: the protocol, and the default that writes to the run's log. Does not belong here: terminal drawing (`cli`).
+Belongs here: the protocol, and the default that writes to the run's log. Does not belong here: terminal
+drawing (`cli`).
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class LogProgress:
 
     def started(self, table: str, key: str, log: Callable[[str], None]) -> None:
         """See `ProgressListener.started`."""
+        del table, key
         self._log, self._last = log, time.monotonic()
 
     def advanced(self, table: str, key: str, done: int, total: int) -> None:

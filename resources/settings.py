@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import dagster as dg
+from pydantic import Field
 
 from cer_pipeline.profiles import DEFAULT_PROFILE, Profile, load_profile
 from cer_pipeline.store.home import Home, default_home
@@ -20,7 +21,7 @@ class Settings(dg.ConfigurableResource):
     """
 
     profile: str = DEFAULT_PROFILE
-    overrides: list[str] = []
+    overrides: list[str] = Field(default_factory=list)
     home: str = ""
 
     def get_home(self) -> Home:

@@ -21,7 +21,7 @@ NAMES_SHOWN = 5
 def add(
     name: Annotated[str, typer.Argument(help="A short name: a-z, 0-9 and _.")],
     path: Annotated[Path, typer.Argument(help="The folder; videos are found at any depth.")],
-    format: Annotated[str, typer.Option("--format", help="How the folder is laid out.")] = "folder",
+    layout: Annotated[str, typer.Option("--format", help="How the folder is laid out.")] = "folder",
     json: Json = False,
 ) -> None:
     """Register a corpus, or pick up what has changed in it."""
@@ -30,7 +30,7 @@ def add(
     from cer_pipeline.store.home import default_home
 
     home = default_home()
-    changes = registry.register(home.root, name, path, format)
+    changes = registry.register(home.root, name, path, layout)
     corpus = registry.load(home.root, name)
     keys = [registry.shard_key(name, shard) for shard in corpus.shard_labels()]
     add_partitions(home, keys)

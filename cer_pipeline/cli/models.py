@@ -110,13 +110,16 @@ def pull_with_progress(models: list[str], profile: str = "embedded", quiet: bool
     from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn
     from rich.progress import Progress as Bars
 
-    with Bars(TextColumn("{task.description:<42}"), BarColumn(), DownloadColumn(), console=console(stderr=True)) as bars:
+    with Bars(
+        TextColumn("{task.description:<42}"), BarColumn(), DownloadColumn(), console=console(stderr=True)
+    ) as bars:
         tasks: dict[str, TaskID] = {}
 
         def bar(p: Progress) -> None:
             if p.model not in tasks:
                 tasks[p.model] = bars.add_task(p.model)
             task = tasks[p.model]
-            bars.update(task, description=f"{p.model}: {p.step}", completed=p.done, total=p.total or None)
+            text = f"{p.model}: {p.step}"
+            bars.update(task, description=text, completed=p.done, total=p.total or None)
 
         return pull_models(zoo, models, profile, bar)

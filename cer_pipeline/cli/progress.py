@@ -52,11 +52,13 @@ class TerminalProgress:
 
     def started(self, table: str, key: str, log: Callable[[str], None]) -> None:
         """See `ProgressListener.started`."""
+        del key, log
         if self._bars is not None:
             self._task = self._bars.add_task(table, total=None, step=f"{self._made + 1}/{self._tables}")
 
     def advanced(self, table: str, key: str, done: int, total: int) -> None:
         """See `ProgressListener.advanced`."""
+        del table, key
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, completed=done, total=total)
 
@@ -69,6 +71,5 @@ class TerminalProgress:
             self._task = None
         if not self._quiet:
             done = "unchanged" if report.unchanged else f"{report.computed} computed, {report.cached} cached"
-            console(stderr=True).print(
-                f"{self._made}/{self._tables} {report.table} {report.corpus}-{report.shard}: {done}, {report.seconds:.1f} s"
-            )
+            step, shard = f"{self._made}/{self._tables}", f"{report.corpus}-{report.shard}"
+            console(stderr=True).print(f"{step} {report.table} {shard}: {done}, {report.seconds:.1f} s")

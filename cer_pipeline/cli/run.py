@@ -276,4 +276,3 @@ def summarise(outcome: Outcome) -> None:
             print(f"  {key.removeprefix('calls/')}: {n}")
     for table, reason in outcome.broken.items():
         say(f"failed: {table}: {safe(reason)}")
-

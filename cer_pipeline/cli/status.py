@@ -59,7 +59,9 @@ def status(
 def _document(states: list[TableState]) -> dict[str, Any]:
     tables: dict[str, Any] = {}
     for s in states:
-        entry = tables.setdefault(s.table, {"rows": 0, "by_status": {}, "units": 0, "cached": 0, "states": {}, "shards": {}})
+        entry = tables.setdefault(
+            s.table, {"rows": 0, "by_status": {}, "units": 0, "cached": 0, "states": {}, "shards": {}}
+        )
         by_status = s.footer.by_status if s.footer else {}
         entry["rows"] += s.footer.rows if s.footer else 0
         entry["by_status"] = dict(sorted((Counter(entry["by_status"]) + Counter(by_status)).items()))

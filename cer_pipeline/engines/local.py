@@ -9,8 +9,8 @@ import errno
 from collections.abc import Iterator
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from cer_pipeline.arrow import pc
 from cer_pipeline.errors import CerError
 from cer_pipeline.stage import UNIT, Stage, StageContext, StageSpec
 
@@ -39,7 +39,7 @@ def run_chunks(spec: StageSpec, context: StageContext, units: pa.Table, size: in
         chunk = units.slice(start, size)
         try:
             yield chunk, _rows(spec, stage, chunk), {}
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a damaged input raises costs only its own rows
             _give_up_if_fatal(error)
             if chunk.num_rows == 1:
                 yield chunk, None, {chunk.column(UNIT)[0].as_py(): reason_of(error)}
@@ -54,7 +54,7 @@ def _one_by_one(spec: StageSpec, stage: Stage, chunk: pa.Table) -> Outcome:
         unit = chunk.slice(i, 1)
         try:
             parts.append(_rows(spec, stage, unit))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             _give_up_if_fatal(error)
             failures[unit.column(UNIT)[0].as_py()] = reason_of(error)
     return chunk, pa.concat_tables(parts) if parts else None, failures

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cer_pipeline.arrow import pc
 from cer_pipeline.store.files import commit
 from cer_pipeline.store.fingerprint import digest
 
@@ -73,6 +73,7 @@ class RowCache:
 
 def read_rows(path: Path, keys: Iterable[str]) -> pa.Table:
     """The rows of some keys from one chunk file, with the store's columns."""
-    table = pq.read_table(path, partitioning=None).replace_schema_metadata(None)
+    with pq.ParquetFile(path) as file:
+        table = file.read().replace_schema_metadata(None)
     wanted = pa.array(list(keys), pa.string())
     return table.filter(pc.is_in(table.column("row_key"), value_set=wanted))

@@ -6,8 +6,8 @@ Belongs here: the law and its check over one shard. Does not belong here: what a
 from __future__ import annotations
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from cer_pipeline.arrow import pc
 from cer_pipeline.stage import Inputs, StageSpec
 
 EXAMPLES = 3  # keys that a complaint names

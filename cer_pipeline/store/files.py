@@ -35,7 +35,7 @@ def commit(path: Path, write: Callable[[Path], None]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             write(temporary)
             _flush(temporary)
-            os.replace(temporary, path)
+            temporary.replace(path)
             _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -53,7 +53,8 @@ def told(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise CerError("the disk is full", str(path.parent), "free some space and run again; nothing is lost") from error
+            then = "free some space and run again; nothing is lost"
+            raise CerError("the disk is full", str(path.parent), then) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise CerError("cannot write here", str(path.parent), "set CER_HOME to a folder of yours") from error
         raise

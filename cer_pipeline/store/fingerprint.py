@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from cer_pipeline.arrow import pc
 from cer_pipeline.profiles import EXECUTION, Profile
 from cer_pipeline.stage import StageSpec, Weights
 
@@ -63,7 +64,7 @@ def content_digests(table: pa.Table, starts: Iterable[int]) -> list[str]:
     bounds = [*starts, table.num_rows]
     columns = [column.combine_chunks() if column.num_chunks != 1 else column.chunk(0) for column in table.columns]
     out = []
-    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, stop in pairwise(bounds):
         state = hashlib.blake2b(digest_size=DIGEST_BYTES)
         for name, column in zip(table.column_names, columns, strict=True):
             _feed_bytes(state, name.encode())

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from cer_pipeline.arrow import pc
 from cer_pipeline.engines.local import run_chunks
 from cer_pipeline.errors import CerError
 from cer_pipeline.profiles import Profile
@@ -236,7 +236,8 @@ def _assemble(work: Work, cache: RowCache, blanks: dict[str, pa.Table], home: Ho
     index = cache.index()
     unfinished = [unit for unit, key in work.keys.items() if key not in index and unit not in blanks]
     if unfinished:
-        raise CerError(f"{len(unfinished)} units of {spec.name} have no rows", unfinished[0], "run again; nothing is lost")
+        what = f"{len(unfinished)} units of {spec.name} have no rows"
+        raise CerError(what, unfinished[0], "run again; nothing is lost")
     path = home.table(spec.name, work.inputs.corpus, work.inputs.shard)
     return write_table(path, spec, _pieces(work, index, blanks), work.digest, len(work.keys))
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cer_pipeline.arrow import pc
 from cer_pipeline.status import Status
 from cer_pipeline.store.files import commit
 from cer_pipeline.store.fingerprint import digest
@@ -93,7 +93,9 @@ def _check_distribution(spec: TableSpec, table: pa.Table, group: Sequence[str]) 
         if not pc.all(pc.equal(pc.is_valid(column), ok), min_count=0).as_py():
             raise InvalidRows(f"{spec.name}: {name} must have a value where status is ok, and only there")
         values = column.filter(ok)
-        if not pc.all(pc.and_(pc.greater_equal(values, 0), pc.less_equal(values, 1 + SUM_TOLERANCE)), min_count=0).as_py():
+        if not pc.all(
+            pc.and_(pc.greater_equal(values, 0), pc.less_equal(values, 1 + SUM_TOLERANCE)), min_count=0
+        ).as_py():
             raise InvalidRows(f"{spec.name}: {name} leaves the range 0..1")
         total = values if total is None else pc.add(total, values)
     if total is not None and not pc.all(pc.less(pc.abs(pc.subtract(total, 1.0)), SUM_TOLERANCE), min_count=0).as_py():
@@ -148,9 +150,10 @@ def read_footer(path: Path) -> Footer | None:
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """A table file's rows; all columns but media bytes unless named."""
-    if columns is None:
-        columns = [f.name for f in pq.read_schema(path) if not pa.types.is_binary(f.type)]
-    return pq.read_table(path, columns=list(columns), partitioning=None).replace_schema_metadata(None)
+    with pq.ParquetFile(path) as file:
+        if columns is None:
+            columns = [field.name for field in file.schema_arrow if not pa.types.is_binary(field.type)]
+        return file.read(columns=list(columns)).replace_schema_metadata(None)
 
 
 def read_unit(path: Path, column: str, value: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:

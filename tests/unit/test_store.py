@@ -115,7 +115,9 @@ def spec(**changes: Any) -> StageSpec:
 PROFILE = Profile("test", {"split": {"mode": 1}, "execution": {"threads": 1}})
 
 
-def make(home: Home, stage: StageSpec | None = None, profile: Profile = PROFILE, weights: Weights | None = None) -> Report:
+def make(
+    home: Home, stage: StageSpec | None = None, profile: Profile = PROFILE, weights: Weights | None = None
+) -> Report:
     return materialise(stage or spec(), home, "toy", "s000", profile, weights or Weights(), "run-1")
 
 
@@ -145,6 +147,7 @@ def test_a_table_is_written_in_key_order_and_duckdb_reads_it_by_one_glob(home: H
     assert (report.computed, report.cached, report.footer.rows) == (3, 0, 6)
     glob = str(home.root / "tables" / "words" / "*" / "*" / "*.parquet")
     found = duckdb.sql(f"select video_id, n, word, corpus, shard from read_parquet('{glob}', hive_partitioning=true)")
+    assert found is not None
     assert found.fetchall() == [
         ("a", 0, "one", "toy", "s000"),
         ("b", 0, "two", "toy", "s000"),
@@ -193,8 +196,8 @@ def test_going_back_to_an_earlier_setting_costs_nothing_and_gives_the_same_bytes
 
 
 def test_threads_are_no_part_of_a_key_but_settings_code_and_weights_are(home: Home) -> None:
-    def key(stage: StageSpec = spec(), profile: Profile = PROFILE, weights: Weights = Weights()) -> str:
-        return prepare(stage, home, "toy", "s000", profile, weights).keys["a"]
+    def key(stage: StageSpec | None = None, profile: Profile = PROFILE, weights: Weights | None = None) -> str:
+        return prepare(stage or spec(), home, "toy", "s000", profile, weights or Weights()).keys["a"]
 
     assert key(profile=Profile("test", {"split": {"mode": 1}, "execution": {"threads": 9}})) == key()
     assert key(profile=Profile("test", {"split": {"mode": 2}, "execution": {"threads": 1}})) != key()
@@ -275,7 +278,9 @@ def test_a_damaged_chunk_counts_as_absent(home: Home, world: World) -> None:
     assert file_digest(home) == before
 
 
-def test_a_full_disk_leaves_the_old_table_and_one_line(home: Home, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_old_table_and_one_line(
+    home: Home, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make(home)
     before = file_digest(home)
     world.texts["b"] = "changed"
@@ -284,7 +289,7 @@ def test_a_full_disk_leaves_the_old_table_and_one_line(home: Home, world: World,
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pq, "write_table", full)
-    with pytest.raises(CerError, match="the disk is full.*free some space"):
+    with pytest.raises(CerError, match=r"the disk is full.*free some space"):
         make(home)
     assert file_digest(home) == before
     assert not [p for p in home.root.rglob(".*") if p.is_file()]
@@ -344,6 +349,7 @@ def test_good_rows_pass() -> None:
 # --- digests of content ------------------------------------------------------------------------------------------
 
 NESTED = pa.struct([("s", pa.string()), ("f", pa.list_(pa.float64()))])
+NESTED_VALUES = st.fixed_dictionaries({"s": st.text(max_size=2), "f": st.lists(st.floats(0, 1), max_size=2)})
 VALUES = st.lists(
     st.fixed_dictionaries(
         {
@@ -353,9 +359,7 @@ VALUES = st.lists(
             "o": st.none() | st.booleans(),
             "l": st.none() | st.lists(st.none() | st.integers(-9, 9), max_size=3),
             "x": st.none() | st.lists(st.floats(-1, 1), min_size=2, max_size=2),
-            "n": st.lists(
-                st.fixed_dictionaries({"s": st.text(max_size=2), "f": st.lists(st.floats(0, 1), max_size=2)}), max_size=2
-            ),
+            "n": st.lists(NESTED_VALUES, max_size=2),
         }
     ),
     min_size=1,
@@ -396,6 +400,7 @@ def test_parts_of_a_digest_do_not_run_together() -> None:
 
 
 def test_a_plan_that_names_a_unit_twice_is_a_defect(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    twice = spec(plan=lambda inputs, profile: pa.table({"unit": ["a", "a"], "video_id": ["a", "a"], "inputs": ["1", "2"]}))
+    table = pa.table({"unit": ["a", "a"], "video_id": ["a", "a"], "inputs": ["1", "2"]})
+    twice = spec(plan=lambda inputs, profile: table)
     with pytest.raises(ValueError, match="names a unit twice"):
         engine.prepare(twice, home, "toy", "s000", PROFILE, Weights())
