@@ -1,0 +1,101 @@
+"""The probabilities of all branches of a shard as arrays.
+
+Belongs here: reading and aligning `probabilities/*` and `fused`. Does not belong here: what is done with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from cer_pipeline.errors import CerError
+from cer_pipeline.labels import BASIC_COLUMNS
+from cer_pipeline.stage import Inputs
+from cer_pipeline.status import Status
+
+TELLING: tuple[Status, ...] = (
+    Status.FAILED,
+    Status.UNDECODABLE,
+    Status.NO_VIDEO,
+    Status.NO_FACE,
+    Status.NO_AUDIO,
+    Status.NO_SPEECH,
+    Status.EMPTY_TRANSCRIPT,
+    Status.MODEL_UNAVAILABLE,
+)
+"""Which of several reasons a row gives, the most telling first: an error that may hide a value, then what the recording
+lacks (picture before sound), and last what the machine lacks."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the branches say about some segments.
+
+    Args:
+        branches: M names.
+        probabilities: [n, M, 8]; NaN where the branch has no value.
+        present: [n, M].
+        statuses: [n, M] texts.
+    """
+
+    branches: tuple[str, ...]
+    probabilities: NDArray[np.float64]
+    present: NDArray[np.bool_]
+    statuses: NDArray[np.object_]
+
+
+def most_telling(statuses: Sequence[str]) -> Status:
+    """The status of a value that nothing could serve: the first in `TELLING` that occurs."""
+    found = set(statuses)
+    return next((status for status in TELLING if status in found), Status.FAILED)
+
+
+def matrix(table: pa.Table, columns: Sequence[str]) -> NDArray[np.float64]:
+    """Numeric columns side by side, null as NaN: [rows, columns]."""
+    parts = [table.column(c).to_numpy().astype(np.float64, copy=False) for c in columns]
+    return np.column_stack(parts) if parts else np.empty((table.num_rows, 0))
+
+
+def texts(table: pa.Table, name: str) -> list[str]:
+    """A text column without nulls."""
+    return cast("list[str]", table.column(name).to_pylist())
+
+
+def rows_of(table: pa.Table, key: str, wanted: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """The rows of a table in the order of the wanted key values.
+
+    Raises:
+        CerError: the table lacks one of them.
+    """
+    position = {value: i for i, value in enumerate(table.column(key).to_pylist())}
+    try:
+        return table.take([position[value] for value in wanted.to_pylist()])
+    except KeyError as missing:
+        what = f"a table has no row for a {key}"
+        raise CerError(what, str(missing.args[0]), "materialise its upstream assets again") from None
+
+
+def read_evidence(inputs: Inputs, branches: Sequence[str], segment_ids: pa.Array | pa.ChunkedArray) -> Evidence:
+    """Read what the branches say about some segments.
+
+    Args:
+        inputs: tables of the shard.
+        branches: names, M.
+        segment_ids: n segments.
+    """
+    n, m = len(segment_ids), len(branches)
+    values = np.full((n, m, len(BASIC_COLUMNS)), np.nan)
+    statuses = np.empty((n, m), dtype=object)
+    for i, branch in enumerate(branches):
+        table = inputs.table(f"probabilities/{branch}", ["segment_id", "status", *BASIC_COLUMNS])
+        rows = rows_of(table, "segment_id", segment_ids)
+        values[:, i] = matrix(rows, BASIC_COLUMNS)
+        statuses[:, i] = rows.column("status").to_pylist()
+    present = statuses == str(Status.OK)
+    values[~present] = np.nan
+    return Evidence(tuple(branches), values, present, statuses)

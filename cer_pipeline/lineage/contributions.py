@@ -1,0 +1,119 @@
+"""How much every branch, basic emotion and segment adds to a value.
+
+Belongs here: exact decomposition of fused, compound and frame values. Does not belong here: which run, model or setting
+made them (the rest of lineage).
+
+Fusion is a convex sum over branches, PPA divides sums of two probabilities by their total, and a frame is the mean over
+windows; so every value is a sum of parts, one for each segment w, branch m and basic emotion b:
+
+    basic c:     v_w W_wmc p_wmc                     for b = c, else 0
+    compound k:  v_w g_wkb W_wmb p_wmb               g: `ppa_parts`, 1/total for the two emotions of k
+
+with v_w the weight of the segment in the frame. The parts sum to the value up to rounding (below 1e-12).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from cer_pipeline.compound.frames import Samples, Windows, sampled_at, windows_at
+from cer_pipeline.compound.ppa import ppa_parts
+from cer_pipeline.compound.predict import VideoEvidence
+from cer_pipeline.labels import BASIC, COMPOUND
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of one value vector.
+
+    Args:
+        windows: [S] positions of the windows that have a part.
+        basic: [S, M, 8]: basic[s, m, c] is what branch m in window s adds to basic emotion c.
+        compound: [7, S, M, 8]: compound[k, s, m, b] is what it adds to compound k through basic emotion b.
+    """
+
+    windows: NDArray[np.int64]
+    basic: Array
+    compound: Array
+
+
+def segment_parts(weights: Array, probabilities: Array) -> tuple[Array, Array]:
+    """The parts of one fused segment.
+
+    Args:
+        weights: effective weights [M, 8]; 0 where a branch has no value.
+        probabilities: [M, 8]; 0 where a branch has no value.
+
+    Returns:
+        Parts of the basic emotions [M, 8] and of the compounds [7, M, 8].
+    """
+    basic = weights * probabilities
+    return basic, ppa_parts(basic.sum(axis=0))[:, None, :] * basic[None]
+
+
+def frame_parts(time_s: float, windows: Windows, samples: dict[int, Samples], bridge_s: float) -> Parts:
+    """The parts of the value at one time of a video, as `frame_values` computes it.
+
+    Args:
+        time_s: time stamp of the frame, s.
+        windows: the fused windows.
+        samples: branch number -> its samples; empty for `time_resolution = "window"`.
+        bridge_s: longest gap between samples that is bridged, s.
+    """
+    times = np.array([time_s])
+    held = windows_at(times, windows.start_s, windows.end_s)[0]
+    used = np.array([w for w in held if w >= 0 and windows.ok[w]], dtype=np.int64)
+    basic = np.zeros((len(used), *windows.weights.shape[1:]))
+    compound = np.zeros((len(COMPOUND), *basic.shape))
+    for s, w in enumerate(used):
+        says = windows.probabilities[w].copy()
+        for m, known in samples.items():
+            values, valid = sampled_at(times, known, bridge_s)
+            if valid[0]:
+                says[m] = values[0]
+        mixed = windows.weights[w] * says
+        own, pairs = segment_parts(windows.weights[w] / mixed.sum(), says)
+        basic[s], compound[:, s] = own / len(used), pairs / len(used)
+    return Parts(used, basic, compound)
+
+
+CONTRIBUTIONS = pa.schema(
+    [
+        pa.field("target", pa.string(), metadata={"comment": "basic emotion or compound that is explained"}),
+        pa.field("branch", pa.string(), metadata={"comment": "branch that the part comes from"}),
+        pa.field("basic", pa.string(), metadata={"comment": "basic emotion that the part goes through"}),
+        pa.field("segment", pa.int32(), metadata={"comment": "window that the part comes from"}),
+        pa.field("value", pa.float64(), metadata={"comment": "part; the parts of a target sum to its probability"}),
+    ]
+)
+
+
+def contributions(evidence: VideoEvidence, branches: tuple[str, ...], time_s: float) -> pa.Table:
+    """What every branch, basic emotion and segment adds to each of the 15 probabilities at one time of a video.
+
+    Args:
+        evidence: the video, from `VideoReader.read`.
+        branches: names in the order of the fusion.
+        time_s: time stamp of the frame, s.
+
+    Returns:
+        Rows of `CONTRIBUTIONS`, without parts that are 0; none where the frame has no value.
+    """
+    parts = frame_parts(time_s, evidence.windows, evidence.samples, evidence.bridge_s)
+    rows = []
+    for s, w in enumerate(parts.windows):
+        for m, branch in enumerate(branches):
+            for b, basic in enumerate(BASIC):
+                values = [(basic, parts.basic[s, m, b])]
+                values += [(target, parts.compound[k, s, m, b]) for k, target in enumerate(COMPOUND)]
+                for target, value in values:
+                    if value != 0.0:
+                        rows.append((target, branch, basic, int(evidence.segments[w]), float(value)))
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(CONTRIBUTIONS)
+    return pa.table([pa.array(c, f.type) for c, f in zip(columns, CONTRIBUTIONS, strict=True)], schema=CONTRIBUTIONS)
