@@ -1,0 +1,130 @@
+"""The subject faces of a video as arrays: what every face branch reads.
+
+Belongs here: reading `faces` and `face_features/*` of one video, without pictures. Does not belong here: any judgement.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from cer_pipeline.stage import Inputs
+from cer_pipeline.status import Status
+from cer_pipeline.tables import N_BLENDSHAPES
+
+POSE: Final[tuple[str, ...]] = ("yaw", "pitch", "roll")
+
+
+@dataclass(frozen=True)
+class SubjectTrack:
+    """The samples of one track on which it is the subject of some window.
+
+    Args:
+        track: track number.
+        samples: [n] grid samples, ascending.
+        windows: for each sample the windows whose subject it is.
+        blendshapes: [n, 52].
+        pose: [n, 3] yaw, pitch, roll, degrees.
+        features: [n, k] output of the face model.
+    """
+
+    track: int
+    samples: NDArray[np.int64]
+    windows: tuple[frozenset[int], ...]
+    blendshapes: NDArray[np.float64]
+    pose: NDArray[np.float64]
+    features: NDArray[np.float64]
+
+    def of_window(self, window: int, first: int, count: int) -> NDArray[np.bool_]:
+        """Which samples belong to a window of which this track is the subject: [n]."""
+        mine = np.array([window in w for w in self.windows], dtype=bool)
+        return mine & (self.samples >= first) & (self.samples < first + count)
+
+
+@dataclass(frozen=True)
+class SubjectFaces:
+    """All subject faces of one video.
+
+    Args:
+        tracks: one entry a track.
+        absent: for every sample without a value: its status and reason.
+        samples: all grid samples of the video, ascending.
+    """
+
+    tracks: tuple[SubjectTrack, ...]
+    absent: dict[int, tuple[str, str]]
+    samples: tuple[int, ...]
+
+
+def read(inputs: Inputs, video_id: str, encoder: str) -> SubjectFaces:
+    """Read the subject faces of a video with the output of one face model.
+
+    Args:
+        inputs: tables of the shard.
+        video_id: the video.
+        encoder: name of the face model: the table is `face_features/ENCODER`.
+    """
+    encoded = _rows(inputs, f"face_features/{encoder}", video_id, ["sample", "face", "features", "status", "reason"])
+    columns = ["sample", "face", "track", "subject_of", "blendshapes", *POSE, "status"]
+    faces = {(r["sample"], r["face"]): r for r in _rows(inputs, "faces", video_id, columns)}
+    by_track: dict[int, list[tuple[dict, dict]]] = {}
+    absent: dict[int, tuple[str, str]] = {}
+    for row in encoded:
+        if row["status"] == Status.OK:
+            face = faces[row["sample"], row["face"]]
+            by_track.setdefault(face["track"], []).append((face, row))
+        else:
+            absent[row["sample"]] = (row["status"], row["reason"] or "")
+    tracks = tuple(_track(track, pairs) for track, pairs in sorted(by_track.items()))
+    return SubjectFaces(tracks, absent, tuple(sorted({row["sample"] for row in encoded})))
+
+
+def why_absent(faces: SubjectFaces, samples: Iterable[int]) -> tuple[Status, str]:
+    """Status and reason of a window that shows no subject face.
+
+    The status that most of its samples have; the reason counts the samples, and repeats what they say where it is more
+    than the absence of a face.
+
+    Args:
+        faces: of the video.
+        samples: of the window.
+    """
+    wanted = list(samples)
+    counts = Counter(faces.absent[s][0] for s in wanted if s in faces.absent)
+    common = max(counts, key=lambda s: (counts[s], s), default=str(Status.NO_FACE))
+    reason = f"{len(wanted)} samples, none with a face of the subject"
+    if common != Status.NO_FACE:
+        told = next(faces.absent[s][1] for s in wanted if s in faces.absent and faces.absent[s][0] == common)
+        reason = told or reason
+    return Status(common), reason
+
+
+def _rows(inputs: Inputs, table: str, video_id: str, columns: list[str]) -> list[dict]:
+    return [row for batch in inputs.batches(table, video_id, columns) for row in batch.to_pylist()]
+
+
+def _track(number: int, pairs: list[tuple[dict, dict]]) -> SubjectTrack:
+    pairs = sorted(pairs, key=lambda pair: pair[0]["sample"])
+    faces = [face for face, _ in pairs]
+    return SubjectTrack(
+        track=number,
+        samples=np.array([f["sample"] for f in faces], dtype=np.int64),
+        windows=tuple(frozenset(f["subject_of"]) for f in faces),
+        blendshapes=np.array([f["blendshapes"] for f in faces], dtype=np.float64).reshape(-1, N_BLENDSHAPES),
+        pose=np.array([[f[name] for name in POSE] for f in faces], dtype=np.float64),
+        features=np.array([row["features"] for _, row in pairs], dtype=np.float64),
+    )
+
+
+def by_video(units: pa.Table) -> dict[str, list[dict]]:
+    """The rows of a batch of segments, grouped by video, in order."""
+    out: dict[str, list[dict]] = {}
+    for row in units.to_pylist():
+        out.setdefault(row["video_id"], []).append(row)
+    return out

@@ -1,0 +1,69 @@
+"""Which branches there are and which of them a profile enables.
+
+Belongs here: the list, plug-ins, and the check of names. Light: it imports specs, no model library.
+Does not belong here: what a branch is (`spec`) or does (one module per modality family).
+
+A plug-in is a distribution with an entry point in the group `cer_pipeline.branches`: its name is the branch's name, its
+object a `BranchSpec`. It is loaded only where a profile enables it.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import metadata
+from typing import Final
+
+from cer_pipeline.branches import face, scene, text
+from cer_pipeline.branches.spec import BranchSpec
+from cer_pipeline.errors import CerError
+from cer_pipeline.profiles import Profile
+
+GROUP: Final = "cer_pipeline.branches"
+NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def shipped() -> dict[str, BranchSpec]:
+    """The branches of this project, by name, in the order of Table 1's families."""
+    found = (
+        face.FACE_STATIC,
+        face.FACE_EMO_TRANSFORMER,
+        face.FACE_EMO_MAMBA,
+        scene.SCENE_MINILM,
+        scene.SCENE_LABEL,
+        *_audio(),
+        text.TEXT_MINILM,
+    )
+    return {branch.name: branch for branch in found}
+
+
+def _audio() -> tuple[BranchSpec, ...]:
+    try:
+        from cer_pipeline.branches import audio  # type: ignore[attr-defined]
+    except ImportError:
+        return ()
+    return (audio.AUDIO_UNCERTAINTY, audio.AUDIO_BILSTM)
+
+
+def branches(profile: Profile) -> tuple[BranchSpec, ...]:
+    """The branches that a profile enables, in its order: `branches.enabled`.
+
+    Raises:
+        CerError: a name that no branch has, that stands twice, or a plug-in that is no branch.
+    """
+    enabled: list[str] = list(profile["branches"]["enabled"])
+    twice = sorted({name for name in enabled if enabled.count(name) > 1})
+    if twice:
+        raise CerError("a branch is enabled twice", ", ".join(twice), "name it once in branches.enabled")
+    own = shipped()
+    return tuple(own[name] if name in own else _plugin(name, own) for name in enabled)
+
+
+def _plugin(name: str, own: dict[str, BranchSpec]) -> BranchSpec:
+    points = metadata.entry_points(group=GROUP)
+    if name not in points.names:
+        known = ", ".join([*own, *sorted(points.names - own.keys())])
+        raise CerError("no such branch", name, f"choose from: {known}")
+    branch = points[name].load()
+    if not isinstance(branch, BranchSpec) or branch.name != name or not NAME.fullmatch(name):
+        raise CerError("the plug-in does not hold the branch that it names", f"{name} = {points[name].value}")
+    return branch
