@@ -126,6 +126,7 @@ class StageSpec:
         skeleton: key values of the rows of a unit that could not be computed; by default one row, keys from the plan.
         kinds: tags for the UI.
         pool: Dagster concurrency pool, "" for none.
+        may_be_empty: whether a unit may have no row (a video without frames has no row a frame).
         chunk_units: units that are computed and cached together; a crash loses at most these.
     """
 
@@ -142,6 +143,7 @@ class StageSpec:
     skeleton: Callable[[dict[str, Any]], list[dict[str, Any]]] | None = None
     kinds: tuple[str, ...] = ("parquet",)
     pool: str = ""
+    may_be_empty: bool = False
     chunk_units: int = 64
 
     @property

@@ -9,7 +9,7 @@ a key up reads no rows, and the origin of a value outlives the run that wrote th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,18 +56,18 @@ class RowCache:
         """Row key -> chunk file that holds its rows."""
         return {key: chunk.path for chunk in self.chunks() for key in chunk.keys}
 
-    def append(self, rows: pa.Table, run_id: str) -> None:
+    def append(self, rows: pa.Table, keys: Sequence[str], run_id: str) -> None:
         """Keep the rows of whole units.
 
         Args:
-            rows: rows with the store's columns; empty tables are not kept.
+            rows: rows with the store's columns.
+            keys: row keys of all units that the rows answer for, also of those that have no row.
             run_id: the run that computed them.
         """
-        if not rows.num_rows:
+        if not keys:
             return
-        keys = list(dict.fromkeys(rows.column("row_key").to_pylist()))
-        stamped = rows.replace_schema_metadata({KEYS: json.dumps(keys).encode(), RUN: run_id.encode()})
-        path = self.folder / f"{digest(*keys)}.parquet"
+        stamped = rows.replace_schema_metadata({KEYS: json.dumps(list(keys)).encode(), RUN: run_id.encode()})
+        path = self.folder / f"{digest(*sorted(keys))}.parquet"
         commit(path, lambda temporary: pq.write_table(stamped, temporary, compression="zstd"))
 
 

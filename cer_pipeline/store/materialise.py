@@ -186,11 +186,11 @@ def _compute(
     done = 0
     size = 1 if work.spec.table.blob else work.spec.chunk_units
     for units, rows, failures in run_chunks(work.spec, context, chosen, size):
-        keep = _stamped(work, rows) if rows is not None else None
-        if keep is not None:
-            kept, dropped = _split(work.spec, keep)
-            cache.append(kept, run_id)
-            blanks.update(dropped)
+        kept, dropped = _split(work.spec, _stamped(work, rows)) if rows is not None else (None, {})
+        if kept is not None:
+            done_units = [u for u in units.column(UNIT).to_pylist() if u not in failures and u not in dropped]
+            cache.append(kept, [work.keys[u] for u in done_units], run_id)
+            blanks |= dropped
         for unit, reason in failures.items():
             blanks |= _blanks(work, units.filter(pc.equal(units.column(UNIT), unit)), Status.FAILED, reason)
         done += units.num_rows

@@ -249,11 +249,11 @@ def test_a_run_that_dies_loses_one_chunk_and_the_next_gives_the_same_bytes(
     kept = 0
     append = RowCache.append
 
-    def dying(self: RowCache, table: pa.Table, run_id: str) -> None:
+    def dying(self: RowCache, table: pa.Table, keys: Sequence[str], run_id: str) -> None:
         nonlocal kept
         if kept == chunks_before_death:
             raise KeyboardInterrupt
-        append(self, table, run_id)
+        append(self, table, keys, run_id)
         kept += 1
 
     with monkeypatch.context() as patch:
@@ -265,6 +265,16 @@ def test_a_run_that_dies_loses_one_chunk_and_the_next_gives_the_same_bytes(
     report = make(disturbed, spec(chunk_units=3))
     assert report.cached == chunks_before_death
     assert file_digest(disturbed) == file_digest(undisturbed)
+
+
+def test_a_unit_may_have_no_row_where_the_stage_says_so(home: Home, world: World) -> None:
+    world.texts["b"] = ""
+    assert make(home).footer.by_status == {"failed": 1, "ok": 4}
+    assert make(home, spec(may_be_empty=True)).footer.by_status == {"ok": 4}
+    world.calls.clear()
+    home.table("words", "toy", "s000").unlink()
+    report = make(home, spec(may_be_empty=True))
+    assert (report.cached, report.computed, world.calls) == (3, 0, [])
 
 
 def test_a_damaged_chunk_counts_as_absent(home: Home, world: World) -> None:
