@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -213,8 +214,8 @@ def _stamped(work: Work, rows: pa.Table) -> pa.Table:
     table = conform(spec, rows).sort_by([(name, "ascending") for name in spec.key])
     units: list[str] = table.column(spec.unit).to_pylist()
     starts = [i for i, unit in enumerate(units) if i == 0 or unit != units[i - 1]]
-    lengths = [stop - start for start, stop in zip(starts, [*starts[1:], len(units)], strict=True)]
-    digests = content_digests(table, starts) if starts else []
+    digests = content_digests(table, starts)
+    lengths = [stop - start for start, stop in pairwise([*starts, len(units)])]
     content = [d for d, n in zip(digests, lengths, strict=True) for _ in range(n)]
     table = table.append_column("row_key", pa.array([work.keys[unit] for unit in units], pa.string()))
     return table.append_column("content", pa.array(content, pa.string()))
