@@ -48,7 +48,7 @@ class MiniLM:
         self._counters = counters
 
     def encode(self, text: str) -> NDArray[np.float32]:
-        """One text -> float32 [384] of length 1. The same text gives the same bytes, whatever came before or beside it."""
+        """One text -> float32 [384] of length 1; the same text always gives the same bytes."""
         import torch
 
         ids = self._tokenizer.encode(text).ids  # never empty: [CLS] and [SEP] are always there

@@ -52,6 +52,7 @@ class EmbedScene:
         self.encoder = MiniLM(context.weights.path(ZOO_ID), context.counters)
 
     def __call__(self, units: pa.Table) -> pa.Table:
+        """Rows of the table for segments of the plan."""
         return embed_rows(units, self.encoder.encode, self.table)
 
 
@@ -72,6 +73,7 @@ class JudgeScene:
         self.features = read_features(context, SCENE_MINILM.features.name)
 
     def __call__(self, units: pa.Table) -> pa.Table:
+        """Rows of the table for segments of the plan."""
         return judge_rows(units, self.features, self.head, "prompts", SCENE_MINILM.probabilities.table)
 
 
@@ -85,4 +87,5 @@ class JudgeLabel:
         self.features = read_features(context, SCENE_LABEL.features.name)
 
     def __call__(self, units: pa.Table) -> pa.Table:
+        """Rows of the table for segments of the plan."""
         return judge_rows(units, self.features, self.head, "labels", SCENE_LABEL.probabilities.table)

@@ -1,7 +1,7 @@
 """The stages of every branch that reads a text per segment: text -> 384 features -> 8 probabilities.
 
-Belongs here: the specs' builder with its plans (light at import), and the two stage classes. Does not belong here: which
-text and which head a branch has (`scene`, `text`), the encoder (`minilm`) or the heads (`prompts`, trained ones).
+Belongs here: the specs' builder with its plans (light at import), and the rows of both stages. Does not belong here:
+which text and which head a branch has (`scene`, `text`), the encoder (`minilm`) or the heads (`prompts`, trained ones).
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def branch(
     return BranchSpec(name, title, modality, table1, features, probabilities)
 
 
-def _plan_texts(source: str, inputs: Inputs, profile: Profile) -> pa.Table:
+def _plan_texts(source: str, inputs: Inputs, _: Profile) -> pa.Table:
     """One row per segment with its text; the key is the text itself, so that equal texts cost nothing again."""
     table = inputs.table(source, [*_KEYS, "text", "status", "reason"])
     parts = zip(*(table.column(c).to_pylist() for c in ("text", "status", "reason")), strict=True)
@@ -96,7 +96,7 @@ def _plan_texts(source: str, inputs: Inputs, profile: Profile) -> pa.Table:
     return table.append_column(UNIT, table.column("segment_id")).append_column(INPUTS, digests)
 
 
-def _plan_features(source: str, inputs: Inputs, profile: Profile) -> pa.Table:
+def _plan_features(source: str, inputs: Inputs, _: Profile) -> pa.Table:
     table = inputs.table(source, [*_KEYS, "status", "reason"])
     ids = table.column("segment_id")
     seen = inputs.digests(source, unit="segment_id")

@@ -39,6 +39,7 @@ class EmbedText:
         self.encoder = MiniLM(context.weights.path(ZOO_ID), context.counters)
 
     def __call__(self, units: pa.Table) -> pa.Table:
+        """Rows of the table for segments of the plan."""
         return embed_rows(units, self.encoder.encode, TEXT_MINILM.features.table)
 
 
@@ -53,4 +54,5 @@ class JudgeText:
         self.features = read_features(context, TEXT_MINILM.features.name)
 
     def __call__(self, units: pa.Table) -> pa.Table:
+        """Rows of the table for segments of the plan."""
         return judge_rows(units, self.features, self.head, "prompts", TEXT_MINILM.probabilities.table)

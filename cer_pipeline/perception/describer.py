@@ -12,7 +12,7 @@ MediaPipe's blendshapes stand for; each is described in the words of that manual
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 PROMPT: Final = "describer/1"  # the `prompt` of every text that is made here; changes when the wording does
@@ -252,6 +252,7 @@ SIGNS: Final[Mapping[str, SignWords]] = {
 }
 """Every sign of the face, in the order in which it is told: brows, eyes, nose, mouth, cheeks."""
 
+CHEEKS: Final = "cheeks_raised"  # told beside raised lip corners only; no blendshape shows it on its own
 NUMBERS: Final = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -275,7 +276,10 @@ def _sentence(text: str) -> str:
 
 
 def _joined(phrases: Sequence[str]) -> str:
-    return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
+    if len(phrases) == 1:
+        return phrases[0]
+    plain = len(phrases) == 2 and not any(" and " in phrase for phrase in phrases)
+    return ", ".join(phrases[:-1]) + (" and " if plain else ", and ") + phrases[-1]
 
 
 def _people(people: int | None, face: Face | None, s: Settings) -> str:
@@ -300,7 +304,7 @@ def _people(people: int | None, face: Face | None, s: Settings) -> str:
         else "from far away"
     )
     where = f"{who} visible {shot}"
-    return where if face.seen >= s.seen_share else f"{where}, and the face is hidden or turned away part of the time"
+    return where if face.seen >= s.seen_share else f"{where}; part of the time the face is not visible"
 
 
 def _degree(value: float, limits: Sequence[float]) -> str | None:
@@ -312,7 +316,13 @@ def _face(face: Face, s: Settings) -> str:
     """The state of the face over the window: every sign above its threshold."""
     degrees = {name: _degree(course.level, getattr(s, name)) for name, course in face.signs.items()}
     shown = {name: degree for name, degree in degrees.items() if degree is not None}
-    return _joined(_state_phrases(face, shown, s)) if shown else "the brows, the eyes and the mouth are at rest"
+    if shown:
+        return _joined(_state_phrases(face, shown, s))
+    return (
+        "the brows and the eyes are at rest"
+        if _mouth_moves(face, s)
+        else "the brows, the eyes and the mouth are at rest"
+    )
 
 
 def _state_phrases(face: Face, shown: dict[str, str], s: Settings) -> list[str]:
@@ -323,36 +333,38 @@ def _state_phrases(face: Face, shown: dict[str, str], s: Settings) -> list[str]:
     elif "inner_brows_raised" in shown and "brows_raised" in shown:  # AU 1+2: the whole brow
         del phrases["inner_brows_raised"]
     if "brows_raised" in shown and abs(face.signs["brows_raised"].lean) >= s.uneven:
-        phrases["brows_raised"] = "one brow is raised higher than the other"
+        phrases["brows_raised"] = "one brow is raised more"
     if "eyes_closed" in shown:
         phrases.pop("eyes_narrowed", None)
         phrases.pop("eyes_wide", None)
         if shown["eyes_closed"]:
             phrases["eyes_closed"] = "the eyes are half closed"
     if "lip_corners_up" in shown:
-        phrases["lip_corners_up"] = _lip_corners(face, shown, s)
+        phrases |= _lips(face, shown, s)
         phrases.pop("eyes_narrowed", None)  # told as raised cheeks
-        if "upper_lip_raised" in shown and "mouth_open" not in shown and not shown["upper_lip_raised"]:
-            phrases["upper_lip_raised"] = "the teeth show"
     elif "lip_corners_down" in shown and abs(face.signs["lip_corners_down"].lean) >= s.uneven:
         phrases["lip_corners_down"] = "one lip corner is pulled down"
-    if phrases.get("mouth_open") == SIGNS["mouth_open"].state.format(""):
+    if shown.get("mouth_open") == "":
         phrases["mouth_open"] = "the mouth is wide open"
-    return [phrases[name] for name in SIGNS if name in phrases]
+    return [phrases[name] for name in (*SIGNS, CHEEKS) if name in phrases]
 
 
-def _lip_corners(face: Face, shown: dict[str, str], s: Settings) -> str:
-    corners = face.signs["lip_corners_up"]
-    # With the eyes shut and the lips together the blendshape also answers to lips that are pressed and drawn tight,
-    # as in weeping (measured; data sheet of the test clips), so that the text must not claim raised corners.
-    if "eyes_closed" in shown and not shown["eyes_closed"] and not {"upper_lip_raised", "mouth_open"} & shown.keys():
-        return "the closed lips are drawn tight and wide"
-    if abs(corners.lean) >= s.uneven:
-        return "one lip corner is pulled up more than the other"
-    state = SIGNS["lip_corners_up"].state.format(shown["lip_corners_up"])
-    narrowed = face.signs.get("eyes_narrowed")
-    raised = not shown["lip_corners_up"] and narrowed is not None and narrowed.level >= s.cheeks_raised
-    return f"{state} and the cheeks are raised" if raised else state
+def _lips(face: Face, shown: dict[str, str], s: Settings) -> dict[str, str]:
+    """The words for raised lip corners and what goes with them."""
+    # With the eyes shut and the lips together, the blendshape also answers to lips that are pressed and drawn tight, as
+    # in weeping (the clip WolfgangLanger_Pexels scores 0.7 there), so the text must not claim raised corners.
+    if shown.get("eyes_closed") == "" and not {"upper_lip_raised", "mouth_open"} & shown.keys():
+        return {"lip_corners_up": "the closed lips are drawn tight and wide"}
+    if abs(face.signs["lip_corners_up"].lean) >= s.uneven:
+        return {"lip_corners_up": "one lip corner is pulled up more"}
+    words = {}
+    if shown["lip_corners_up"] == "":
+        narrowed = face.signs.get("eyes_narrowed")
+        if narrowed is not None and narrowed.level >= s.cheeks_raised:
+            words[CHEEKS] = "the cheeks are raised"
+        if shown.get("upper_lip_raised") == "":
+            words["upper_lip_raised"] = "the teeth show"
+    return words
 
 
 def _changes(face: Face, s: Settings) -> str:
@@ -366,7 +378,8 @@ def _changes(face: Face, s: Settings) -> str:
         slight, clear = getattr(s, name)
         step = s.change_share * clear
         peak = max(v for v in (course.start, course.middle, course.end, course.level) if v is not None)
-        if peak < slight:
+        lids = face.signs.get("eyes_closed")
+        if peak < slight or (name == "eyes_narrowed" and lids is not None and abs(lids.change) >= step):
             continue
         if course.change >= step:
             over.append(SIGNS[name].comes)
@@ -396,9 +409,13 @@ def _turns(face: Face, s: Settings) -> list[str]:
     return found
 
 
-def _mouth_motion(face: Face, sound: Sound | None, s: Settings) -> str:
+def _mouth_moves(face: Face, s: Settings) -> bool:
     jaw = face.signs.get("mouth_open")
-    if jaw is None or jaw.spread < s.mouth_moves:
+    return jaw is not None and jaw.spread >= s.mouth_moves
+
+
+def _mouth_motion(face: Face, sound: Sound | None, s: Settings) -> str:
+    if not _mouth_moves(face, s):
         return ""
     speaking = sound is not None and sound.speech_share is not None and sound.speech_share >= s.speech_share[0]
     return "the mouth moves in speech" if speaking else "the mouth opens and closes"
@@ -444,7 +461,7 @@ def _sound(sound: Sound | None, s: Settings) -> str:
         return "there is sound" if sound.speech_share is None else "there is sound, but nobody speaks"
     some, most = s.speech_share
     how_long = (
-        "all the time"
+        "nearly all the time"
         if sound.speech_share >= most
         else "part of the time"
         if sound.speech_share >= some
@@ -486,7 +503,7 @@ def _light(light: Light | None, s: Settings) -> str:
         return ""
     dark, bright = s.brightness
     soft, hard = s.contrast
-    words = ["dark" if light.brightness < dark else "brightly lit" if light.brightness >= bright else "evenly lit"]
+    words = ["dark" if light.brightness < dark else "bright" if light.brightness >= bright else "of medium brightness"]
     if light.contrast >= hard:
         words.append("high in contrast")
     elif light.contrast < soft:

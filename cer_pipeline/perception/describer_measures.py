@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from itertools import pairwise
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from cer_pipeline.perception.blendshapes import INDEX
 from cer_pipeline.perception.describer import Course, Face, Light, Sound
 
-Array = NDArray[np.floating]
+Array = NDArray[Any]
 
 SIGN_BLENDSHAPES: Final[Mapping[str, tuple[str, ...]]] = {
     "brows_raised": ("browOuterUp",),
@@ -64,8 +65,8 @@ def course(values: Array, place: Array, lean: Array | None = None) -> Course:
         place: [t] position of each inside the window, 0 <= place < 1.
         lean: [t] left minus right, where there are two sides.
     """
-    thirds = [values[(place >= low) & (place < low + 1 / 3 + 1e-9)] for low in (0.0, 1 / 3, 2 / 3)]
-    start, middle, end = (float(np.median(part)) if len(part) else None for part in thirds)
+    third = np.minimum((place * 3 + 1e-9).astype(int), 2)  # the small number: 1/3 * 3 may round below 1
+    start, middle, end = (float(np.median(values[third == i])) if (third == i).any() else None for i in range(3))
     return Course(
         level=float(np.median(values)),
         start=start,
@@ -77,7 +78,7 @@ def course(values: Array, place: Array, lean: Array | None = None) -> Course:
 
 
 def measure_face(
-    blendshapes: Array, angles: Array, heights: Array, place: Array, samples: int, seconds: float
+    blendshapes: Array, angles: Array, heights: Array, times: Array, place: Array, samples: int
 ) -> Face | None:
     """The subject's face in a window.
 
@@ -85,9 +86,9 @@ def measure_face(
         blendshapes: [t, 52] scores on the samples where the subject was seen, in time order.
         angles: [t, 3] yaw, pitch, roll in degrees.
         heights: [t] height of the face over the height of the picture.
+        times: [t] time of each, s.
         place: [t] position inside the window, 0 <= place < 1.
         samples: number of samples of the window that have a picture.
-        seconds: length of the window, s.
 
     Returns:
         None where t is 0.
@@ -108,7 +109,7 @@ def measure_face(
         yaw=yaw,
         pitch=pitch,
         roll=roll,
-        head_speed=head_speed(angles, place * seconds),
+        head_speed=head_speed(angles, times),
         height=float(np.median(heights)),
     )
 
@@ -209,7 +210,7 @@ def measure_sound(
     found = replace(
         sound,
         speech_share=seconds / length,
-        pause_s=max((b[0] - a[1] for a, b in zip(spans, spans[1:], strict=False)), default=0.0),
+        pause_s=max((b[0] - a[1] for a, b in pairwise(spans)), default=0.0),
         voice_dbfs=level(np.concatenate(pieces)),
         syllables_hz=sum(syllables(*track, settings.syllable_dip_db) for track in tracks) / seconds,
     )

@@ -30,7 +30,7 @@ NOT_LOOKED_AT: Final = (Status.MODEL_UNAVAILABLE, Status.FAILED)
 SIGHT: Final = (32, 18)  # width and height at which the light is measured: enough for it, and fast
 
 
-def _plan(inputs: Inputs, profile: Profile) -> pa.Table:
+def _plan(inputs: Inputs, _: Profile) -> pa.Table:
     counts = Counter(inputs.table("segments", ["video_id"]).column("video_id").to_pylist())
     seen = [inputs.digests(name) for name in READS]
     return pa.table(
@@ -75,6 +75,7 @@ class DescribeSegments:
         self.voice = measures.VoiceSettings(**{n: section[n] for n in measures.VoiceSettings.__dataclass_fields__})
 
     def __call__(self, units: pa.Table) -> pa.Table:
+        """Rows of `captions` for videos of the plan."""
         rows = [row for video in units.column(UNIT).to_pylist() for row in self._video(video)]
         return pa.Table.from_pylist(rows, schema=TABLE.schema)
 
@@ -113,10 +114,10 @@ class DescribeSegments:
     def _pictures(self, video: str) -> _Pictures:
         found = _Pictures()
         before: np.ndarray | None = None
-        for batch in self.inputs.batches("frames", video, ["sample", "height", "jpeg", "status"]):
+        for batch in self.inputs.batches("frames", video, ["sample", "time_s", "height", "jpeg", "status"]):
             for row in batch.to_pylist():
                 pixels = _decode(row["jpeg"]) if row["status"] == Status.OK else None
-                found.add(row["sample"], row["status"], row["height"], pixels, before)
+                found.add(row, pixels, before)
                 before = None if pixels is None else measures.luma(pixels)
         return found
 
@@ -159,18 +160,19 @@ class _Pictures:
     """What is kept of the pictures of a video: a few numbers per sample."""
 
     statuses: dict[int, str] = field(default_factory=dict)
+    times: dict[int, float] = field(default_factory=dict)
     heights: dict[int, int] = field(default_factory=dict)
     looks: dict[int, np.ndarray] = field(default_factory=dict)
     motion: dict[int, float] = field(default_factory=dict)
 
-    def add(
-        self, sample: int, status: str, height: int | None, pixels: np.ndarray | None, before: np.ndarray | None
-    ) -> None:
+    def add(self, row: dict[str, Any], pixels: np.ndarray | None, before: np.ndarray | None) -> None:
         """Take in the next sample; `before` is the luma of the one before it, None where that has no picture."""
-        self.statuses[sample] = status
-        if pixels is None or height is None:
+        sample = row["sample"]
+        self.statuses[sample] = row["status"]
+        if pixels is None:
             return
-        self.heights[sample] = height
+        self.times[sample] = row["time_s"]
+        self.heights[sample] = row["height"]
         self.looks[sample] = measures.measure_picture(pixels)
         self.motion[sample] = np.nan if before is None else float(np.abs(measures.luma(pixels) - before).mean())
 
@@ -217,9 +219,9 @@ class _Faces:
             blendshapes=np.array([row["blendshapes"] for _, row in found]),
             angles=np.array([[row["yaw"] or 0.0, row["pitch"] or 0.0, row["roll"] or 0.0] for _, row in found]),
             heights=np.array([(row["h"] or 0.0) / pictures.heights[k] for k, row in found]),
+            times=np.array([pictures.times[k] for k, _ in found]),
             place=np.array([(k - samples.start) / len(samples) for k, _ in found]),
             samples=sum(k in pictures.heights for k in samples),
-            seconds=len(samples) / 5,
         )
 
 
