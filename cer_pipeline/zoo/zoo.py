@@ -15,6 +15,7 @@ compared in this process; a file that changes afterwards is hashed again.
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import hashlib
 import os
@@ -105,7 +106,7 @@ class Zoo:
         self.entries = dict(entries)
         self.local = local
         self._seen: dict[tuple[str, int, int, int], str] = {}  # file identity -> SHA-256
-        self._views: dict[str, tempfile.TemporaryDirectory[str]] = {}
+        self._views: dict[str, Path] = {}
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, object]:
@@ -250,24 +251,26 @@ class Zoo:
             return folder
         with self._lock:
             if entry.id not in self._views:
-                view = tempfile.TemporaryDirectory(prefix=f"cer-{entry.id}-")
+                view = Path(tempfile.mkdtemp(prefix=f"cer-{entry.id}-"))
+                atexit.register(shutil.rmtree, view, ignore_errors=True)  # the path may outlive this object
                 for name in names:
-                    (Path(view.name) / name).symlink_to((folder / name).resolve())
+                    (view / name).symlink_to((folder / name).resolve())
                 self._views[entry.id] = view
-            return Path(self._views[entry.id].name)
+            return self._views[entry.id]
 
     # --- fetching ---
 
     def _pull(self, entry: Entry, progress: OnProgress) -> Pulled:
-        if self._is_there(entry):
-            return Pulled(entry.id, fetched=False, path=self._require(entry))
-        try:
-            with self._locked(entry.id):
-                if not self._is_there(entry):  # another process may have been faster
-                    self._obtain(entry, progress)
-        except OSError as error:
-            raise CerError(f"cannot store the weights ({error.strerror or error})", str(self.cache)) from error
-        return Pulled(entry.id, fetched=True, path=self._require(entry))
+        fetched = False
+        if not self._is_there(entry):
+            try:
+                with self._locked(entry.id):
+                    if not self._is_there(entry):  # another process may have been faster
+                        self._obtain(entry, progress)
+                        fetched = True
+            except OSError as error:
+                raise CerError(f"cannot store the weights ({error.strerror or error})", str(self.cache)) from error
+        return Pulled(entry.id, fetched, self._require(entry))
 
     def _is_there(self, entry: Entry) -> bool:
         verdict = self.verdict(entry.id)
@@ -308,25 +311,26 @@ class Zoo:
 
     def _fetch(self, entry: Entry, missing: Sequence[File], progress: OnProgress) -> None:
         failures = []
-        work = self.cache / "downloads" / entry.id  # the lock is held: whatever lies here is of a pull that died
+        work = self.cache / "downloads" / entry.id  # the lock is held: what lies here is of a pull that ended early
         for source in entry.sources:
             try:
 
                 def report(step: str, done: int, total: int) -> None:
                     progress(Progress(entry.id, step, done, total))
 
-                for file, path in fetch.fetch(source, missing, work, report):
-                    self._store(file, path)
+                folder = work / fetch.folder_name(source)
+                for file, path in fetch.fetch(source, missing, folder, report):
+                    self._store(file, path, folder)
                 shutil.rmtree(work, ignore_errors=True)
                 return
             except fetch.FetchError as error:
                 failures.append(str(error))
         raise CerError("could not be pulled", entry.id, "; ".join(failures))
 
-    def _store(self, file: File, path: Path) -> None:
+    def _store(self, file: File, path: Path, work: Path) -> None:
         found = sha256_of(path)
         if found != file.sha256:
-            path.unlink(missing_ok=True)
+            shutil.rmtree(work, ignore_errors=True)  # or the next pull would take the same bytes again
             raise fetch.FetchError(f"{file.name} has a wrong SHA-256: expected {file.sha256}, found {found}")
         blobs = self.cache / "blobs"
         blobs.mkdir(parents=True, exist_ok=True)
