@@ -1,0 +1,59 @@
+"""The square around a face: where it lies, and the picture in it.
+
+Belongs here: the one definition of the expanded crop, which the mesh, the stored crop and every face branch share, so
+that landmarks (pixels of the frame) can be mapped into the crop: subtract (left, top), divide by `side`.
+Does not belong here: detection, or what a network makes of the crop.
+
+The square is upright and is not turned by the head's roll: the mesh model levels the face itself, and a reader that
+wants a levelled face has the roll and the landmarks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Square:
+    """A square of whole pixels of the frame; parts of it may lie outside the frame."""
+
+    left: int
+    top: int
+    side: int
+
+
+def expand(x: float, y: float, w: float, h: float, margin: float) -> Square:
+    """The square around a box: its longer side plus the margin on both ends, about the same centre.
+
+    Args:
+        x: left edge of the box, pixels.
+        y: top edge, pixels.
+        w: width, pixels.
+        h: height, pixels.
+        margin: share of the longer side that is added on each end. It comes from the size of the box, so that a face
+            has the same surroundings wherever it is in the picture.
+    """
+    side = max(1, round((1 + 2 * margin) * max(w, h)))
+    return Square(round(x + w / 2 - side / 2), round(y + h / 2 - side / 2), side)
+
+
+def cut(picture: NDArray[np.uint8], square: Square) -> NDArray[np.uint8]:
+    """The picture in a square, black where the square lies outside: padded, never squeezed.
+
+    Args:
+        picture: uint8 [height, width, channels].
+        square: any square.
+
+    Returns:
+        uint8 [side, side, channels].
+    """
+    height, width, channels = picture.shape
+    crop = np.zeros((square.side, square.side, channels), np.uint8)
+    x0, x1 = max(square.left, 0), min(square.left + square.side, width)
+    y0, y1 = max(square.top, 0), min(square.top + square.side, height)
+    if x0 < x1 and y0 < y1:
+        crop[y0 - square.top : y1 - square.top, x0 - square.left : x1 - square.left] = picture[y0:y1, x0:x1]
+    return crop

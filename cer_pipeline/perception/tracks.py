@@ -1,0 +1,130 @@
+"""Which faces of consecutive samples are one person, and whom a window is about.
+
+Belongs here: pure functions over boxes and samples. Does not belong here: pictures, models, tables.
+
+Rules:
+
+* Two boxes fit by their distance-IoU, IoU - d^2 / c^2, with d the distance of their centres and c the diagonal of the
+  smallest box around both (Zheng et al., "Distance-IoU Loss", AAAI 2020, equation 7). It is still told apart where the
+  boxes no longer overlap, which 200 ms of motion can do.
+* On every sample the faces are given to the tracks so that the sum of (fit - least fit) is greatest; a pair below the
+  least fit is no pair. A face without a pair opens a track.
+* A track waits for `gap` samples without a face, then it ends. It never continues at a place that does not fit, so a
+  cut to another picture opens new tracks as far as the places of the faces tell.
+* The subject of a window is the track whose face areas sum to most over the window's samples (largest and longest);
+  of equal ones, the lower track number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+Rectangle = tuple[float, float, float, float]
+"""Left, top, width, height."""
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A verified face: its sample, its index on the sample, its box."""
+
+    sample: int
+    face: int
+    box: Rectangle
+
+
+@dataclass
+class _Track:
+    number: int
+    sample: int
+    box: Rectangle
+
+
+def distance_iou(a: Rectangle, b: Rectangle) -> float:
+    """Distance-IoU of two boxes with an area: 1 for equal ones, towards -1 for small ones far apart."""
+    across = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    down = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    shared = max(0.0, across) * max(0.0, down)
+    union = a[2] * a[3] + b[2] * b[3] - shared
+    width = max(a[0] + a[2], b[0] + b[2]) - min(a[0], b[0])
+    height = max(a[1] + a[3], b[1] + b[3]) - min(a[1], b[1])
+    dx = a[0] + a[2] / 2 - b[0] - b[2] / 2
+    dy = a[1] + a[3] / 2 - b[1] - b[3] / 2
+    return shared / union - (dx * dx + dy * dy) / (width * width + height * height)
+
+
+def pair(old: Sequence[Rectangle], new: Sequence[Rectangle], least: float) -> list[tuple[int, int]]:
+    """The pairs (index in old, index in new) with the greatest sum of (distance-IoU - least), each above 0.
+
+    Args:
+        old: boxes of tracks.
+        new: boxes of faces.
+        least: pairs that fit by no more than this are no pairs.
+    """
+    if not old or not new:
+        return []
+    gain: NDArray[np.float64] = np.array([[max(0.0, distance_iou(a, b) - least) for b in new] for a in old])
+    rows, columns = linear_sum_assignment(gain, maximize=True)
+    return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if gain[i, j] > 0]
+
+
+def follow(sightings: Iterable[Sighting], *, least: float, gap: int) -> dict[tuple[int, int], int]:
+    """The track number of every face, counted from 0 in order of first appearance.
+
+    Args:
+        sightings: faces in order of sample, then face.
+        least: least distance-IoU of a pair.
+        gap: samples without a face that a track outlives.
+
+    Returns:
+        (sample, face) -> track number.
+    """
+    by_sample: dict[int, list[Sighting]] = {}
+    for sighting in sightings:
+        by_sample.setdefault(sighting.sample, []).append(sighting)
+    tracks: list[_Track] = []
+    numbers: dict[tuple[int, int], int] = {}
+    opened = 0
+    for sample in sorted(by_sample):
+        faces = by_sample[sample]
+        tracks = [track for track in tracks if sample - track.sample <= gap + 1]
+        pairs = pair([track.box for track in tracks], [face.box for face in faces], least)
+        owner = {j: tracks[i] for i, j in pairs}
+        for j, face in enumerate(faces):
+            track = owner.get(j)
+            if track is None:
+                track = _Track(opened, sample, face.box)
+                tracks.append(track)
+                opened += 1
+            track.sample, track.box = sample, face.box
+            numbers[sample, face.face] = track.number
+    return numbers
+
+
+def subjects(
+    sightings: Iterable[Sighting], numbers: Mapping[tuple[int, int], int], windows: Mapping[int, range]
+) -> dict[int, int]:
+    """The subject's track number of every window that shows a face.
+
+    Args:
+        sightings: faces.
+        numbers: (sample, face) -> track number, of all of them.
+        windows: window index -> its samples.
+    """
+    by_sample: dict[int, list[Sighting]] = {}
+    for sighting in sightings:
+        by_sample.setdefault(sighting.sample, []).append(sighting)
+    chosen: dict[int, int] = {}
+    for window, samples in windows.items():
+        areas: dict[int, float] = {}
+        for sample in samples:
+            for sighting in by_sample.get(sample, ()):
+                track = numbers[sample, sighting.face]
+                areas[track] = areas.get(track, 0.0) + sighting.box[2] * sighting.box[3]
+        if areas:
+            chosen[window] = min(areas, key=lambda track: (-areas[track], track))
+    return chosen
