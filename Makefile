@@ -17,7 +17,7 @@ export PYTHON
 
 COMMA := ,
 BIN := .venv/bin
-UV := requirements/uv.sh
+UV := $(BIN)/python requirements/uv.py
 # Installing is repeated when its inputs change. The stamp's name holds the extras, so that asking for others installs again.
 STAMP := .venv/.installed-$(subst $(COMMA),-,$(EXTRAS))
 EDITABLE := .$(if $(EXTRAS),[$(EXTRAS)])
@@ -58,12 +58,14 @@ format: install ## format the code and mend what ruff can mend
 ui: install ## open the Dagster UI on 127.0.0.1
 	$(BIN)/cer ui
 
+# Everything below the direct pins is resolved to its newest. A local version (torch+cpu) is cut off, so that each machine
+# may take its own build; for the same reason the old pins are not looked at.
 lock: install ## write requirements/constraints.txt anew from pyproject.toml
-	$(UV) pip compile pyproject.toml --group dev --extra paper --extra mamba --extra ray --python-version 3.11 \
-		--no-annotate --no-header --quiet --output-file .venv/constraints.txt $(if $(UPGRADE),--upgrade)
-	{ echo "# What every package of the core set, of dev and of the extras paper, mamba and ray resolves to. Made by \`make lock\`"; \
-	  echo "# (UPGRADE=1 takes newer ones). No local version (+cpu), so that each machine may take its own build."; \
-	  sed -E 's/\+[a-z0-9.]+$$//' .venv/constraints.txt; } > requirements/constraints.txt
+	@rm -f .venv/constraints.txt
+	@$(UV) pip compile pyproject.toml --group dev --extra paper --extra mamba --extra ray --python-version 3.11 \
+		--no-annotate --no-header --quiet --output-file .venv/constraints.txt
+	@{ grep '^#' requirements/constraints.txt; sed -E 's/\+[a-z0-9.]+$$//' .venv/constraints.txt; } > .venv/lock.txt
+	@mv .venv/lock.txt requirements/constraints.txt
 
 clean: ## remove what tools left behind; tables, caches of rows and .venv stay
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis
