@@ -1,0 +1,127 @@
+"""The corpus format `folder`: every video below a folder.
+
+Belongs here: walking a folder. Does not belong here: what is kept about a file (`registry`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from cer_pipeline.corpora.formats import Found, Scan
+from cer_pipeline.corpora.names import to_text, video_ids
+from cer_pipeline.errors import CerError
+
+ENDINGS: Final = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts"})
+"""Endings of video files, in any case."""
+
+
+def scan(root: Path, options: Mapping[str, Any]) -> Scan:  # noqa: ARG001
+    """Find every video below a folder.
+
+    Symbolic links are followed, but every real folder and file counts once: where it is reached twice, the way
+    without links wins, then the first in order of names. Names that start with a dot are passed over.
+
+    Raises:
+        CerError: there is no such folder, or no video below it.
+    """
+    if not root.exists():
+        raise CerError("the folder does not exist", to_text(str(root)), "check the path")
+    if not root.is_dir():
+        raise CerError("not a folder", to_text(str(root)), "give the folder that holds the video")
+    walk = _Walk(root)
+    walk.run()
+    if not walk.files:
+        what = "the folder is empty" if walk.is_empty else "no video file below the folder"
+        endings = ", ".join(sorted(ending[1:] for ending in ENDINGS))
+        raise CerError(what, to_text(str(root)), f"videos end in {endings}")
+    names = {path: to_text(path) for path in sorted(walk.files)}
+    ids = video_ids(names.values())
+    return Scan([Found(text, ids[text]) for text in names.values()], walk.told())
+
+
+class _Walk:
+    def __init__(self, root: Path) -> None:
+        self.files: list[str] = []  # below the root, as the operating system gives them
+        self.is_empty = True
+        self._root = root
+        self._problems: list[str] = []
+        self._others: Counter[str] = Counter()
+        self._seen: set[tuple[int, int]] = set()
+        self._links: list[str] = []
+
+    def run(self) -> None:
+        self._folder("")
+        while self._links:  # links last, so that a way without one is found first
+            self._links, links = [], sorted(self._links)
+            for link in links:
+                self._entry(link)
+
+    def told(self) -> list[str]:
+        """One line for everything that was left out."""
+        others = [f"{count} x {kind}" for kind, count in sorted(self._others.items())]
+        return sorted(self._problems) + others
+
+    def _folder(self, path: str) -> None:
+        folders: list[str] = []
+        try:
+            if not self._is_new(path):
+                return
+            with os.scandir(self._root / path) as entries:
+                listed = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            self._problem(path, error)
+            return
+        for entry in listed:
+            self.is_empty = False
+            below = f"{path}/{entry.name}" if path else entry.name
+            if entry.name.startswith("."):
+                self._others["hidden name"] += 1
+            elif entry.is_symlink():
+                self._links.append(below)
+            elif entry.is_dir(follow_symlinks=False):
+                folders.append(below)
+            else:
+                self._file(below)
+        for folder in folders:
+            self._folder(folder)
+
+    def _entry(self, path: str) -> None:
+        try:
+            is_folder = (self._root / path).is_dir()
+        except OSError as error:
+            self._problem(path, error)
+            return
+        if is_folder:
+            self._folder(path)
+        else:
+            self._file(path)
+
+    def _file(self, path: str) -> None:
+        ending = os.path.splitext(path)[1].lower()  # noqa: PTH122 (no Path for every file of a large corpus)
+        if ending not in ENDINGS:
+            self._others["file that does not end like a video"] += 1
+            return
+        try:
+            if not (self._root / path).is_file():
+                raise FileNotFoundError(2, "No such file" if not (self._root / path).exists() else "not a regular file")
+            if self._is_new(path):
+                self.files.append(path)
+            else:
+                self._problems.append(f"{to_text(path)}: another name of a file that is already there")
+        except OSError as error:
+            self._problem(path, error)
+
+    def _is_new(self, path: str) -> bool:
+        status = (self._root / path).stat()
+        key = (status.st_dev, status.st_ino)
+        if key in self._seen:
+            return False
+        self._seen.add(key)
+        return True
+
+    def _problem(self, path: str, error: OSError) -> None:
+        self._problems.append(f"{to_text(path) or '.'}: {error.strerror or error}")

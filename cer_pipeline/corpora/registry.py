@@ -1,0 +1,305 @@
+"""Which corpora there are, and which files belong to each: `$CER_HOME/corpora/NAME.json`.
+
+Belongs here: registering, shards, finding the file behind a video_id. Does not belong here: how files are found
+(`formats`) or what they hold (`media`).
+
+A shard is a stable hash of the video_id modulo a number that is fixed at registration, so that one more video touches
+one shard. Content is known by SHA-256; it is not computed again while size, time of change and inode stay.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from cer_pipeline.corpora.formats import Found, scan
+from cer_pipeline.corpora.names import from_text, to_text
+from cer_pipeline.errors import CerError
+from cer_pipeline.store.files import commit_bytes
+
+SCHEMA: Final = 1
+VIDEOS_PER_SHARD: Final = 256
+"""Minutes to hours of work on one machine, one Parquet file a table."""
+
+_NAME: Final = re.compile(r"[a-z0-9_]{1,40}")
+_KEY: Final = re.compile(r"([a-z0-9_]{1,40})-(s\d{3,})")
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class File:
+    """One registered media file.
+
+    Args:
+        path: POSIX path below the root, as text (`names.to_text`).
+        video_id: its id in every table.
+        bytes: size.
+        mtime_ns: time of change.
+        inode: number of the file on its disk.
+        sha256: of the content.
+        shard: label of its shard, such as "s000".
+        split: split of the corpus that it belongs to, where the format knows one.
+    """
+
+    path: str
+    video_id: str
+    bytes: int
+    mtime_ns: int
+    inode: int
+    sha256: str
+    shard: str
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A registered corpus.
+
+    Args:
+        name: its name in partitions and tables.
+        format: a key of `formats.FORMATS`.
+        root: the folder.
+        shards: number of shards.
+        files: registered files, by video_id.
+        options: what else the format was told.
+    """
+
+    name: str
+    format: str
+    root: Path
+    shards: int
+    files: tuple[File, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def shard_labels(self) -> list[str]:
+        """The labels of all shards, also of those that hold no file."""
+        return [shard_label(i) for i in range(self.shards)]
+
+    def files_of(self, shard: str) -> list[File]:
+        """The files of a shard, by video_id."""
+        return [file for file in self.files if file.shard == shard]
+
+    def source(self, video_id: str) -> Path:
+        """The media file behind a video_id.
+
+        Raises:
+            CerError: the corpus has no such video.
+        """
+        file = self._by_id.get(video_id)
+        if file is None:
+            raise CerError("no such video", f"{video_id} in {self.name}", f"run `cer corpus add {self.name} …` again")
+        return self.root / from_text(file.path)
+
+    @cached_property
+    def _by_id(self) -> dict[str, File]:
+        return {file.video_id: file for file in self.files}
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What registering a corpus again has found.
+
+    Args:
+        added: video_ids that were not there before.
+        changed: video_ids whose content, path or split is another.
+        removed: video_ids that are no longer there.
+        unchanged: all others.
+        shards: labels of the shards that hold any of the first three.
+        ignored: one line for everything that was left out.
+    """
+
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+    unchanged: tuple[str, ...]
+    shards: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+
+def shard_label(index: int) -> str:
+    """0 -> "s000"."""
+    return f"s{index:03d}"
+
+
+def shard_of(video_id: str, shards: int) -> str:
+    """Label of the shard that a video belongs to."""
+    return shard_label(int.from_bytes(hashlib.blake2b(video_id.encode(), digest_size=8).digest(), "big") % shards)
+
+
+def shard_key(name: str, shard: str) -> str:
+    """The Dagster partition of a shard: ("media", "s000") -> "media-s000"."""
+    return f"{name}-{shard}"
+
+
+def parse_shard_key(key: str) -> tuple[str, str]:
+    """The corpus and shard of a Dagster partition: "media-s000" -> ("media", "s000").
+
+    Raises:
+        CerError: it is no such key.
+    """
+    match = _KEY.fullmatch(key)
+    if match is None:
+        raise CerError("not a corpus shard", key, "a shard reads NAME-s000")
+    return match[1], match[2]
+
+
+def names(home: Path) -> list[str]:
+    """Names of all registered corpora, sorted."""
+    return sorted(path.stem for path in (home / "corpora").glob("*.json") if _NAME.fullmatch(path.stem))
+
+
+def load(home: Path, name: str) -> Corpus:
+    """Read a registered corpus.
+
+    Raises:
+        CerError: there is none of that name, or its file cannot be read.
+    """
+    path = _file(home, name)
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        known = ", ".join(names(home))
+        then = f"registered are: {known}" if known else f"run `cer corpus add {name} PATH`"
+        raise CerError("no such corpus", name, then) from None
+    except (OSError, ValueError) as error:
+        raise CerError(
+            "the corpus cannot be read", f"{path} ({error})", f"run `cer corpus add {name} PATH` again"
+        ) from None
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise CerError(
+            "the corpus was registered by another version", str(path), f"run `cer corpus add {name} PATH` again"
+        )
+    files = tuple(File(**file) for file in data["files"])
+    return Corpus(data["name"], data["format"], Path(from_text(data["root"])), data["shards"], files, data["options"])
+
+
+def register(
+    home: Path,
+    name: str,
+    path: Path,
+    format: str = "folder",  # noqa: A002 (the word of the command line)
+    options: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Changes:
+    """Register a corpus, or look again at one that is registered.
+
+    Args:
+        home: `$CER_HOME`.
+        name: of the corpus: lower-case letters, digits and underscores, at most 40.
+        path: its folder.
+        format: a key of `formats.FORMATS`.
+        options: what else the format needs; those of the last time unless given.
+        progress: called with bytes hashed so far, bytes in all, and the name of the file.
+
+    Returns:
+        What is new, changed and gone.
+
+    Raises:
+        CerError: a mistake in the name or the folder, or a corpus of that name has another format.
+    """
+    if not _NAME.fullmatch(name):
+        raise CerError("not a corpus name", name, "use at most 40 lower-case letters, digits and underscores")
+    old = load(home, name) if _file(home, name).exists() else None
+    if old is not None and old.format != format:
+        raise CerError(f"a corpus of the format {old.format} has this name", name, "choose another, or remove it first")
+    options = options if options is not None else (old.options if old else {})
+    root = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 (links stay as the user named them)
+    found = scan(format, root, options)
+    shards = old.shards if old else max(1, math.ceil(len(found.files) / VIDEOS_PER_SHARD))
+    # What was known about a file holds only below the same folder.
+    known = {file.path: file for file in old.files} if old and old.root == root else {}
+    files, problems = _files(root, found.files, known, shards, progress)
+    if not files:
+        raise CerError("no video file can be read", to_text(str(root)), "; ".join(problems[:3]))
+    corpus = Corpus(name, format, root, shards, tuple(sorted(files, key=lambda f: f.video_id)), options)
+    _save(home, corpus)
+    return _changes(old, corpus, [*found.ignored, *problems])
+
+
+def remove(home: Path, name: str) -> None:
+    """Forget a corpus; its tables stay.
+
+    Raises:
+        CerError: there is none of that name.
+    """
+    load(home, name)
+    _file(home, name).unlink(missing_ok=True)
+
+
+def _file(home: Path, name: str) -> Path:
+    if not _NAME.fullmatch(name):
+        raise CerError("not a corpus name", name, "use at most 40 lower-case letters, digits and underscores")
+    return home / "corpora" / f"{name}.json"
+
+
+def _save(home: Path, corpus: Corpus) -> None:
+    data = {
+        "schema": SCHEMA,
+        "name": corpus.name,
+        "format": corpus.format,
+        "root": to_text(str(corpus.root)),
+        "shards": corpus.shards,
+        "options": dict(corpus.options),
+        "files": [asdict(file) for file in corpus.files],
+    }
+    commit_bytes(_file(home, corpus.name), json.dumps(data, indent=1, ensure_ascii=False).encode())
+
+
+def _files(
+    root: Path, found: Iterable[Found], known: Mapping[str, File], shards: int, progress: Progress | None
+) -> tuple[list[File], list[str]]:
+    files, problems, sizes = [], [], []
+    for item in found:
+        try:
+            sizes.append((item, (root / from_text(item.path)).stat()))
+        except OSError as error:
+            problems.append(f"{item.path}: {error.strerror or error}")
+    total, done = sum(status.st_size for _, status in sizes), 0
+    for item, status in sizes:
+        same = (status.st_size, status.st_mtime_ns, status.st_ino)
+        before = known.get(item.path)
+        try:
+            if before is not None and (before.bytes, before.mtime_ns, before.inode) == same:
+                sha256 = before.sha256
+            else:
+                with (root / from_text(item.path)).open("rb") as handle:
+                    sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
+        except OSError as error:
+            problems.append(f"{item.path}: {error.strerror or error}")
+            continue
+        done += status.st_size
+        if progress is not None:
+            progress(done, total, item.path)
+        files.append(File(item.path, item.video_id, *same, sha256, shard_of(item.video_id, shards), item.split))
+    return files, problems
+
+
+def _changes(old: Corpus | None, new: Corpus, ignored: list[str]) -> Changes:
+    before = {f.video_id: f for f in old.files} if old else {}
+    after = {f.video_id: f for f in new.files}
+    added = [v for v in after if v not in before]
+    removed = [v for v in before if v not in after]
+    changed = [v for v in after if v in before and _content(before[v]) != _content(after[v])]
+    touched = {after[v].shard for v in (*added, *changed)} | {before[v].shard for v in removed}
+    unchanged = sorted(set(after) - {*added, *changed})
+    return Changes(
+        tuple(sorted(added)),
+        tuple(sorted(changed)),
+        tuple(sorted(removed)),
+        tuple(unchanged),
+        tuple(sorted(touched)),
+        tuple(ignored),
+    )
+
+
+def _content(file: File) -> tuple[str, str, str | None]:
+    return file.sha256, file.path, file.split

@@ -1,0 +1,240 @@
+"""One pass over a video: the frame shown at every sample of the grid, as JPEG, and the time stamps of all frames.
+
+Belongs here: decoding, scaling, turning, encoding of pictures. Runs in the child process of `sandbox` only.
+Does not belong here: which frame belongs to which sample (`sampler`), which to trust (`damage`).
+
+Every frame is decoded once; only those that a sample shows are converted to RGB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import av.error
+import cv2
+import numpy as np
+import pyarrow as pa
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+from av.video.stream import VideoStream
+
+from cer_pipeline.media.container import Complaints, TimeLine, open_media, read_time_line, start_us, video_stream
+from cer_pipeline.media.damage import Damage
+from cer_pipeline.media.errors import MediaError
+from cer_pipeline.media.orientation import Orientation
+from cer_pipeline.media.probe import square_pixels
+from cer_pipeline.media.sampler import End, Sample, Sampler, Shown
+from cer_pipeline.media.windows import MICRO, micros
+from cer_pipeline.status import Status
+from cer_pipeline.tables import FRAMES
+
+BATCH_BYTES: Final = 8 << 20
+BATCH_ROWS: Final = 512
+CUT_TOLERANCE_US: Final = MICRO // 2
+"""A stream that ends this much before its declared end is cut off."""
+
+UNSPECIFIED: Final = 2  # AVCOL_SPC_UNSPECIFIED
+HD_HEIGHT: Final = 720
+"""From this height on, a video that does not say so is BT.709, below BT.601 (the convention of players)."""
+
+SCALING: Final = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+"""Area averaging: no aliasing when shrinking. Bit-exact: the same bytes on every processor."""
+
+
+def frames(request: dict[str, Any], emit: Callable[[pa.RecordBatch], None]) -> dict[str, Any]:
+    """Decode one video; its rows of `frames` go to `emit` in batches.
+
+    Args:
+        request: path, video_id, samples, rate_hz, long_side, jpeg_quality, hold_s, threads.
+        emit: takes a batch of rows.
+
+    Returns:
+        The number of frames that came out.
+
+    Raises:
+        MediaError: the file cannot be opened or has no video stream.
+    """
+    complaints = Complaints()
+    with open_media(request["path"]) as container:
+        stream = _stream(container)
+        line = read_time_line(container, stream, complaints)
+        missing_until = _missing_until(container, stream, line)
+    sampler = Sampler(request["samples"], request["rate_hz"], line.interval_us)
+    count = 0
+    with open_media(request["path"]) as container:
+        stream = _stream(container)
+        pictures = Pictures(stream.sample_aspect_ratio, request["long_side"], request["jpeg_quality"])
+        writer = _Writer(request, pictures, emit)
+        for shown in _shown(container, stream, line, request["threads"]):
+            count += shown.number is not None
+            for sample in sampler.frame(shown):
+                writer.write(sample)
+    for sample in sampler.finish(End(line.end_us, micros(request["hold_s"]), missing_until)):
+        writer.write(sample)
+    writer.flush()
+    return {"frames": count}
+
+
+def _stream(container: InputContainer) -> VideoStream:
+    stream = video_stream(container)
+    if stream is None:
+        raise MediaError(Status.NO_VIDEO, "the file has no video stream")
+    return stream
+
+
+def _missing_until(container: InputContainer, stream: VideoStream, line: TimeLine) -> int:
+    """Up to where the header promises frames that the file does not hold; 0 where it is whole."""
+    if stream.duration is not None and stream.time_base is not None:
+        end = round((stream.start_time or 0) * stream.time_base * MICRO) - start_us(container)
+        end += round(stream.duration * stream.time_base * MICRO)
+    else:
+        end = container.duration or 0
+        if not line.cut:
+            return 0  # the container's duration may be that of a longer sound
+    return end if end - line.end_us > CUT_TOLERANCE_US else 0
+
+
+def _shown(container: InputContainer, stream: VideoStream, line: TimeLine, threads: int) -> Iterator[Shown]:
+    """All frames in order of presentation, damaged and lost ones too; times never step back."""
+    damage = Damage(line)
+    order = sorted((i for i, hidden in enumerate(line.discard) if not hidden), key=lambda i: (line.times[i], i))
+    rank = {packet: r for r, packet in enumerate(order)}
+    behind, number, time = 0, 0, -(1 << 62)
+
+    def lost(until: int) -> Iterator[Shown]:
+        for packet in order[behind:until]:
+            if damage.explains(packet):
+                damage.spoil(packet)
+                yield Shown(max(time, line.times[packet]), None, reason="the frame is damaged")
+
+    for packet, frame in _decoded(container, stream, threads, damage, len(line.times)):
+        if packet is None or packet not in rank:
+            stamp, torn, good = _own_time(container, frame, time, line), False, not frame.is_corrupt
+        else:
+            if rank[packet] >= behind:
+                yield from lost(rank[packet])
+                behind = rank[packet] + 1
+            bad = frame.is_corrupt or line.bad[packet]
+            if bad:
+                damage.spoil(packet)
+            stamp, torn, good = line.times[packet], line.torn[packet], not bad and not damage.is_spoilt(packet)
+        time = max(time, stamp)
+        yield Shown(time, number, frame if good else None, "the frame is damaged", torn)
+        number += 1
+    yield from lost(len(order))
+
+
+def _own_time(container: InputContainer, frame: VideoFrame, before: int, line: TimeLine) -> int:
+    if frame.pts is not None and frame.time_base is not None:
+        return round(frame.pts * frame.time_base * MICRO) - start_us(container)
+    return before + round(line.interval_us) if before > -(1 << 62) else 0
+
+
+def _decoded(
+    container: InputContainer, stream: VideoStream, threads: int, damage: Damage, packets: int
+) -> Iterator[tuple[int | None, VideoFrame]]:
+    """Every frame that comes out, with the number of its packet."""
+    context = stream.codec_context
+    context.thread_type = "AUTO"
+    context.thread_count = threads
+    context.copy_opaque = True  # the frame carries the number of its packet
+    context.flags |= 1 << 3  # AV_CODEC_FLAG_OUTPUT_CORRUPT: damaged frames come out too, flagged
+    at = 0
+    try:
+        for packet in container.demux(stream):
+            if packet.size or packet.pts is not None or packet.dts is not None:
+                packet.opaque = at
+                at += 1
+            try:
+                decoded = packet.decode()
+            except MemoryError:
+                raise
+            except (av.error.FFmpegError, OSError):
+                damage.fault(min(at, packets) - 1)
+                continue
+            for frame in decoded:
+                yield frame.opaque if isinstance(frame.opaque, int) else None, frame
+    except MemoryError:
+        raise
+    except (av.error.FFmpegError, OSError):
+        return  # the demuxer gave up: the time line says what is missing
+
+
+class _Writer:
+    """Turns samples into rows, and rows into batches of bounded size."""
+
+    def __init__(self, request: dict[str, Any], pictures: Pictures, emit: Callable[[pa.RecordBatch], None]) -> None:
+        self._request = request
+        self._pictures = pictures
+        self._emit = emit
+        self._rows: list[dict[str, Any]] = []
+        self._bytes = 0
+        self._number: int | None = None  # frame that `_picture` was made of
+        self._picture: dict[str, Any] = {}
+
+    def write(self, sample: Sample) -> None:
+        row: dict[str, Any] = {
+            "video_id": self._request["video_id"],
+            "sample": sample.index,
+            "time_s": sample.index / self._request["rate_hz"],
+            "frame_times": sample.frame_times,
+            "status": str(sample.status),
+            "reason": sample.reason,
+        }
+        if sample.shown is not None:
+            if self._number != sample.shown.number:
+                self._number = sample.shown.number
+                self._picture = self._pictures.encode(sample.shown.picture)
+            row |= self._picture
+            row |= {"source_frame": sample.shown.number, "source_time_s": sample.shown.time_us / MICRO}
+            self._bytes += len(self._picture["jpeg"])
+        self._rows.append(row)
+        if self._bytes >= BATCH_BYTES or len(self._rows) >= BATCH_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._rows:
+            self._emit(pa.RecordBatch.from_pylist(self._rows, schema=FRAMES.schema))
+        self._rows, self._bytes = [], 0
+
+
+class Pictures:
+    """Makes JPEGs of the frames of one video.
+
+    Args:
+        aspect: aspect ratio of its pixels; None for square ones.
+        long_side: no side of a picture is longer, pixels.
+        quality: of the JPEG, 0..100.
+    """
+
+    def __init__(self, aspect: Any, long_side: int, quality: int) -> None:
+        self._aspect = aspect
+        self._long_side = long_side
+        self._quality = quality
+        self._scaler = VideoReformatter()  # keeps its tables from frame to frame
+
+    def encode(self, frame: VideoFrame) -> dict[str, Any]:
+        """A frame as it is displayed (square pixels, upright, scaled) as JPEG: columns width, height, jpeg."""
+        picture = Orientation.of_frame(frame).apply(self.to_bgr(frame))
+        done, data = cv2.imencode(".jpg", np.ascontiguousarray(picture), [cv2.IMWRITE_JPEG_QUALITY, self._quality])
+        if not done:
+            raise MediaError(Status.FAILED, "a frame could not be encoded as JPEG")
+        return {"width": picture.shape[1], "height": picture.shape[0], "jpeg": data.tobytes()}
+
+    def to_bgr(self, frame: VideoFrame) -> np.ndarray:
+        """A frame as uint8 [height, width, 3], blue first, scaled but not turned."""
+        width, height = square_pixels(frame.width, frame.height, self._aspect)
+        shrink = min(1.0, self._long_side / max(width, height))
+        guess = Colorspace.ITU709 if frame.height >= HD_HEIGHT else Colorspace.ITU601
+        scaled = self._scaler.reformat(
+            frame,
+            format="bgr24",
+            width=max(1, round(width * shrink)),
+            height=max(1, round(height * shrink)),
+            interpolation=SCALING,
+            src_colorspace=guess if frame.colorspace == UNSPECIFIED else None,
+            threads=1,
+        )
+        return scaled.to_ndarray()

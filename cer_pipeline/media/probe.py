@@ -1,0 +1,156 @@
+"""What a media file holds, without decoding it.
+
+Belongs here: the columns of the table `videos`. Runs in the child process of `sandbox` only.
+Does not belong here: decoding. The first frame alone is decoded, for the way it is turned.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Final
+
+import av.error
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from cer_pipeline.media.container import (
+    HEADER_TOLERANCE_S,
+    Complaints,
+    mp4_header,
+    open_media,
+    read_time_line,
+    start_us,
+    video_stream,
+)
+from cer_pipeline.media.errors import MediaError
+from cer_pipeline.media.orientation import Orientation
+from cer_pipeline.media.windows import MICRO
+from cer_pipeline.status import Status
+
+PACKETS_FOR_FIRST_FRAME: Final = 64
+MAX_ASPECT: Final = 4.0
+"""Pixels further from square than this are taken for a fault of the header."""
+
+
+def probe(request: dict[str, Any], _emit: Callable[[Any], None]) -> dict[str, Any]:
+    """The row of `videos` of one file, less what the corpus knows.
+
+    Args:
+        request: path; max_duration_s, above which a duration is taken for damage.
+
+    Returns:
+        Columns of `tables.VIDEOS` by name, with status and reason.
+
+    Raises:
+        MediaError: the file gives no row.
+    """
+    path = request["path"]
+    complaints = Complaints()
+    with open_media(path) as container:
+        row: dict[str, Any] = {"container": container.format.name, "status": str(Status.OK), "reason": None}
+        row |= _sound(container)
+        stream = video_stream(container)
+        if stream is None and row["audio_codec"] is None:
+            raise MediaError(Status.UNDECODABLE, "the file holds neither video nor sound")
+        end_us = 0
+        if stream is None:
+            pictures = "only an attached picture" if container.streams.video else "no video stream"
+            row |= {"status": str(Status.NO_VIDEO), "reason": f"the file has {pictures}"}
+        else:
+            line = read_time_line(container, stream, complaints)
+            end_us = line.end_us
+            row |= {
+                "video_codec": stream.codec_context.name,
+                "frames": len(line.shown),
+                "fps": line.mean_fps,
+                "nominal_fps": float(stream.base_rate) if stream.base_rate else None,
+                "variable_frame_rate": not line.is_even,
+            }
+            if not line.shown:
+                row |= {"status": str(Status.UNDECODABLE), "reason": "the video stream holds no frame"}
+        duration = _duration(path, container, stream, end_us)
+    if stream is not None:
+        row |= _picture(path)
+    if duration is None:
+        raise MediaError(Status.UNDECODABLE, "the file has no duration")
+    if duration > request["max_duration_s"]:
+        limit = request["max_duration_s"]
+        raise MediaError(Status.UNDECODABLE, f"the file states a duration of {duration:.0f} s, above {limit:.0f} s")
+    return row | {"duration_s": duration}
+
+
+def _duration(path: str, container: InputContainer, stream: VideoStream | None, end_us: int) -> float | None:
+    """D: the container's duration; where it states none, the end of the last packet."""
+    stated = container.duration / MICRO if container.duration is not None and container.duration >= 0 else None
+    header = mp4_header(path)
+    if stated is not None and header is not None and header.duration_s is not None:
+        if abs(header.duration_s - stated) <= HEADER_TOLERANCE_S:
+            stated = header.duration_s
+    if not stated:
+        stated = (end_us if stream is not None else _last_packet_us(path)) / MICRO or stated
+    return None if stated is None else round(stated, 6)
+
+
+def _last_packet_us(path: str) -> int:
+    end = 0
+    with open_media(path) as container:
+        start = start_us(container)
+        try:
+            for packet in container.demux(container.streams.audio[0]):
+                if packet.pts is not None:
+                    stop = (packet.pts + (packet.duration or 0)) * packet.time_base * MICRO
+                    end = max(end, round(stop) - start)
+        except (av.error.FFmpegError, OSError):
+            pass  # what came before the fault counts
+    return end
+
+
+def _sound(container: InputContainer) -> dict[str, Any]:
+    stream = next(iter(container.streams.audio), None)
+    if stream is None:
+        return {"audio_codec": None, "audio_rate": None, "audio_channels": None}
+    context = stream.codec_context
+    return {
+        "audio_codec": context.name,
+        "audio_rate": context.sample_rate or None,
+        "audio_channels": context.channels or None,
+    }
+
+
+def _picture(path: str) -> dict[str, Any]:
+    with open_media(path) as container:
+        stream = video_stream(container)
+        assert stream is not None
+        frame = _first_frame(container, stream)
+        orientation = Orientation.of_frame(frame) if frame is not None else Orientation()
+        source = frame if frame is not None else stream.codec_context
+        width, height = square_pixels(source.width, source.height, stream.sample_aspect_ratio)
+    if not width or not height:
+        return {}
+    width, height = orientation.size(width, height)
+    return {"width": width, "height": height, "rotation": orientation.degrees}
+
+
+def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame | None:
+    stream.thread_type = "SLICE"
+    for count, packet in enumerate(container.demux(stream)):
+        try:
+            for frame in packet.decode():
+                return frame
+        except MemoryError:
+            raise
+        except (av.error.FFmpegError, OSError):
+            continue
+        if count == PACKETS_FOR_FIRST_FRAME:
+            break
+    return None
+
+
+def square_pixels(width: int, height: int, aspect: Any) -> tuple[int, int]:
+    """Size of a picture with square pixels: the height stays, the width takes the pixel's aspect ratio."""
+    ratio = float(aspect) if aspect else 1.0
+    if not (math.isfinite(ratio) and 1 / MAX_ASPECT <= ratio <= MAX_ASPECT):
+        ratio = 1.0
+    return round(width * ratio), height

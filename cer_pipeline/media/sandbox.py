@@ -1,0 +1,254 @@
+"""Media files are hostile: they are opened in a child process that limits bound, and that dies with its parent.
+
+Belongs here: the parent's side. Does not belong here: what the child does (`worker`).
+
+The child is kept for the next file, since its imports cost half a second, and replaced after a limit or a crash.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+
+from cer_pipeline.media.errors import MediaError
+from cer_pipeline.media.worker import ANSWER, BATCH
+from cer_pipeline.profiles import EXECUTION, Profile
+from cer_pipeline.status import Status
+
+MAX_MESSAGE: Final = 2 << 30  # an Arrow binary column holds no more
+PASSED_ON: Final = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "TMPDIR", "LANG", "LC_ALL", "HOME", "IMAGEIO_FFMPEG_EXE")
+"""The variables of the environment that the child sees: it has no use for anybody's credentials."""
+
+Emit = Callable[[pa.RecordBatch], None]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one file may cost.
+
+    Args:
+        fixed_s: waiting time for any file, s.
+        per_second_s: waiting time for every second of media, s.
+        memory_mb: address space of the child, MiB.
+        file_mb: largest file that the child may write, MiB.
+        threads: decoder threads; the processor time may be this many times the waiting time.
+    """
+
+    fixed_s: float = 60.0
+    per_second_s: float = 10.0
+    memory_mb: int = 4096
+    file_mb: int = 2048
+    threads: int = 2
+
+    @classmethod
+    def of(cls, profile: Profile) -> Limits:
+        """The limits that [execution] of a profile states."""
+        section = profile[EXECUTION]
+        return cls(
+            fixed_s=section["media_time_s"],
+            per_second_s=section["media_time_per_s"],
+            memory_mb=section["media_memory_mb"],
+            file_mb=section["media_file_mb"],
+            threads=section["threads"],
+        )
+
+    def seconds(self, duration_s: float) -> float:
+        """Waiting time for a file of that duration, s."""
+        return self.fixed_s + self.per_second_s * max(0.0, duration_s)
+
+
+class Sandbox:
+    """A child process that opens media files.
+
+    Args:
+        limits: what one file may cost.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._process: subprocess.Popen[bytes] | None = None
+        self._starter: threading.Thread | None = None
+        self._finalizer: weakref.finalize | None = None
+        self._one_at_a_time = threading.Lock()
+
+    def run(
+        self,
+        task: str,
+        path: Path,
+        options: Mapping[str, Any] | None = None,
+        duration_s: float = 0.0,
+        emit: Emit | None = None,
+    ) -> dict[str, Any]:
+        """Have the child do one task on one file.
+
+        Args:
+            task: a key of `worker.TASKS`.
+            path: the file.
+            options: what else the task needs; plain JSON values.
+            duration_s: length of the media, which the time limit grows with.
+            emit: takes the record batches that the task makes, as they come.
+
+        Returns:
+            What the task returns.
+
+        Raises:
+            MediaError: the file gives no value, or cost more than the limits allow.
+        """
+        with self._one_at_a_time, tempfile.TemporaryDirectory(prefix="cer-media-") as folder:
+            wait_s = self.limits.seconds(duration_s)
+            request = {
+                **(options or {}),
+                "task": task,
+                "path": os.path.abspath(path),  # noqa: PTH100 (links stay as the user named them)
+                "folder": folder,
+                "threads": self.limits.threads,
+                "cpu_s": wait_s * max(1, self.limits.threads),
+            }
+            try:
+                return self._ask(request, wait_s, emit)
+            except BaseException as error:
+                if not (isinstance(error, MediaError) and self._process is not None and self._process.poll() is None):
+                    self._stop()
+                raise
+
+    def close(self) -> None:
+        """End the child; a later `run` starts another."""
+        with self._one_at_a_time:
+            self._stop()
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _ask(self, request: dict[str, Any], wait_s: float, emit: Emit | None) -> dict[str, Any]:
+        process = self._running()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # then reading tells why it died
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.flush()
+        answers = _Answers(process.stdout.fileno(), wait_s)
+        while True:
+            try:
+                kind, data = answers.next()
+            except TimeoutError:
+                self._stop()
+                raise MediaError(Status.FAILED, f"took longer than the time limit of {wait_s:g} s") from None
+            except EOFError:
+                raise self._death(wait_s) from None
+            if kind == BATCH:
+                if emit is not None:
+                    emit(_batch(data))
+                continue
+            answer = json.loads(data)
+            if "result" in answer:
+                return answer["result"]
+            raise MediaError(Status(answer["status"]), answer["reason"])
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        # The kernel ties the child to the thread that started it, so another thread starts its own.
+        if self._process is not None and self._starter is threading.current_thread() and self._process.poll() is None:
+            return self._process
+        self._stop()
+        environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        root = str(Path(__file__).resolve().parents[2])
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))
+        # Arenas that allocators and numeric libraries reserve ahead count against the limit of address space.
+        environment |= {"ARROW_DEFAULT_MEMORY_POOL": "system", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        limits = (os.getpid(), self.limits.memory_mb, self.limits.file_mb)
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "cer_pipeline.media.worker", *map(str, limits)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # one group with the ffmpeg that it may start
+            env=environment,
+        )
+        self._starter = threading.current_thread()
+        self._finalizer = weakref.finalize(self, _kill, self._process)
+        return self._process
+
+    def _death(self, wait_s: float) -> MediaError:
+        process = self._process
+        assert process is not None
+        code = process.wait()
+        if code == -signal.SIGXCPU:
+            return MediaError(
+                Status.FAILED, f"used more processor time than {wait_s * max(1, self.limits.threads):g} s"
+            )
+        if code == -signal.SIGKILL:
+            return MediaError(Status.FAILED, "the decoding process was killed (the system may be out of memory)")
+        name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return MediaError(Status.FAILED, f"the decoding process crashed ({name})")
+
+    def _stop(self) -> None:
+        if self._finalizer is not None:
+            self._finalizer()
+        self._process = self._starter = self._finalizer = None
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+
+class _Answers:
+    """Messages from a pipe. Only waiting counts against the time, not what the caller does between messages."""
+
+    def __init__(self, pipe: int, wait_s: float) -> None:
+        self._pipe = pipe
+        self._left = wait_s
+        self._poll = select.poll()
+        self._poll.register(pipe, select.POLLIN | select.POLLHUP)
+
+    def next(self) -> tuple[bytes, bytes]:
+        """Kind and content of the next message."""
+        head = self._read(9)
+        kind, size = head[:1], int.from_bytes(head[1:], "big")
+        if kind not in (BATCH, ANSWER) or size > MAX_MESSAGE:
+            raise EOFError
+        return kind, self._read(size)
+
+    def _read(self, size: int) -> bytes:
+        parts, missing = [], size
+        while missing:
+            started = time.monotonic()
+            ready = self._poll.poll(max(0.0, self._left) * 1000)
+            self._left -= time.monotonic() - started
+            if not ready:
+                raise TimeoutError
+            part = os.read(self._pipe, min(missing, 1 << 20))
+            if not part:
+                raise EOFError
+            parts.append(part)
+            missing -= len(part)
+        return b"".join(parts)
+
+
+def _batch(data: bytes) -> pa.RecordBatch:
+    with pa.ipc.open_stream(data) as reader:
+        batch = reader.read_next_batch()
+    batch.validate(full=True)
+    return batch

@@ -1,0 +1,148 @@
+"""The classes behind the stages that open media files.
+
+Belongs here: from units to rows, by way of the sandbox. Does not belong here: media libraries, which live in the child.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from cer_pipeline.errors import CerError
+from cer_pipeline.media import stages
+from cer_pipeline.media.errors import MediaError
+from cer_pipeline.media.sandbox import Limits, Sandbox
+from cer_pipeline.media.windows import Layout, count_samples, count_windows, windows
+from cer_pipeline.stage import StageContext, StageSpec, blank_rows
+from cer_pipeline.status import Status
+
+
+class Videos:
+    """Probes files; see `probe.probe`."""
+
+    def __init__(self, context: StageContext) -> None:
+        self._context = context
+        self._layout = Layout.of(context.profile)
+        self._sandbox = Sandbox(Limits.of(context.profile))
+        self._options = {"max_duration_s": context.profile["media"]["max_duration_s"]}
+
+    def __call__(self, units: pa.Table) -> pa.Table:
+        return _table(stages.VIDEOS, [self._row(unit) for unit in units.to_pylist()])
+
+    def _row(self, unit: dict[str, Any]) -> dict[str, Any]:
+        try:
+            found = self._sandbox.run("probe", self._context.inputs.source(unit["video_id"]), self._options)
+        except (MediaError, CerError) as error:
+            return blank_rows(stages.VIDEOS, unit, *_told(error))[0]
+        row = blank_rows(stages.VIDEOS, unit, Status.OK, "")[0] | found
+        row["segments"] = count_windows(row["duration_s"], self._layout)
+        row["samples"] = count_samples(row["duration_s"], self._layout)
+        return row
+
+
+class Segments:
+    """Lists the windows of videos; see `windows.windows`."""
+
+    def __init__(self, context: StageContext) -> None:
+        self._layout = Layout.of(context.profile)
+
+    def __call__(self, units: pa.Table) -> pa.Table:
+        return _table(stages.SEGMENTS, [row for unit in units.to_pylist() for row in self._rows(unit)])
+
+    def _rows(self, unit: dict[str, Any]) -> list[dict[str, Any]]:
+        if unit["duration_s"] is None:
+            return blank_rows(stages.SEGMENTS, unit, Status(unit["video_status"]), unit["video_reason"])
+        return [
+            {
+                "segment_id": f"{unit['video_id']}/{window.index:04d}",
+                "video_id": unit["video_id"],
+                "segment": window.index,
+                "start_s": window.start_s,
+                "end_s": window.end_s,
+                "first_sample": window.first_sample,
+                "samples": window.samples,
+                "is_tail": window.is_tail,
+                "status": str(Status.OK),
+                "reason": None,
+            }
+            for window in windows(unit["duration_s"], self._layout)
+        ]
+
+
+class Frames:
+    """Decodes videos; see `decode.frames`."""
+
+    def __init__(self, context: StageContext) -> None:
+        self._context = context
+        self._rate_hz: int = context.profile["grid"]["rate_hz"]
+        self._sandbox = Sandbox(Limits.of(context.profile))
+        section = context.profile["frames"]
+        self._options = {name: section[name] for name in ("long_side", "jpeg_quality", "hold_s")} | {
+            "rate_hz": self._rate_hz
+        }
+
+    def __call__(self, units: pa.Table) -> pa.Table:
+        batches: list[pa.RecordBatch] = []
+        for unit in units.to_pylist():
+            batches += self._batches(unit)
+        return pa.Table.from_batches(batches, schema=stages.FRAMES.table.schema)
+
+    def _batches(self, unit: dict[str, Any]) -> list[pa.RecordBatch]:
+        if unit["video_status"] != Status.OK:
+            return self._blank(unit, Status(unit["video_status"]), unit["video_reason"])
+        batches: list[pa.RecordBatch] = []
+        options = self._options | {"video_id": unit["video_id"], "samples": unit["samples"]}
+        try:
+            path = self._context.inputs.source(unit["video_id"])
+            done = self._sandbox.run("frames", path, options, unit["duration_s"], batches.append)
+        except (MediaError, CerError) as error:
+            return self._blank(unit, *_told(error))
+        self._context.counters["decoded/videos"] += 1
+        self._context.counters["decoded/frames"] += done["frames"]
+        return batches
+
+    def _blank(self, unit: dict[str, Any], status: Status, reason: str) -> list[pa.RecordBatch]:
+        rows = blank_rows(stages.FRAMES, unit | {"rate_hz": self._rate_hz}, status, reason)
+        return _table(stages.FRAMES, rows).to_batches()
+
+
+class Audio:
+    """Decodes the sound of videos; see `audio.extract`."""
+
+    def __init__(self, context: StageContext) -> None:
+        self._context = context
+        self._sandbox = Sandbox(Limits.of(context.profile))
+
+    def __call__(self, units: pa.Table) -> pa.Table:
+        batches: list[pa.RecordBatch] = []
+        for unit in units.to_pylist():
+            batches += self._batches(unit)
+        return pa.Table.from_batches(batches, schema=stages.AUDIO.table.schema)
+
+    def _batches(self, unit: dict[str, Any]) -> list[pa.RecordBatch]:
+        if unit["duration_s"] is None:
+            return _blank(stages.AUDIO, unit, Status(unit["video_status"]), unit["video_reason"])
+        if unit["audio_codec"] is None:
+            return _blank(stages.AUDIO, unit, Status.NO_AUDIO, "the file has no audio stream")
+        batches: list[pa.RecordBatch] = []
+        options = {"video_id": unit["video_id"], "duration_s": unit["duration_s"]}
+        try:
+            path = self._context.inputs.source(unit["video_id"])
+            self._sandbox.run("audio", path, options, unit["duration_s"], batches.append)
+        except (MediaError, CerError) as error:
+            return _blank(stages.AUDIO, unit, *_told(error))
+        self._context.counters["decoded/sounds"] += 1
+        return batches
+
+
+def _blank(spec: StageSpec, unit: dict[str, Any], status: Status, reason: str) -> list[pa.RecordBatch]:
+    return _table(spec, blank_rows(spec, unit, status, reason)).to_batches()
+
+
+def _told(error: MediaError | CerError) -> tuple[Status, str]:
+    return (error.status, error.reason) if isinstance(error, MediaError) else (Status.FAILED, error.line())
+
+
+def _table(spec: StageSpec, rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=spec.table.schema)

@@ -1,0 +1,143 @@
+"""Window arithmetic and the sampling grid, as pure functions of a duration.
+
+Belongs here: which windows and samples a video has, and which of them hold a time. Does not belong here: files.
+
+Times are counted in whole microseconds, the resolution in which FFmpeg states the duration of a container. A duration
+is rounded to it first (tolerance: half a microsecond), so that 4.0 s is one window however the number came about, and
+all arithmetic after that is exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from cer_pipeline.errors import CerError
+from cer_pipeline.profiles import Profile
+
+MICRO: Final = 1_000_000
+
+
+def micros(seconds: float) -> int:
+    """Seconds as whole microseconds."""
+    return round(seconds * MICRO)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Length and hop of the windows, and the rate of the samples.
+
+    Args:
+        length_us: length of a window, microseconds.
+        hop_us: from the start of one window to the next, microseconds; at most the length.
+        rate_hz: samples per second.
+    """
+
+    length_us: int = 4 * MICRO
+    hop_us: int = 2 * MICRO
+    rate_hz: int = 5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.hop_us <= self.length_us:
+            raise CerError("the hop of the windows must lie above 0 and at most at their length", "[windows] hop_s")
+        if self.rate_hz < 1:
+            raise CerError("the sampling grid needs at least one sample a second", "[grid] rate_hz")
+
+    @classmethod
+    def of(cls, profile: Profile) -> Layout:
+        """The layout that [windows] and [grid] of a profile state."""
+        windows = profile["windows"]
+        return cls(micros(windows["length_s"]), micros(windows["hop_s"]), profile["grid"]["rate_hz"])
+
+
+DEFAULT: Final = Layout()
+"""Windows of 4 s every 2 s (paper, section 3), 20 samples each (paper, section 3.1)."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """One window of a video.
+
+    Args:
+        index: i.
+        start_s: start, s.
+        end_s: end (exclusive), s: start plus length, or the duration for the last one.
+        first_sample: its first sample of the grid.
+        samples: number of its samples, at least 1.
+        is_tail: whether it ends with the video.
+    """
+
+    index: int
+    start_s: float
+    end_s: float
+    first_sample: int
+    samples: int
+    is_tail: bool
+
+
+def count_windows(duration_s: float | None, layout: Layout = DEFAULT) -> int:
+    """Number N of windows: 1 up to one length, else ceil((D - length) / hop) + 1; 0 where D is unknown."""
+    if duration_s is None:
+        return 0
+    rest = micros(duration_s) - layout.length_us
+    return 1 if rest <= 0 else _ceil(rest, layout.hop_us) + 1
+
+
+def count_samples(duration_s: float | None, layout: Layout = DEFAULT) -> int:
+    """Number K of samples: as many k as there are with k/rate < D, but at least 1; 0 where D is unknown."""
+    if duration_s is None:
+        return 0
+    return max(1, _ceil(micros(duration_s) * layout.rate_hz, MICRO))
+
+
+def sample_time(sample: int, layout: Layout = DEFAULT) -> float:
+    """Time of a sample, s."""
+    return sample / layout.rate_hz
+
+
+def windows(duration_s: float | None, layout: Layout = DEFAULT) -> list[Window]:
+    """All windows of a video, in order."""
+    return (
+        [] if duration_s is None else [window(i, duration_s, layout) for i in range(count_windows(duration_s, layout))]
+    )
+
+
+def window(index: int, duration_s: float, layout: Layout = DEFAULT) -> Window:
+    """One window of a video; `index` lies below `count_windows`."""
+    total, is_tail = count_samples(duration_s, layout), index == count_windows(duration_s, layout) - 1
+    start = index * layout.hop_us
+    end = max(0, micros(duration_s)) if is_tail else start + layout.length_us
+    # A tail that is shorter than the gap between two samples may hold none: it takes the one before it.
+    first = min(_ceil(start * layout.rate_hz, MICRO), total - 1)
+    stop = total if is_tail else min(total, _ceil(end * layout.rate_hz, MICRO))
+    return Window(index, start / MICRO, end / MICRO, first, stop - first, is_tail)
+
+
+def windows_of_sample(sample: int, duration_s: float, layout: Layout = DEFAULT) -> list[int]:
+    """Indices of the windows that own a sample, ascending."""
+    last = count_windows(duration_s, layout) - 1
+    near = range(max(0, (sample * MICRO // layout.rate_hz - layout.length_us) // layout.hop_us), last + 1)
+    owned = []
+    for index in near:
+        found = window(index, duration_s, layout)
+        if found.first_sample > sample:
+            break
+        if sample < found.first_sample + found.samples:
+            owned.append(index)
+    return owned
+
+
+def windows_of_time(time_s: float, duration_s: float, layout: Layout = DEFAULT) -> list[int]:
+    """Indices of the windows that cover a time, ascending; never empty.
+
+    A time before the start belongs to the first window, one at or after the end of the video to the last one: time
+    stamps of single frames may lie outside the duration that the container states.
+    """
+    count, time = count_windows(duration_s, layout), max(0, micros(time_s))
+    last = min(count - 1, time // layout.hop_us)
+    first = max(0, (time - layout.length_us) // layout.hop_us + 1)
+    return list(range(min(first, count - 1), last + 1))
+
+
+def _ceil(numerator: int, denominator: int) -> int:
+    return -(-numerator // denominator)
