@@ -65,7 +65,8 @@ def stages(profile: Profile) -> tuple[StageSpec, ...]:
     specs: list[StageSpec] = [*MEDIA_STAGES, *PERCEPTION_STAGES]
     for branch in enabled:
         specs += [*branch.extra, branch.features, branch.probabilities]
-    specs += [*fusion_stages(enabled), *compound_stages(enabled)]
+        specs += [branch.samples] if branch.samples else []
+    specs += [*fusion_stages(enabled, profile["fusion"]["method"]), *compound_stages(enabled)]
     return in_order(specs)
 
 
