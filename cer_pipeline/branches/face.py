@@ -72,12 +72,23 @@ _SEGMENT_COLUMNS: Final = ("segment_id", "video_id", "segment", "first_sample", 
 
 
 def _videos(inputs: Inputs, profile: Profile, sources: tuple[str, ...]) -> pa.Table:
-    """One unit a video, keyed by the content of some tables."""
+    """One unit a video with its samples, keyed by the content of some tables, of which `faces` names the samples."""
     del profile
-    videos = inputs.table("videos", ["video_id", "samples"])
+    videos = inputs.table("videos", ["video_id"])
+    samples: dict[str, list[int]] = {}
+    listed = inputs.table("faces", ["video_id", "sample"])
+    for video, sample in zip(*(listed.column(c).to_pylist() for c in ("video_id", "sample")), strict=True):
+        mine = samples.setdefault(video, [])
+        if not mine or mine[-1] != sample:  # in key order, several faces of a sample are neighbours
+            mine.append(sample)
+    units: list[str] = videos.column("video_id").to_pylist()
     seen = [inputs.digests(name) for name in sources]
-    digests = [digest(str(row["samples"]), *(d.get(row["video_id"], "") for d in seen)) for row in videos.to_pylist()]
-    return videos.append_column(UNIT, videos.column("video_id")).append_column(INPUTS, pa.array(digests, pa.string()))
+    keys = [digest(*(d.get(unit, "") for d in seen)) for unit in units]
+    return (
+        videos.append_column(UNIT, videos.column("video_id"))
+        .append_column(INPUTS, pa.array(keys, pa.string()))
+        .append_column("samples", pa.array([samples.get(unit, [0]) for unit in units], pa.list_(pa.int32())))
+    )
 
 
 def _segments(inputs: Inputs, profile: Profile, sources: tuple[str, ...], by: str) -> pa.Table:
@@ -101,8 +112,8 @@ def _segments(inputs: Inputs, profile: Profile, sources: tuple[str, ...], by: st
 
 
 def _sample_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:
-    """Keys of the rows of a video that could not be computed: one a sample, and one where it has none."""
-    return [{"video_id": unit["video_id"], "sample": k} for k in range(max(1, unit["samples"]))]
+    """Keys of the rows of a video that could not be computed: one a sample."""
+    return [{"sample": sample} for sample in unit["samples"]]
 
 
 ENCODE: Final = StageSpec(
