@@ -13,7 +13,7 @@ import sys
 
 import typer
 
-from cer_pipeline.cli import corpus, demo, doctor, models, run, status, ui
+from cer_pipeline.cli import corpus, demo, doctor, models, report, run, status, ui
 from cer_pipeline.errors import CerError
 
 EXIT_INPUT = 2
@@ -31,6 +31,7 @@ app.command("demo")(demo.demo)
 app.add_typer(corpus.app, name="corpus")
 app.command("run")(run.run)
 app.command("status")(status.status)
+app.command("report")(report.report)
 app.add_typer(models.app, name="models")
 app.command("ui")(ui.ui)
 app.command("doctor")(doctor.doctor)

@@ -1,0 +1,108 @@
+"""`cer report`: what was found in a corpus, as a table, pictures and the folder of tables.
+
+Belongs here: showing and keeping pictures up to date. Does not belong here: reading tables or drawing (`report`).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cer_pipeline.cli.output import console, print_json, safe
+from cer_pipeline.store.files import commit_bytes
+from cer_pipeline.store.fingerprint import digest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cer_pipeline.report.summary import VideoSummary
+    from cer_pipeline.store.home import Home
+    from cer_pipeline.store.inputs import ShardInputs
+
+NOTES = "pictures.json"  # beside the pictures: what each was drawn from
+NAME_CHARACTERS = 80  # of a video_id in a file name
+
+
+def report(
+    name: Annotated[str, typer.Argument(help="The corpus.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")] = False,
+) -> None:
+    """Show what was found in a corpus and draw a timeline picture of every video."""
+    from dataclasses import asdict
+
+    from cer_pipeline.store.home import default_home
+
+    home = default_home()
+    if not as_json:
+        show(home, name)
+        return
+    found = [(shard, summary) for shard in shards(home, name) for summary in summaries(shard)]
+    folder = pictures(home, name)
+    print_json({"corpus": name, "videos": [asdict(summary) for _, summary in found], "pictures": str(folder)})
+
+
+def show(home: Home, name: str) -> None:
+    """Print the summary of a corpus, and where pictures and tables lie."""
+    from cer_pipeline.report.terminal import summary_table
+
+    rows = [summary for shard in shards(home, name) for summary in summaries(shard)]
+    folder = pictures(home, name)
+    out = console()
+    out.print(summary_table(rows, f"Corpus {name}"))
+    out.print(f"pictures  {safe(str(folder))}", soft_wrap=True)
+    out.print(f"tables    {safe(str(home.root / 'tables'))}/TABLE/corpus={name}/shard=*/data.parquet", soft_wrap=True)
+    out.print("the graph cer ui", soft_wrap=True)
+
+
+def shards(home: Home, name: str) -> list[ShardInputs]:
+    """The shards of a corpus that hold predictions."""
+    from cer_pipeline.corpora import registry
+    from cer_pipeline.errors import CerError
+    from cer_pipeline.store.inputs import ShardInputs
+
+    labels = registry.load(home.root, name).shard_labels()
+    made = [label for label in labels if home.table("frame_predictions", name, label).is_file()]
+    if not made:
+        raise CerError("nothing has been made of this corpus", name, f"run `cer run {name}`")
+    return [ShardInputs(home, name, label) for label in made]
+
+
+def summaries(shard: ShardInputs) -> list[VideoSummary]:
+    """One record for every video of a shard."""
+    from cer_pipeline.report.summary import summarise
+
+    return summarise(shard)
+
+
+def pictures(home: Home, name: str) -> Path:
+    """Draw the timeline of every video whose tables have changed since it was last drawn."""
+    folder = home.root / "reports" / name
+    notes = folder / NOTES
+    known: dict[str, str] = json.loads(notes.read_text()) if notes.is_file() else {}
+    drawn: dict[str, str] = {}
+    for shard in shards(home, name):
+        sources = [shard.digests(table) for table in ("frame_predictions", "fused", "faces", "transcripts")]
+        for video in shard.table("videos", ["video_id"]).column("video_id").to_pylist():
+            target = folder / f"{file_name(video)}.png"
+            drawn[target.name] = digest(*(source.get(video, "") for source in sources))
+            if known.get(target.name) == drawn[target.name] and target.is_file():
+                continue
+            _draw(shard, video, target)
+    commit_bytes(notes, json.dumps(drawn, indent=1, sort_keys=True).encode())
+    return folder
+
+
+def _draw(shard: ShardInputs, video: str, target: Path) -> None:
+    from cer_pipeline.report.timeline import timeline
+
+    commit_bytes(target, timeline(shard, video))
+
+
+def file_name(video: str) -> str:
+    """A safe file name for a video: readable where the id is plain, told apart by a digest where it is not."""
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in video).lstrip(".")
+    if plain == video and len(plain) <= NAME_CHARACTERS:
+        return plain
+    return f"{plain[:NAME_CHARACTERS]}-{digest(video)[:8]}"
