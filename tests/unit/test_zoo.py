@@ -324,6 +324,13 @@ def test_an_unknown_model_is_answered_with_those_that_exist(cache: Path) -> None
         Zoo(cache, {"two": entry()}).path("three")
 
 
+def test_a_head_that_nobody_has_trained_is_unavailable_and_no_mistake(cache: Path) -> None:
+    zoo = Zoo(cache, {})
+    assert zoo.digest("head_text_minilm") is None
+    with pytest.raises(ModelUnavailable, match="this head has not been trained"):
+        zoo.path("head_text_minilm")
+
+
 def test_a_zoo_crosses_to_another_process(tmp_path: Path, cache: Path) -> None:
     zoo = Zoo(cache, {"two": entry()}, local(tmp_path / "mine", "two", {**TWO, "more": b""}))
     zoo.path("two")
