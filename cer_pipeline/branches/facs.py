@@ -131,16 +131,17 @@ def judge(track: Track, settings: Mapping[str, Any]) -> Judgement:
     rest = resting_level(raw, settings["rest"], settings["rest_typical"], settings["rest_prior_samples"])
     units = ramp(raw, rest, settings["full"])
     signs = dict(zip(UNITS, units.T, strict=True))
-    believed, grimace = smile(signs, settings["smile_without_lids"])
+    seen = smooth(distribution(track.logits, track.native, settings["network_temperature"]), track.samples)
+    seen /= seen.sum(axis=1, keepdims=True)
+    believed, grimace = smile(signs, seen[:, BASIC.index("Happiness")], settings["smile_without_lids"])
     signs |= {
         "smile": believed,
         "grimace": grimace,
         "sneer": signs["upper_lip_raise"] * (1 - signs["lip_corner_pull"]),
         "eyes_down": np.maximum(signs["eyes_closed"], signs["gaze_down"]) * signs["brow_inner_up"],
     }
-    network = smooth(distribution(track.logits, track.native, settings["network_temperature"]), track.samples)
     return Judgement(
-        network=guard(network, believed, settings["unsupported_happiness"]),
+        network=guard(seen, believed, settings["unsupported_happiness"]),
         prototypes=prototypes(signs, settings["neutral_score"], settings["prototype_temperature"]),
         units=units,
         rest=rest,
@@ -158,8 +159,7 @@ def smooth(values: Array, samples: NDArray[np.int64]) -> Array:
 
     An expression lasts half a second or more (Ekman, "Emotions Revealed", 2003), a viseme or a blink does not: of three
     samples in 0.4 s the median keeps the former and drops the latter. At a rim, or beside a gap, where one neighbour is
-    missing, the mean of the two is taken; a distribution therefore need not sum to 1 afterwards and is renormalised by
-    the caller (`guard`).
+    missing, the mean of the two is taken. The medians of a distribution need not sum to 1: the caller renormalises.
 
     Args:
         values: [n, k].
@@ -200,25 +200,27 @@ def ramp(raw: Array, rest: Array, full: Mapping[str, float]) -> Array:
     return np.clip((raw - rest) / np.maximum(top - rest, 1e-6), 0.0, 1.0)
 
 
-def smile(signs: Mapping[str, Array], without_lids: float) -> tuple[Array, Array]:
+def smile(signs: Mapping[str, Array], happiness: Array, without_lids: float) -> tuple[Array, Array]:
     """How far drawn lip corners are a smile, and how far they are a grimace.
 
-    A smile is the pull of the lip corners (AU 12), whole with raised cheeks (AU 6, here the lower lid), less without.
-    Where the eyes are shut the lids tell nothing about the cheeks: then the lips must be parted over the teeth, as they
-    are in laughter; shut eyes over pulled, closed lips are a grimace.
+    A smile is the pull of the lip corners (AU 12), whole with raised cheeks (AU 6, here the lower lid) or bared teeth,
+    less without. Where the lids are down they tell nothing about the cheeks. Then lips that are parted over the teeth,
+    as in laughter, still make a smile; over closed lips the action units of a smile and of the grimace of weeping are
+    the same, and the network, which sees folds and shades, decides between the two.
 
     Args:
-        signs: action units, 0..1.
+        signs: action units, [n] each, 0..1.
+        happiness: [n] the network's, before the guard.
         without_lids: share of a smile that is believed without any sign of the lower lid.
 
     Returns:
-        smile and grimace, 0..1 each; their sum is at most AU 12.
+        smile and grimace, [n] each, 0..1; their sum is at most AU 12.
     """
     pull = signs["lip_corner_pull"]
     teeth = signs["upper_lip_raise"]
-    shut = signs["eyes_closed"] * (1 - teeth)
+    doubt = signs["eyes_closed"] * (1 - teeth) * (1 - happiness)
     felt = without_lids + (1 - without_lids) * np.maximum(signs["lid_tighten"], teeth)
-    return pull * (1 - shut) * felt, pull * shut
+    return pull * (1 - doubt) * felt, pull * doubt
 
 
 def distribution(logits: Array, native: tuple[str, ...], temperature: float) -> Array:
@@ -242,11 +244,11 @@ def guard(network: Array, smile: Array, floor: float) -> Array:
     and not spread over the other emotions: a face that merely speaks shows none of them.
 
     Args:
-        network: [n, 8], not necessarily of sum 1.
+        network: [n, 8].
         smile: [n], 0..1.
         floor: share that is kept without any support.
     """
-    out = network / network.sum(axis=1, keepdims=True)
+    out = network.copy()
     happy, neutral = BASIC.index("Happiness"), BASIC.index("Neutral")
     kept = floor + (1 - floor) * np.minimum(1.0, 2 * smile)
     out[:, neutral] += out[:, happy] * (1 - kept)

@@ -13,7 +13,7 @@ import re
 from importlib import metadata
 from typing import Final
 
-from cer_pipeline.branches import face, scene, text
+from cer_pipeline.branches import audio, face, scene, text
 from cer_pipeline.branches.spec import BranchSpec
 from cer_pipeline.errors import CerError
 from cer_pipeline.profiles import Profile
@@ -30,18 +30,11 @@ def shipped() -> dict[str, BranchSpec]:
         face.FACE_EMO_MAMBA,
         scene.SCENE_MINILM,
         scene.SCENE_LABEL,
-        *_audio(),
+        audio.AUDIO_UNCERTAINTY,
+        audio.AUDIO_BILSTM,
         text.TEXT_MINILM,
     )
     return {branch.name: branch for branch in found}
-
-
-def _audio() -> tuple[BranchSpec, ...]:
-    try:
-        from cer_pipeline.branches import audio  # type: ignore[attr-defined]
-    except ImportError:
-        return ()
-    return (audio.AUDIO_UNCERTAINTY, audio.AUDIO_BILSTM)
 
 
 def branches(profile: Profile) -> tuple[BranchSpec, ...]:
