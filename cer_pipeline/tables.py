@@ -293,6 +293,22 @@ def sample_probabilities(branch: str) -> TableSpec:
     )
 
 
+def audio_features(encoder: str, size: int) -> TableSpec:
+    """Output of one sound model on the window's sound."""
+    return TableSpec(
+        name=f"audio_features/{encoder}",
+        row="segment",
+        unit="video_id",
+        key=("video_id", "segment"),
+        columns=(
+            *_SEGMENT,
+            Column("features", pa.list_(pa.float32(), size), f"states of {encoder}, step by step; 0 behind the last step"),
+            Column("steps", pa.int32(), "steps that the sound of the window fills"),
+            *_STATUS,
+        ),
+    )
+
+
 def features(branch: str, size: int) -> TableSpec:
     """Input of a branch's head: one vector (or one flattened sequence) per segment."""
     return TableSpec(
