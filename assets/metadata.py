@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
-from cer_pipeline.report.plots import table_plot
 
+from cer_pipeline.report.plots import table_plot
 from cer_pipeline.stage import StageSpec
 from cer_pipeline.status import Status
 from cer_pipeline.store.materialise import Report

@@ -3,8 +3,7 @@
 Belongs here: noticing that a registered corpus has changed. All sensors are off until someone turns them on.
 """
 
-from __future__ import annotations
-
+# No postponed annotations here: Dagster reads them off the function as it is decorated.
 import json
 from pathlib import Path
 

@@ -3,8 +3,7 @@
 Belongs here: turning a StageSpec into an AssetsDefinition. Does not belong here: the stages themselves.
 """
 
-from __future__ import annotations
-
+# No postponed annotations here: Dagster reads them off the function as it is decorated.
 import dagster as dg
 
 from assets.metadata import asset_metadata, check_metadata, run_metadata

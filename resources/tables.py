@@ -3,11 +3,10 @@
 Belongs here: handing `store.materialise` its arguments. Does not belong here: any step of it.
 """
 
-from __future__ import annotations
-
+# No postponed annotations here: Dagster reads ResourceDependency off the class as it is made.
 import dagster as dg
-from cer_pipeline.corpora.registry import parse_shard_key
 
+from cer_pipeline.corpora.registry import parse_shard_key
 from cer_pipeline.stage import StageSpec
 from cer_pipeline.store.inputs import ShardInputs
 from cer_pipeline.store.materialise import Progress, Report, materialise
