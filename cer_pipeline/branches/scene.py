@@ -83,7 +83,8 @@ class JudgeLabel:
     def __init__(self, context: StageContext) -> None:
         section = context.profile["scene_label"]
         encoder = MiniLM(context.weights.path(ZOO_ID), context.counters)
-        self.head = LabelHead(np.stack(encoder.encode_all(section["labels"])), section["temperature"])
+        labels, free = (np.stack(encoder.encode_all(section[name])) for name in ("labels", "content_free"))
+        self.head = LabelHead(labels, free, section["temperature"])
         self.features = read_features(context, SCENE_LABEL.features.name)
 
     def __call__(self, units: pa.Table) -> pa.Table:

@@ -92,8 +92,10 @@ def test_the_light_of_plain_pictures():
 
 
 def tone(hz: float, seconds: float, harmonics: int = 5) -> np.ndarray:
+    """A tone with harmonics of falling strength."""
     t = np.arange(round(seconds * RATE)) / RATE
-    return (0.1 * sum(np.sin(2 * np.pi * hz * k * t) / k for k in range(1, harmonics + 1))).astype(np.float32)
+    parts = np.stack([np.sin(2 * np.pi * hz * k * t) / k for k in range(1, harmonics + 1)])
+    return (0.1 * parts.sum(0)).astype(np.float32)
 
 
 @settings(max_examples=25, deadline=None)
