@@ -154,8 +154,3 @@ def read_features(context: StageContext, table: str) -> dict[str, list[float] | 
     """The vectors of the shard by segment_id."""
     rows = context.inputs.table(table, ["segment_id", "features"])
     return dict(zip(rows.column("segment_id").to_pylist(), rows.column("features").to_pylist(), strict=True))
-
-
-def trained_head(context: StageContext, zoo_id: str) -> bool:
-    """Whether a trained head is on this machine."""
-    return context.weights.digest(zoo_id) is not None
