@@ -60,6 +60,8 @@ class CenterFace:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        # Waiting threads sleep: they would take the cores from the stages beside this one.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(free_sizes(model), options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
         self._long_side = long_side

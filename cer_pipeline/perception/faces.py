@@ -63,9 +63,9 @@ class Faces:
         if not faces:
             faces = [_Face(0, 0, Status.NO_VIDEO, "the video has no sample")]
         sightings = [
-            Sighting(face.sample, face.face, (face.box.x, face.box.y, face.box.w, face.box.h))
+            Sighting(face.sample, face.face, (box.x, box.y, box.w, box.h), verified=face.mesh is not None)
             for face in faces
-            if face.box is not None and face.mesh is not None
+            if (box := face.box) is not None
         ]
         numbers = follow(sightings, least=self._settings["track_least_fit"], gap=self._settings["track_gap_samples"])
         windows = self._windows(video)

@@ -9,6 +9,8 @@ Rules:
   boxes no longer overlap, which 200 ms of motion can do.
 * On every sample the faces are given to the tracks so that the sum of (fit - least fit) is greatest; a pair below the
   least fit is no pair. A face without a pair opens a track.
+* Boxes without a mesh take part, so that a person who turns away and back stays one track; only verified faces are
+  given its number, and a track without any has none.
 * A track waits for `gap` samples without a face, then it ends. It never continues at a place that does not fit, so a
   cut to another picture opens new tracks as far as the places of the faces tell.
 * The subject of a window is the track whose face areas sum to most over the window's samples (largest and longest);
@@ -30,16 +32,17 @@ Rectangle = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Sighting:
-    """A verified face: its sample, its index on the sample, its box."""
+    """A detected face: its sample, its index on the sample, its box, and whether a mesh verified it."""
 
     sample: int
     face: int
     box: Rectangle
+    verified: bool = True
 
 
 @dataclass
 class _Track:
-    number: int
+    number: int | None  # None until a face is verified
     sample: int
     box: Rectangle
 
@@ -73,35 +76,35 @@ def pair(old: Sequence[Rectangle], new: Sequence[Rectangle], least: float) -> li
 
 
 def follow(sightings: Iterable[Sighting], *, least: float, gap: int) -> dict[tuple[int, int], int]:
-    """The track number of every face, counted from 0 in order of first appearance.
+    """The track number of every verified face, counted from 0 in order of first appearance.
 
     Args:
-        sightings: faces in order of sample, then face.
+        sightings: detected faces in any order; (sample, face) is unique.
         least: least distance-IoU of a pair.
         gap: samples without a face that a track outlives.
 
     Returns:
         (sample, face) -> track number.
     """
-    by_sample: dict[int, list[Sighting]] = {}
-    for sighting in sightings:
-        by_sample.setdefault(sighting.sample, []).append(sighting)
+    by_sample = _by_sample(sightings)
     tracks: list[_Track] = []
     numbers: dict[tuple[int, int], int] = {}
     opened = 0
     for sample in sorted(by_sample):
-        faces = by_sample[sample]
+        faces = sorted(by_sample[sample], key=lambda face: face.face)
         tracks = [track for track in tracks if sample - track.sample <= gap + 1]
-        pairs = pair([track.box for track in tracks], [face.box for face in faces], least)
-        owner = {j: tracks[i] for i, j in pairs}
+        owner = {j: tracks[i] for i, j in pair([t.box for t in tracks], [f.box for f in faces], least)}
         for j, face in enumerate(faces):
             track = owner.get(j)
             if track is None:
-                track = _Track(opened, sample, face.box)
+                track = _Track(None, sample, face.box)
                 tracks.append(track)
-                opened += 1
             track.sample, track.box = sample, face.box
-            numbers[sample, face.face] = track.number
+            if face.verified:
+                if track.number is None:
+                    track.number = opened
+                    opened += 1
+                numbers[sample, face.face] = track.number
     return numbers
 
 
@@ -111,13 +114,11 @@ def subjects(
     """The subject's track number of every window that shows a face.
 
     Args:
-        sightings: faces.
-        numbers: (sample, face) -> track number, of all of them.
+        sightings: detected faces; only verified ones count.
+        numbers: (sample, face) -> track number, of all verified ones.
         windows: window index -> its samples.
     """
-    by_sample: dict[int, list[Sighting]] = {}
-    for sighting in sightings:
-        by_sample.setdefault(sighting.sample, []).append(sighting)
+    by_sample = _by_sample(sighting for sighting in sightings if sighting.verified)
     chosen: dict[int, int] = {}
     for window, samples in windows.items():
         areas: dict[int, float] = {}
@@ -128,3 +129,10 @@ def subjects(
         if areas:
             chosen[window] = min(areas, key=lambda track: (-areas[track], track))
     return chosen
+
+
+def _by_sample(sightings: Iterable[Sighting]) -> dict[int, list[Sighting]]:
+    groups: dict[int, list[Sighting]] = {}
+    for sighting in sightings:
+        groups.setdefault(sighting.sample, []).append(sighting)
+    return groups
