@@ -29,8 +29,7 @@ def to_text(name: str) -> str:
 
 def from_text(text: str) -> str:
     """The file name behind a text of `to_text`."""
-    plain = _ESCAPED.sub(lambda m: "\\" if m[1] == "\\" else os.fsdecode(bytes.fromhex(m[1][1:])), text)
-    return plain
+    return _ESCAPED.sub(lambda m: "\\" if m[1] == "\\" else os.fsdecode(bytes.fromhex(m[1][1:])), text)
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -163,7 +163,7 @@ def load(home: Path, name: str) -> Corpus:
     Raises:
         CerError: there is none of that name, or its file cannot be read.
     """
-    path = _file(home, name)
+    path, again = _file(home, name), f"run `cer corpus remove {name}`, then add it again"
     try:
         data = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -171,13 +171,9 @@ def load(home: Path, name: str) -> Corpus:
         then = f"registered are: {known}" if known else f"run `cer corpus add {name} PATH`"
         raise CerError("no such corpus", name, then) from None
     except (OSError, ValueError) as error:
-        raise CerError(
-            "the corpus cannot be read", f"{path} ({error})", f"run `cer corpus add {name} PATH` again"
-        ) from None
+        raise CerError("the corpus cannot be read", f"{path} ({error})", again) from None
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise CerError(
-            "the corpus was registered by another version", str(path), f"run `cer corpus add {name} PATH` again"
-        )
+        raise CerError("the corpus was registered by another version", str(path), again)
     files = tuple(File(**file) for file in data["files"])
     return Corpus(data["name"], data["format"], Path(from_text(data["root"])), data["shards"], files, data["options"])
 
@@ -231,8 +227,10 @@ def remove(home: Path, name: str) -> None:
     Raises:
         CerError: there is none of that name.
     """
-    load(home, name)
-    _file(home, name).unlink(missing_ok=True)
+    path = _file(home, name)
+    if not path.exists():
+        load(home, name)  # tells which there are
+    path.unlink(missing_ok=True)
 
 
 def _file(home: Path, name: str) -> Path:
@@ -290,14 +288,13 @@ def _changes(old: Corpus | None, new: Corpus, ignored: list[str]) -> Changes:
     removed = [v for v in before if v not in after]
     changed = [v for v in after if v in before and _content(before[v]) != _content(after[v])]
     touched = {after[v].shard for v in (*added, *changed)} | {before[v].shard for v in removed}
-    unchanged = sorted(set(after) - {*added, *changed})
     return Changes(
-        tuple(sorted(added)),
-        tuple(sorted(changed)),
-        tuple(sorted(removed)),
-        tuple(unchanged),
-        tuple(sorted(touched)),
-        tuple(ignored),
+        added=tuple(sorted(added)),
+        changed=tuple(sorted(changed)),
+        removed=tuple(sorted(removed)),
+        unchanged=tuple(sorted(set(after) - {*added, *changed})),
+        shards=tuple(sorted(touched)),
+        ignored=tuple(ignored),
     )
 
 

@@ -87,7 +87,7 @@ def _run(command: list[str]) -> int:
     from cer_pipeline.media.worker import die_with_parent
 
     # The worker has one thread at this point, so code between fork and exec is safe.
-    done = subprocess.run(  # noqa: PLW1509
+    done = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

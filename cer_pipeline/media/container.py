@@ -8,6 +8,7 @@ Times are microseconds from the start of the container, which is the start of it
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 import struct
@@ -37,7 +38,7 @@ OPTIONS: Final = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 """FFmpeg options of every input, in PyAV and in the ffmpeg binary."""
 
 HEADER_TOLERANCE_S: Final = 0.5
-"""How far an MP4 header's duration may lie from that of its streams (edit lists, encoder delay) and still be believed."""
+"""How far an MP4 header's duration may lie from that of its streams (edit lists, encoder delay) to be believed."""
 
 STEP_BACK_US: Final = MICRO
 """Decoding time stamps that step back by more than this start a new stretch of the same video."""
@@ -185,6 +186,11 @@ class TimeLine:
     interval_us: float = 0.0
 
     @property
+    def is_damaged(self) -> bool:
+        """Whether the packets alone tell of damage."""
+        return self.cut or any(self.bad) or any(self.torn)
+
+    @property
     def shown(self) -> list[int]:
         """Times of the packets that are shown, ascending."""
         return sorted(t for t, hidden in zip(self.times, self.discard, strict=True) if not hidden)
@@ -201,7 +207,7 @@ class TimeLine:
         """Whether all frames are evenly spaced."""
         slack = max(EVEN_US, EVEN_SHARE * self.interval_us)
         shown = self.shown
-        return all(abs(b - a - self.interval_us) <= slack for a, b in zip(shown, shown[1:], strict=False))
+        return all(abs(b - a - self.interval_us) <= slack for a, b in itertools.pairwise(shown))
 
 
 def start_us(container: InputContainer) -> int:
@@ -242,7 +248,7 @@ def read_time_line(container: InputContainer, stream: VideoStream, complaints: C
     start = start_us(container)
     line.times = _times(stamps, stream, lambda stamp: round(stamp * tick) - start)
     shown = line.shown
-    gaps = [b - a for a, b in zip(shown, shown[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(shown)]
     line.interval_us = float(statistics.median(gaps)) if gaps else MICRO / _declared_fps(stream)
     if shown:
         final = max(range(len(line.times)), key=lambda i: (not line.discard[i], line.times[i]))

@@ -30,6 +30,10 @@ from cer_pipeline.media.windows import MICRO, micros
 from cer_pipeline.status import Status
 from cer_pipeline.tables import FRAMES
 
+THREADS: Final = 4
+"""Of the decoder, for a file whose packets are whole. Fixed, since what comes out of a damaged one depends on it; one
+where the packets already tell of damage, since several threads lose the frames before an error at the end."""
+
 BATCH_BYTES: Final = 8 << 20
 BATCH_ROWS: Final = 512
 CUT_TOLERANCE_US: Final = MICRO // 2
@@ -47,7 +51,7 @@ def frames(request: dict[str, Any], emit: Callable[[pa.RecordBatch], None]) -> d
     """Decode one video; its rows of `frames` go to `emit` in batches.
 
     Args:
-        request: path, video_id, samples, rate_hz, long_side, jpeg_quality, hold_s, threads.
+        request: path, video_id, samples, rate_hz, long_side, jpeg_quality, hold_s.
         emit: takes a batch of rows.
 
     Returns:
@@ -67,7 +71,7 @@ def frames(request: dict[str, Any], emit: Callable[[pa.RecordBatch], None]) -> d
         stream = _stream(container)
         pictures = Pictures(stream.sample_aspect_ratio, request["long_side"], request["jpeg_quality"])
         writer = _Writer(request, pictures, emit)
-        for shown in _shown(container, stream, line, request["threads"]):
+        for shown in _shown(container, stream, line):
             count += shown.number is not None
             for sample in sampler.frame(shown):
                 writer.write(sample)
@@ -96,20 +100,21 @@ def _missing_until(container: InputContainer, stream: VideoStream, line: TimeLin
     return end if end - line.end_us > CUT_TOLERANCE_US else 0
 
 
-def _shown(container: InputContainer, stream: VideoStream, line: TimeLine, threads: int) -> Iterator[Shown]:
+def _shown(container: InputContainer, stream: VideoStream, line: TimeLine) -> Iterator[Shown]:
     """All frames in order of presentation, damaged and lost ones too; times never step back."""
     damage = Damage(line)
     order = sorted((i for i, hidden in enumerate(line.discard) if not hidden), key=lambda i: (line.times[i], i))
     rank = {packet: r for r, packet in enumerate(order)}
-    behind, number, time = 0, 0, -(1 << 62)
+    behind, time = 0, -(1 << 62)
 
     def lost(until: int) -> Iterator[Shown]:
         for packet in order[behind:until]:
-            if damage.explains(packet):
+            if line.bad[packet] or damage.explains(packet):
                 damage.spoil(packet)
                 yield Shown(max(time, line.times[packet]), None, reason="the frame is damaged")
 
-    for packet, frame in _decoded(container, stream, threads, damage, len(line.times)):
+    decoded = _decoded(container, stream, damage, line)
+    for number, (packet, frame) in enumerate(decoded):
         if packet is None or packet not in rank:
             stamp, torn, good = _own_time(container, frame, time, line), False, not frame.is_corrupt
         else:
@@ -122,7 +127,6 @@ def _shown(container: InputContainer, stream: VideoStream, line: TimeLine, threa
             stamp, torn, good = line.times[packet], line.torn[packet], not bad and not damage.is_spoilt(packet)
         time = max(time, stamp)
         yield Shown(time, number, frame if good else None, "the frame is damaged", torn)
-        number += 1
     yield from lost(len(order))
 
 
@@ -133,12 +137,12 @@ def _own_time(container: InputContainer, frame: VideoFrame, before: int, line: T
 
 
 def _decoded(
-    container: InputContainer, stream: VideoStream, threads: int, damage: Damage, packets: int
+    container: InputContainer, stream: VideoStream, damage: Damage, line: TimeLine
 ) -> Iterator[tuple[int | None, VideoFrame]]:
     """Every frame that comes out, with the number of its packet."""
     context = stream.codec_context
     context.thread_type = "AUTO"
-    context.thread_count = threads
+    context.thread_count = 1 if line.is_damaged else THREADS
     context.copy_opaque = True  # the frame carries the number of its packet
     context.flags |= 1 << 3  # AV_CODEC_FLAG_OUTPUT_CORRUPT: damaged frames come out too, flagged
     at = 0
@@ -152,7 +156,7 @@ def _decoded(
             except MemoryError:
                 raise
             except (av.error.FFmpegError, OSError):
-                damage.fault(min(at, packets) - 1)
+                damage.fault(min(at, len(line.times)) - 1)
                 continue
             for frame in decoded:
                 yield frame.opaque if isinstance(frame.opaque, int) else None, frame

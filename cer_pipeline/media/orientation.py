@@ -42,7 +42,8 @@ class Orientation:
         a, b, _, c, d = struct.unpack_from("=5i", matrix)
         if (a, b, c, d) == (0, 0, 0, 0):
             return cls()
-        degrees = round(math.degrees(math.atan2(b, a)) / 90) * 90 % 360
+        mirror = -1 if a * d < b * c else 1  # a mirrored picture counts as mirrored left to right, then turned
+        degrees = round(math.degrees(math.atan2(mirror * b, mirror * a)) / 90) * 90 % 360
         if abs(a) >= abs(b):
             return cls(False, a < 0, d < 0, degrees)
         return cls(True, c < 0, b < 0, degrees)

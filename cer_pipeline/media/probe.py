@@ -85,9 +85,9 @@ def _duration(path: str, container: InputContainer, stream: VideoStream | None, 
     """D: the container's duration; where it states none, the end of the last packet."""
     stated = container.duration / MICRO if container.duration is not None and container.duration >= 0 else None
     header = mp4_header(path)
-    if stated is not None and header is not None and header.duration_s is not None:
-        if abs(header.duration_s - stated) <= HEADER_TOLERANCE_S:
-            stated = header.duration_s
+    declared = header.duration_s if header is not None else None
+    if stated is not None and declared is not None and abs(declared - stated) <= HEADER_TOLERANCE_S:
+        stated = declared
     if not stated:
         stated = (end_us if stream is not None else _last_packet_us(path)) / MICRO or stated
     return None if stated is None else round(stated, 6)

@@ -112,7 +112,7 @@ class Sampler:
             return self._lost(f"the file is cut off: its last frame is at {self._last.time_us / MICRO:.3f} s")
         if time < end.end_us + end.hold_us:
             return self._shown(self._last)
-        reason = f"the video stream ends at {end.end_us / MICRO:.3f} s"
+        reason = f"the video stream ends at {max(end.end_us, end.missing_until_us) / MICRO:.3f} s"
         return Sample(self._next, Status.NO_VIDEO, reason, None)
 
     def _shown(self, shown: Shown) -> Sample:

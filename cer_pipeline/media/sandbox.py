@@ -21,7 +21,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import pyarrow as pa
 
@@ -29,6 +29,9 @@ from cer_pipeline.media.errors import MediaError
 from cer_pipeline.media.worker import ANSWER, BATCH
 from cer_pipeline.profiles import EXECUTION, Profile
 from cer_pipeline.status import Status
+
+THREADS: Final = 4
+"""Threads that may run at once: processor time is limited to this many times the waiting time."""
 
 MAX_MESSAGE: Final = 2 << 30  # an Arrow binary column holds no more
 PASSED_ON: Final = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "TMPDIR", "LANG", "LC_ALL", "HOME", "IMAGEIO_FFMPEG_EXE")
@@ -46,14 +49,12 @@ class Limits:
         per_second_s: waiting time for every second of media, s.
         memory_mb: address space of the child, MiB.
         file_mb: largest file that the child may write, MiB.
-        threads: decoder threads; the processor time may be this many times the waiting time.
     """
 
     fixed_s: float = 60.0
     per_second_s: float = 10.0
     memory_mb: int = 4096
     file_mb: int = 2048
-    threads: int = 2
 
     @classmethod
     def of(cls, profile: Profile) -> Limits:
@@ -64,7 +65,6 @@ class Limits:
             per_second_s=section["media_time_per_s"],
             memory_mb=section["media_memory_mb"],
             file_mb=section["media_file_mb"],
-            threads=section["threads"],
         )
 
     def seconds(self, duration_s: float) -> float:
@@ -116,8 +116,7 @@ class Sandbox:
                 "task": task,
                 "path": os.path.abspath(path),  # noqa: PTH100 (links stay as the user named them)
                 "folder": folder,
-                "threads": self.limits.threads,
-                "cpu_s": wait_s * max(1, self.limits.threads),
+                "cpu_s": wait_s * THREADS,
             }
             try:
                 return self._ask(request, wait_s, emit)
@@ -131,7 +130,7 @@ class Sandbox:
         with self._one_at_a_time:
             self._stop()
 
-    def __enter__(self) -> Sandbox:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -190,9 +189,7 @@ class Sandbox:
         assert process is not None
         code = process.wait()
         if code == -signal.SIGXCPU:
-            return MediaError(
-                Status.FAILED, f"used more processor time than {wait_s * max(1, self.limits.threads):g} s"
-            )
+            return MediaError(Status.FAILED, f"used more processor time than {wait_s * THREADS:g} s")
         if code == -signal.SIGKILL:
             return MediaError(Status.FAILED, "the decoding process was killed (the system may be out of memory)")
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"

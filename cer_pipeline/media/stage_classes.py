@@ -28,6 +28,7 @@ class Videos:
         self._options = {"max_duration_s": context.profile["media"]["max_duration_s"]}
 
     def __call__(self, units: pa.Table) -> pa.Table:
+        """One row of `videos` for every unit."""
         return _table(stages.VIDEOS, [self._row(unit) for unit in units.to_pylist()])
 
     def _row(self, unit: dict[str, Any]) -> dict[str, Any]:
@@ -48,6 +49,7 @@ class Segments:
         self._layout = Layout.of(context.profile)
 
     def __call__(self, units: pa.Table) -> pa.Table:
+        """The rows of `segments` of every unit."""
         return _table(stages.SEGMENTS, [row for unit in units.to_pylist() for row in self._rows(unit)])
 
     def _rows(self, unit: dict[str, Any]) -> list[dict[str, Any]]:
@@ -75,14 +77,13 @@ class Frames:
 
     def __init__(self, context: StageContext) -> None:
         self._context = context
-        self._rate_hz: int = context.profile["grid"]["rate_hz"]
         self._sandbox = Sandbox(Limits.of(context.profile))
         section = context.profile["frames"]
-        self._options = {name: section[name] for name in ("long_side", "jpeg_quality", "hold_s")} | {
-            "rate_hz": self._rate_hz
-        }
+        self._options = {name: section[name] for name in ("long_side", "jpeg_quality", "hold_s")}
+        self._options["rate_hz"] = context.profile["grid"]["rate_hz"]
 
     def __call__(self, units: pa.Table) -> pa.Table:
+        """The rows of `frames` of every unit."""
         batches: list[pa.RecordBatch] = []
         for unit in units.to_pylist():
             batches += self._batches(unit)
@@ -103,7 +104,7 @@ class Frames:
         return batches
 
     def _blank(self, unit: dict[str, Any], status: Status, reason: str) -> list[pa.RecordBatch]:
-        rows = blank_rows(stages.FRAMES, unit | {"rate_hz": self._rate_hz}, status, reason)
+        rows = blank_rows(stages.FRAMES, unit, status, reason)
         return _table(stages.FRAMES, rows).to_batches()
 
 
@@ -115,6 +116,7 @@ class Audio:
         self._sandbox = Sandbox(Limits.of(context.profile))
 
     def __call__(self, units: pa.Table) -> pa.Table:
+        """One row of `audio` for every unit."""
         batches: list[pa.RecordBatch] = []
         for unit in units.to_pylist():
             batches += self._batches(unit)

@@ -1,0 +1,273 @@
+"""Registering folders: which files belong, what they are called, what has changed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cer_pipeline.corpora import registry
+from cer_pipeline.corpora.names import from_text, to_text, video_ids
+from cer_pipeline.errors import CerError
+
+
+@pytest.fixture
+def home(tmp_path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    root = tmp_path / "videos"
+    root.mkdir()
+    return root
+
+
+def put(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(os.fsencode(name))
+
+
+def ids(home: Path) -> list[str]:
+    return [f.video_id for f in registry.load(home, "c").files]
+
+
+def test_every_video_below_the_folder_is_registered_whatever_its_case(home, root):
+    put(root, "a.mp4", "B.MOV", "deep/er/c.MkV", "d.avi", "e.webm", "f.m4v", "g.mpg", "h.mpeg", "i.ts", "j.txt", "k")
+    changes = registry.register(home, "c", root)
+    assert ids(home) == ["B", "a", "d", "deep/er/c", "e", "f", "g", "h", "i"] == sorted(changes.added)
+    assert changes.ignored == ("2 x file that does not end like a video",)
+    file = registry.load(home, "c").files[1]
+    assert (file.path, file.bytes, file.sha256) == ("a.mp4", 5, hashlib.sha256(b"a.mp4").hexdigest())
+    assert registry.load(home, "c").source("deep/er/c") == root / "deep/er/c.MkV"
+
+
+def test_two_files_with_one_stem_keep_their_endings(home, root):
+    put(root, "a.mp4", "a.mov", "b.mp4", "a.mp4.mkv", "sub/a.mp4")
+    registry.register(home, "c", root)
+    assert ids(home) == ["a.mov", "a.mp4", "a.mp4.mkv", "b", "sub/a"]
+
+
+NAMES = [
+    "a b",
+    "q\"'",
+    "new\nline",
+    "😀",
+    "bad\udcff",
+    "back\\slash",
+    "\\xff",
+    "a...b",
+    "-x",
+    "a;rm",
+    "<b>",
+    "tab\t",
+    "é",
+    "s'",
+]
+
+
+def test_every_name_is_found_again_and_stays_on_one_line(home, root):
+    put(root, *(f"{name}.mp4" for name in NAMES))
+    registry.register(home, "c", root)
+    corpus = registry.load(home, "c")
+    assert len(corpus.files) == len(set(ids(home))) == len(NAMES)
+    found = {corpus.source(f.video_id).name for f in corpus.files}
+    assert found == {f"{name}.mp4" for name in NAMES}
+    for file in corpus.files:
+        assert corpus.source(file.video_id).read_bytes() == os.fsencode(corpus.source(file.video_id).name)
+        assert file.video_id.isprintable()
+        file.video_id.encode("utf-8")
+
+
+@settings(deadline=None)
+@given(st.binary(min_size=1, max_size=12).filter(lambda b: b"\0" not in b and b"/" not in b).map(os.fsdecode))
+def test_a_name_survives_being_text(name):
+    text = to_text(name)
+    assert from_text(text) == name
+    assert "\n" not in text
+    text.encode("utf-8")
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(["a.mp4", "a.mov", "a.mp4.mkv", "a.mp4.mov", "a.mp4.mkv.ts", "b/a.mp4", "b/a.ts", "c.ts"]),
+        unique=True,
+    )
+)
+def test_ids_are_unique_and_do_not_depend_on_the_order(paths):
+    found = video_ids(paths)
+    assert len(set(found.values())) == len(paths)
+    assert found == video_ids(reversed(paths))
+
+
+def test_links_are_followed_once_and_loops_end(home, root, tmp_path):
+    put(root, "a.mp4", "z/b.mp4")
+    put(tmp_path, "elsewhere/c.mp4")
+    (root / "z/loop").symlink_to(root)
+    (root / "aa").symlink_to(root / "z")
+    (root / "a_again.mp4").symlink_to(root / "a.mp4")
+    (root / "away").symlink_to(tmp_path / "elsewhere")
+    (root / "broken.mp4").symlink_to(root / "nothing.mp4")
+    changes = registry.register(home, "c", root)
+    assert ids(home) == ["a", "away/c", "z/b"]
+    assert "a_again.mp4: another name of a file that is already there" in changes.ignored
+    assert any(line.startswith("broken.mp4: ") for line in changes.ignored)
+
+
+def test_hidden_files_and_folders_are_passed_over(home, root):
+    put(root, "a.mp4", ".b.mp4", ".trash/c.mp4")
+    changes = registry.register(home, "c", root)
+    assert ids(home) == ["a"]
+    assert changes.ignored == ("2 x hidden name",)
+
+
+def test_again_finds_new_changed_and_removed_files_and_touches_only_their_shards(home, root, monkeypatch):
+    monkeypatch.setattr(registry, "VIDEOS_PER_SHARD", 4)
+    put(root, *(f"v{i}.mp4" for i in range(40)))
+    first = registry.register(home, "c", root)
+    corpus = registry.load(home, "c")
+    assert (corpus.shards, len(first.added), first.unchanged) == (10, 40, ())
+    put(root, "new.mp4")
+    (root / "v1.mp4").write_bytes(b"other")
+    (root / "v2.mp4").unlink()
+    again = registry.register(home, "c", root)
+    assert (again.added, again.changed, again.removed) == (("new",), ("v1",), ("v2",))
+    assert len(again.unchanged) == 38
+    assert set(again.shards) == {registry.shard_of(v, 10) for v in ("new", "v1", "v2")}
+    after = registry.load(home, "c")
+    assert after.shards == 10
+    assert sorted(f.video_id for s in after.shard_labels() for f in after.files_of(s)) == [
+        f.video_id for f in after.files
+    ]
+    third = registry.register(home, "c", root)
+    assert (third.added, third.changed, third.removed, third.shards) == ((), (), (), ())
+
+
+def test_a_file_is_hashed_again_only_when_it_may_have_changed(home, root, monkeypatch):
+    put(root, "a.mp4", "b.mp4")
+    registry.register(home, "c", root)
+    hashed = []
+    real = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda f, name: hashed.append(Path(f.name).name) or real(f, name))
+    registry.register(home, "c", root)
+    assert hashed == []
+    status = (root / "a.mp4").stat()
+    os.utime(root / "a.mp4", ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    assert registry.register(home, "c", root).changed == ()
+    assert hashed == ["a.mp4"]
+
+
+def test_a_file_that_vanishes_or_cannot_be_read_is_named(home, root, monkeypatch):
+    put(root, "a.mp4", "b.mp4", "c.mp4")
+    real = hashlib.file_digest
+
+    def digest(file, name):
+        if file.name.endswith("b.mp4"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        (root / "c.mp4").unlink(missing_ok=True)
+        return real(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", digest)
+    changes = registry.register(home, "c", root)
+    assert changes.ignored == ("b.mp4: Permission denied", "c.mp4: No such file or directory")
+    assert ids(home) == ["a"]
+
+
+def test_hashing_tells_how_far_it_is(home, root):
+    put(root, "a.mp4", "bb.mp4")
+    told = []
+    registry.register(home, "c", root, progress=lambda done, total, name: told.append((done, total, name)))
+    assert told == [(5, 11, "a.mp4"), (11, 11, "bb.mp4")]
+
+
+def test_another_folder_under_the_same_name_is_hashed_anew(home, root, tmp_path):
+    put(root, "a.mp4")
+    registry.register(home, "c", root)
+    put(tmp_path, "other/a.mp4")
+    (tmp_path / "other/a.mp4").write_bytes(b"12345")
+    assert registry.register(home, "c", tmp_path / "other").changed == ("a",)
+
+
+@pytest.mark.parametrize("name", ["", "Media", "a-b", "../x", "a b", "ä", "x" * 41, "a/b", "a\n"])
+def test_names_that_could_not_be_folders_and_partitions_are_refused(home, root, name):
+    put(root, "a.mp4")
+    with pytest.raises(CerError, match="not a corpus name"):
+        registry.register(home, name, root)
+    with pytest.raises(CerError, match="not a corpus name"):
+        registry.load(home, name)
+
+
+def test_mistakes_are_told_in_one_line(home, root):
+    cases = {root / "gone": "does not exist", root: "the folder is empty"}
+    (root.parent / "file.mp4").touch()
+    cases[root.parent / "file.mp4"] = "not a folder"
+    for path, what in cases.items():
+        with pytest.raises(CerError, match=what) as caught:
+            registry.register(home, "c", path)
+        assert "\n" not in caught.value.line()
+    put(root, "notes.txt")
+    with pytest.raises(CerError, match="no video file below"):
+        registry.register(home, "c", root)
+    with pytest.raises(CerError, match="unknown corpus format"):
+        registry.register(home, "c", root, "nonsense")
+    with pytest.raises(CerError, match="no such corpus"):
+        registry.load(home, "c")
+    assert not (home / "corpora").exists()
+
+
+def test_a_name_keeps_its_format(home, root, monkeypatch):
+    put(root, "a.mp4")
+    registry.register(home, "c", root)
+    with pytest.raises(CerError, match="format folder has this name"):
+        registry.register(home, "c", root, "captions")
+
+
+def test_a_corpus_can_be_listed_and_removed(home, root):
+    put(root, "a.mp4")
+    for name in ("b", "a"):
+        registry.register(home, name, root)
+    assert registry.names(home) == ["a", "b"]
+    registry.remove(home, "a")
+    assert registry.names(home) == ["b"]
+    with pytest.raises(CerError, match="registered are: b"):
+        registry.remove(home, "a")
+
+
+def test_a_damaged_registry_is_told_and_can_be_removed(home, root):
+    put(root, "a.mp4")
+    registry.register(home, "c", root)
+    path = home / "corpora/c.json"
+    path.write_text(path.read_text()[:50])
+    with pytest.raises(CerError, match="cannot be read"):
+        registry.load(home, "c")
+    registry.remove(home, "c")
+    path.write_text(json.dumps({"schema": 99}))
+    with pytest.raises(CerError, match="another version"):
+        registry.load(home, "c")
+
+
+@pytest.mark.parametrize("key", ["media-s000", "a_1-s012", "x-s1000"])
+def test_shard_keys_can_be_taken_apart(key):
+    assert registry.shard_key(*registry.parse_shard_key(key)) == key
+
+
+@pytest.mark.parametrize("key", ["media", "Media-s000", "media-000", "media-s00", "a...b-s000", "m-s000\n"])
+def test_other_keys_are_refused(key):
+    with pytest.raises(CerError):
+        registry.parse_shard_key(key)
+
+
+def test_an_unknown_video_is_a_mistake(home, root):
+    put(root, "a.mp4")
+    registry.register(home, "c", root)
+    with pytest.raises(CerError, match="no such video"):
+        registry.load(home, "c").source("b")
