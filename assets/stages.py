@@ -58,7 +58,7 @@ def stage_asset(spec: StageSpec) -> dg.AssetsDefinition:
         shard = context.partition_key
         progress.started(spec.name, shard, context.log.info)
         report = tables.materialise(
-            spec, shard, context.run_id, lambda done, total: progress.advanced(spec.name, shard, done, total)
+            spec, shard, context.run.run_id, lambda done, total: progress.advanced(spec.name, shard, done, total)
         )
         progress.finished(report)
         lost, foreign = lost_and_foreign(spec, tables.inputs(shard))

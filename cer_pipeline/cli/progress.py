@@ -6,6 +6,7 @@ Belongs here: bars where a person looks, plain lines elsewhere.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
@@ -13,6 +14,8 @@ from cer_pipeline.cli.output import console
 
 if TYPE_CHECKING:
     from cer_pipeline.store.materialise import Report
+
+LINE_EVERY_S = 10.0  # where there is no bar: often enough to see life
 
 
 class TerminalProgress:
@@ -25,6 +28,7 @@ class TerminalProgress:
         self._task = None
         self._tables = 0
         self._made = 0
+        self._last = 0.0
 
     def __enter__(self) -> Self:
         if not self._quiet and sys.stderr.isatty():
@@ -53,14 +57,17 @@ class TerminalProgress:
     def started(self, table: str, key: str, log: Callable[[str], None]) -> None:
         """See `ProgressListener.started`."""
         del key, log
+        self._last = time.monotonic()
         if self._bars is not None:
             self._task = self._bars.add_task(table, total=None, step=f"{self._made + 1}/{self._tables}")
 
     def advanced(self, table: str, key: str, done: int, total: int) -> None:
         """See `ProgressListener.advanced`."""
-        del table, key
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, completed=done, total=total)
+        elif not self._quiet and time.monotonic() - self._last >= LINE_EVERY_S and done < total:
+            self._last = time.monotonic()
+            console(stderr=True).print(f"    {table} {key}: {done} of {total} units")
 
     def finished(self, report: Report) -> None:
         """See `ProgressListener.finished`."""
