@@ -54,7 +54,7 @@ def extract(request: dict[str, Any], emit: Callable[[Any], None]) -> dict[str, A
             raise MediaError(Status.NO_AUDIO, "the file has no audio stream")
         index = stream.index
     target = Path(request["folder"]) / "sound.flac"
-    sound = ffmpeg.input(input_name(request["path"]), **OPTIONS)[str(index)]
+    sound = ffmpeg.input(input_name(request["path"]), threads=1, **OPTIONS)[str(index)]
     sound = sound.filter("aresample", RATE_HZ, **{"async": ASYNC, "first_pts": 0})
     command = (
         sound.output(
@@ -67,7 +67,7 @@ def extract(request: dict[str, Any], emit: Callable[[Any], None]) -> dict[str, A
             fflags="+bitexact",
             **{"flags:a": "+bitexact"},
         )
-        .global_args("-nostdin", "-hide_banner", "-loglevel", "quiet", "-threads", "1")
+        .global_args("-nostdin", "-hide_banner", "-loglevel", "quiet")
         .overwrite_output()
         .compile(cmd=imageio_ffmpeg.get_ffmpeg_exe())
     )

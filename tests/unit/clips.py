@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -48,10 +49,10 @@ def make_clip(
     """
     with av.open(str(path), "w", options=container_options or {}) as container:
         tick = Fraction(1, 12800)
-        video = container.add_stream(codec, rate=25, options=options or {})
+        video: Any = container.add_stream(codec, rate=25, options=options or {})
         video.width, video.height, video.pix_fmt = *size, pix_fmt
         video.time_base = video.codec_context.time_base = tick
-        audio = container.add_stream("aac", rate=16000, layout="mono") if sound else None
+        audio: Any = container.add_stream("aac", rate=16000, layout="mono") if sound else None
         if rotation:
             video.set_display_rotation(rotation)
         for number, time in enumerate(times):
@@ -80,5 +81,5 @@ def tone(seconds: float) -> np.ndarray:
 
 def picture_of(jpeg: bytes) -> np.ndarray:
     """An RGB picture from JPEG bytes."""
-    with av.open(io.BytesIO(jpeg), format="mjpeg") as container:
+    with av.open(io.BytesIO(jpeg), mode="r", format="mjpeg") as container:
         return next(container.decode(video=0)).to_ndarray(format="rgb24")

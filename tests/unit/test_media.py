@@ -10,9 +10,12 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from clips import grey, make_clip, picture_of, tone
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -337,14 +340,12 @@ def test_no_name_is_mistaken_for_anything_else(sandbox, folder, tmp_path, name):
 
 
 def test_an_attached_picture_is_no_video(sandbox, tmp_path):
-    import av
-
     path = tmp_path / "cover.mp4"
     with av.open(str(path), "w") as container:
-        audio = container.add_stream("aac", rate=16000, layout="mono")
-        cover = container.add_stream("mjpeg", rate=1)
+        audio: Any = container.add_stream("aac", rate=16000, layout="mono")
+        cover: Any = container.add_stream("mjpeg", rate=1)
         cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
-        cover.disposition = av.stream.Disposition.attached_pic
+        cover.disposition = Disposition.attached_pic
         container.mux(cover.encode(av.VideoFrame(64, 48, "yuvj420p")))
         container.mux(cover.encode(None))
         part = av.AudioFrame.from_ndarray(tone(1.0)[None], format="fltp", layout="mono")
