@@ -27,3 +27,8 @@ def sound_of(clip: Path) -> NDArray[np.int16]:
         resampler = av.AudioResampler(format="s16", layout="mono", rate=16_000)
         frames = [*container.decode(container.streams.audio[0]), None]
         return np.concatenate([part.to_ndarray()[0] for frame in frames for part in resampler.resample(frame)])
+
+
+def waveform_of(clip: Path) -> NDArray[np.float32]:
+    """The sound of a clip: 16 kHz mono, -1..1."""
+    return np.asarray(sound_of(clip) / 32768, np.float32)
