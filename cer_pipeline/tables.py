@@ -376,6 +376,7 @@ COMPOUNDS = TableSpec(
     ),
     distributions=(COMPOUND_COLUMNS,),
 )
+NO_FRAME = -1  # `frame` of the one row of a video without frames, or whose frames could not be computed
 FRAME_PREDICTIONS = TableSpec(
     name="frame_predictions",
     row="frame of the video",
@@ -383,7 +384,12 @@ FRAME_PREDICTIONS = TableSpec(
     key=("video_id", "frame"),
     columns=(
         _VIDEO,
-        Column("frame", pa.int64(), "0-based number of the frame, in order of presentation", nullable=False),
+        Column(
+            "frame",
+            pa.int64(),
+            "0-based number of the frame, in order of presentation; -1 in the one row of a video without frames",
+            nullable=False,
+        ),
         Column("time_s", pa.float64(), "time stamp of the frame, s", nullable=False),
         *_BASIC,
         *_COMPOUND,

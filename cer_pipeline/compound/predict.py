@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cer_pipeline import tables
 from cer_pipeline.compound.frames import Array, FrameValues, Samples, Windows, frame_values
-from cer_pipeline.compound.stages import NO_FRAME, PPA
+from cer_pipeline.compound.stages import PPA
 from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.evidence import matrix, most_telling, read_evidence
 from cer_pipeline.fusion.fuse import column
@@ -201,6 +201,6 @@ def _rows(video_id: str, times: Array, evidence: VideoEvidence, values: FrameVal
 
 def _no_frames(video_id: str, status: Status) -> pa.Table:
     row = {c.name: None for c in tables.FRAME_PREDICTIONS.columns}
-    row |= {"video_id": video_id, "frame": NO_FRAME, "time_s": 0.0, "segments": [], "weights": []}
+    row |= {"video_id": video_id, "frame": tables.NO_FRAME, "time_s": 0.0, "segments": [], "weights": []}
     row |= {"status": str(status), "reason": "the video has no frames"}
     return pa.Table.from_pylist([row], schema=tables.FRAME_PREDICTIONS.schema)

@@ -20,8 +20,6 @@ from cer_pipeline.stage import INPUTS, UNIT, Inputs, StageSpec
 from cer_pipeline.store.fingerprint import digest
 
 PPA: Final = "ppa"
-NO_FRAME: Final = -1
-"""`frame` of the one row that stands for a video without frames, or one whose frames could not be computed."""
 
 
 def _plan_compound(inputs: Inputs, _: Profile) -> pa.Table:
@@ -73,7 +71,7 @@ def compound_stages(branches: Sequence[BranchSpec]) -> tuple[StageSpec, ...]:
 
 
 def _skeleton(unit: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{"video_id": unit[UNIT], "frame": NO_FRAME, "time_s": 0.0}]
+    return [{"video_id": unit[UNIT], "frame": tables.NO_FRAME, "time_s": 0.0}]
 
 
 def _plan_frames(names: Sequence[str], sampled: Sequence[str], inputs: Inputs, _: Profile) -> pa.Table:

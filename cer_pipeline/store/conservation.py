@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from cer_pipeline.arrow import pc
 from cer_pipeline.stage import Inputs, StageSpec
+from cer_pipeline.tables import NO_FRAME
 
 EXAMPLES = 3  # keys that a complaint names
 
@@ -51,7 +52,7 @@ def _wanted(spec: StageSpec, inputs: Inputs) -> set[tuple[str, int]]:
         lengths = pc.list_value_length(frames.column("frame_times")).to_pylist()
         for video, length in zip(frames.column("video_id").to_pylist(), lengths, strict=True):
             counts[video] = counts.get(video, 0) + (length or 0)
-        return {(video, i) for video, count in counts.items() for i in range(count)}
+        return {(video, i) for video, count in counts.items() for i in (range(count) if count else (NO_FRAME,))}
     return _pairs(inputs.table("videos", ["video_id"]), "")
 
 

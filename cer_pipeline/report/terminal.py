@@ -1,0 +1,85 @@
+"""The summary of a corpus as a table on the terminal.
+
+Belongs here: rich renderables made of plain summaries.
+Does not belong here: the numbers (`summary`) or printing (`cli`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cer_pipeline.report.style import COLOURS
+from cer_pipeline.report.summary import VideoSummary
+from cer_pipeline.status import Status
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+HEARD = 40  # characters of the words that are shown
+
+
+def summary_table(summaries: Sequence[VideoSummary], title: str = "") -> Table:
+    """One line per video.
+
+    Args:
+        summaries: what was found.
+        title: above the table.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title) if title else None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    table.add_column("video", overflow="fold", min_width=14)
+    table.add_column("s", justify="right", no_wrap=True)
+    table.add_column("faces", justify="right", no_wrap=True)
+    table.add_column("words heard", overflow="ellipsis", max_width=HEARD, no_wrap=True)
+    table.add_column("top basic", no_wrap=True)
+    table.add_column("top compound", no_wrap=True)
+    table.add_column("without a value", overflow="fold", min_width=26)
+    for s in summaries:
+        table.add_row(
+            _plain(s.video_id),
+            Text("-" if s.seconds is None else f"{s.seconds:.1f}"),
+            Text(str(s.faces)),
+            _plain(f"{len(s.words)}: {' '.join(s.words)}" if s.words else "-"),
+            _emotion(s.basic, s.basic_probability, COLOURS.get(s.basic or "", "")),
+            _emotion(s.compound, s.compound_probability, ""),
+            _missing(s),
+        )
+    return table
+
+
+def _plain(text: str) -> Text:
+    """Untrusted text: no markup, no control characters, no change of the writing direction."""
+    from rich.text import Text
+
+    return Text("".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text))
+
+
+def _emotion(name: str | None, probability: float | None, colour: str) -> Text:
+    from rich.text import Text
+
+    if name is None or probability is None:
+        return Text("-")
+    shown = Text()
+    if colour:
+        shown.append("■ ", style=colour)
+    return shown.append(f"{name} {probability:.2f}")
+
+
+def _missing(summary: VideoSummary) -> Text:
+    """Which branches could not serve which share of the segments; branches with the same story stand together."""
+    stories: dict[str, list[str]] = {}
+    for branch, counts in summary.statuses.items():
+        total = sum(counts.values())
+        for status, count in sorted(counts.items()):
+            if status not in (Status.OK, summary.status):
+                share = "" if count == total else f" {count}/{total}"
+                stories.setdefault(f"{status}{share}", []).append(branch)
+    lines = [f"{', '.join(names)}: {story}" for story, names in stories.items()]
+    if summary.status != Status.OK:
+        lines.insert(0, f"{summary.status}: {summary.reason or 'no reason given'}")
+    return _plain("; ".join(lines) if lines else "-")

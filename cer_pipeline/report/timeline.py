@@ -1,0 +1,388 @@
+"""The picture of one video: who was seen, what was found at every moment, from which branches, and what was said.
+
+Belongs here: laying these lanes out along time. Does not belong here: any number that is not in the tables.
+
+Lanes, from the top: faces of the subject; basic emotions of every frame, stacked; the most likely compound expression;
+the top emotion of every branch and window (hatched where it had none, with the status); the words. A window is drawn
+over the time up to the start of the next one, although it looks at up to 4 s. A video without frames (sound alone) is
+drawn from its windows.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from cer_pipeline.arrow import pc
+from cer_pipeline.errors import CerError
+from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS, COMPOUND_PAIRS
+from cer_pipeline.report.style import COLOURS, EMPTY, INK, LINE, QUIET, figure, ink_on, png, safe, settings
+from cer_pipeline.stage import Inputs
+from cer_pipeline.status import Status
+from cer_pipeline.tables import NO_FRAME
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH, HEIGHT = 1600, 900  # pixels
+FACES: Final = 14  # thumbnails that fit side by side
+LEFT, RIGHT, TOP, BOTTOM = 0.105, 0.865, 0.878, 0.03  # of the figure
+POINTS: Final = 3000  # points along time that can be told apart
+WORD_ROWS: Final = 3
+TRIM: Final = 0.15  # share of a stored crop that is cut off at each side: the profile stores it with a wide margin
+MIN_LABEL: Final = 0.055  # share of the width below which a compound's name does not fit
+
+
+@dataclass(frozen=True)
+class Video:
+    """The rows of one video that are drawn."""
+
+    row: dict[str, Any]
+    times: NDArray[np.float64]
+    basic: NDArray[np.float64]
+    compound: NDArray[np.float64]
+    windows: list[dict[str, Any]]
+    branches: dict[str, list[dict[str, Any]]]
+    faces: dict[int, bytes]
+    slots: int
+    words: list[tuple[float, float, str]]
+    end_s: float
+
+
+def timeline(inputs: Inputs, video_id: str) -> bytes:
+    """Draw one video.
+
+    Args:
+        inputs: the shard that the video belongs to.
+        video_id: the video.
+
+    Returns:
+        PNG of 1600 x 900 pixels.
+
+    Raises:
+        CerError: the shard has no such video.
+    """
+    video = read_video(inputs, video_id)
+    with settings():
+        made = figure(WIDTH, HEIGHT)
+        lanes = len(video.branches)
+        ratios = [1.25, 4.4, 0.62, max(0.9, 0.36 * lanes), 0.95]
+        grid = made.add_gridspec(
+            5, 1, left=LEFT, right=RIGHT, top=TOP, bottom=BOTTOM, height_ratios=ratios, hspace=0.14
+        )
+        axes = [made.add_subplot(grid[i]) for i in range(5)]
+        for axis in axes:
+            axis.set_xlim(0, video.end_s)
+            axis.tick_params(length=0)
+        _title(made, inputs.corpus, video)
+        _draw_faces(axes[0], video)
+        _draw_basic(axes[1], video)
+        _draw_compound(axes[2], video)
+        _draw_branches(axes[3], video)
+        _draw_words(axes[4], video)
+        return png(made)
+
+
+def read_video(inputs: Inputs, video_id: str) -> Video:
+    """The rows of one video.
+
+    Raises:
+        CerError: the shard has no such video.
+    """
+    rows = _of(inputs, "videos", video_id)
+    if not rows:
+        raise CerError("no such video", safe(video_id), f"list them with `cer status {inputs.corpus}`")
+    windows = _of(inputs, "segments", video_id)
+    times, basic, compound = _values(inputs, video_id, windows)
+    fused = inputs.table("fused").column_names
+    names = [c.removeprefix("w_") for c in fused if c.startswith("w_")]
+    branches = {n: _of(inputs, f"probabilities/{n}", video_id, ["segment", "status", *BASIC_COLUMNS]) for n in names}
+    samples = max(1, sum(int(w["samples"]) for w in windows[:1]) if len(windows) == 1 else FACES)
+    end = max([float(rows[0]["duration_s"] or 0.0), *(float(w["end_s"]) for w in windows), 0.1])
+    return Video(
+        row=rows[0],
+        times=times,
+        basic=basic,
+        compound=compound,
+        windows=windows,
+        branches=branches,
+        faces=_faces(inputs, video_id, end, min(FACES, samples)),
+        slots=min(FACES, samples),
+        words=_words(inputs, video_id),
+        end_s=end,
+    )
+
+
+def _of(inputs: Inputs, name: str, video_id: str, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    return [row for batch in inputs.batches(name, video_id, columns) for row in batch.to_pylist()]
+
+
+def _values(
+    inputs: Inputs, video_id: str, windows: list[dict[str, Any]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Times, basic and compound values: of the frames, thinned to what can be told apart, or else of the windows."""
+    columns = ["time_s", "frame", *BASIC_COLUMNS, *COMPOUND_COLUMNS]
+    frames = pa.Table.from_batches(list(inputs.batches("frame_predictions", video_id, columns)))
+    if frames.num_rows and frames.column("frame")[0].as_py() != NO_FRAME:
+        times = frames.column("time_s").to_numpy()
+        keep = np.unique(np.linspace(0, len(times) - 1, min(len(times), POINTS)).round().astype(int))
+        return times[keep], _matrix(frames, BASIC_COLUMNS)[keep], _matrix(frames, COMPOUND_COLUMNS)[keep]
+    starts = [float(w["start_s"]) for w in windows]
+    edges = np.array(
+        [x for a, b in zip(starts, [*starts[1:], float(windows[-1]["end_s"])], strict=True) for x in (a, b)]
+    )
+    values = []
+    for name, labels in (("fused", BASIC_COLUMNS), ("compound", COMPOUND_COLUMNS)):
+        table = pa.Table.from_batches(list(inputs.batches(name, video_id, ["segment", *labels])))
+        values.append(np.repeat(_matrix(table, labels), 2, axis=0))
+    return edges, values[0], values[1]
+
+
+def _matrix(table: pa.Table, columns: Sequence[str]) -> NDArray[np.float64]:
+    return np.column_stack([table.column(c).to_numpy().astype(np.float64) for c in columns])
+
+
+def _faces(inputs: Inputs, video_id: str, end_s: float, slots: int) -> dict[int, bytes]:
+    """At most one face of a subject for each of the slots along time: the one nearest to the slot's middle."""
+    width = end_s / slots
+    chosen: dict[int, tuple[float, bytes]] = {}
+    for batch in inputs.batches("faces", video_id, ["sample", "face", "is_subject", "crop"]):
+        subject = batch.filter(pc.and_(batch.column("is_subject"), pc.is_valid(batch.column("crop"))))
+        for sample, crop in zip(subject.column("sample").to_pylist(), subject.column("crop"), strict=True):
+            time = sample / 5  # the grid is 5 Hz
+            slot = min(int(time / width), slots - 1)
+            distance = abs(time - (slot + 0.5) * width)
+            if slot not in chosen or distance < chosen[slot][0]:
+                chosen[slot] = (distance, crop.as_py())
+    return {slot: crop for slot, (_, crop) in chosen.items()}
+
+
+def _words(inputs: Inputs, video_id: str) -> list[tuple[float, float, str]]:
+    """Every word once, though windows overlap."""
+    found: dict[tuple[float, float, str], None] = {}
+    for row in _of(inputs, "transcripts", video_id, ["words"]):
+        for word in row["words"] or []:
+            found[float(word["start_s"]), float(word["end_s"]), str(word["word"]).strip()] = None
+    return sorted(found)
+
+
+def _title(made: Figure, corpus: str, video: Video) -> None:
+    made.text(0.018, 0.955, safe(str(video.row["video_id"]), 90), fontsize=17, fontweight="bold", va="center")
+    facts = [f"corpus {safe(corpus, 40)}", f"{video.end_s:.1f} s"]
+    if video.row["width"]:
+        facts.append(f"{video.row['width']} × {video.row['height']} px, {video.row['fps'] or 0:.1f} frames/s")
+    facts.append(f"{len(video.windows)} window{'s' if len(video.windows) != 1 else ''}")
+    if video.row["status"] != Status.OK:
+        facts.append(safe(f"{video.row['status']}: {video.row['reason'] or ''}", 100))
+    made.text(0.018, 0.915, "   ·   ".join(facts), fontsize=10.5, color=QUIET, va="center")
+
+
+def _lane(axis: Axes, name: str, note: str = "") -> None:
+    axis.set_yticks([])
+    axis.set_xticks([])
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    axis.text(-0.012, 0.5, name, transform=axis.transAxes, ha="right", va="center", fontsize=10, fontweight="bold")
+    if note:
+        axis.text(0.5, 0.5, note, transform=axis.transAxes, ha="center", va="center", fontsize=10, color=QUIET)
+
+
+def _thumbnail(crop: bytes) -> NDArray[np.uint8]:
+    """The middle of a stored crop, without its margin."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(crop)) as image:
+        cut = TRIM * image.width, TRIM * image.height
+        return np.asarray(
+            image.convert("RGB").resize((160, 160), box=(*cut, image.width - cut[0], image.height - cut[1]))
+        )
+
+
+def _draw_faces(axis: Axes, video: Video) -> None:
+    _lane(axis, "Subject", "" if video.faces else "no face was found")
+    axis.set_ylim(0, 1)
+    if not video.faces:
+        return
+    box = axis.get_window_extent()
+    size = min(box.height, box.width / video.slots * 0.96)  # pixels
+    wide, high = size / box.width * video.end_s, size / box.height
+    for slot in range(video.slots):
+        left = (slot + 0.5) / video.slots * video.end_s - wide / 2
+        extent = (left, left + wide, 0.5 - high / 2, 0.5 + high / 2)
+        try:
+            picture = _thumbnail(video.faces[slot])
+        except (KeyError, OSError):  # no face; or a crop that is damaged, which the tables tell better than a picture
+            axis.fill_between([left, left + wide], extent[2], extent[3], color=EMPTY, linewidth=0)
+            continue
+        axis.imshow(picture, extent=extent, aspect="auto", interpolation="lanczos", zorder=2)
+    axis.set_xlim(0, video.end_s)
+    axis.set_ylim(0, 1)
+
+
+def _draw_basic(axis: Axes, video: Video) -> None:
+    axis.set_ylim(0, 1)
+    axis.set_yticks([0, 0.25, 0.5, 0.75, 1.0], ["0", "", "0.5", "", "1"], fontsize=9)
+    axis.set_xticks([])
+    axis.set_facecolor(EMPTY)
+    axis.text(-0.03, 0.5, "Basic\nemotions", transform=axis.transAxes, ha="right", va="center", fontweight="bold")
+    known = _known(video.basic)
+    for start, stop in _runs(known):
+        run = slice(start, stop)
+        times, values = _to_edges(video.times[run], video.basic[run], start == 0, stop == len(known), video.end_s)
+        axis.stackplot(times, values.T, colors=[COLOURS[b] for b in BASIC], linewidth=0.6, edgecolor="white", zorder=2)
+    for height in (0.25, 0.5, 0.75):
+        axis.axhline(height, color="white", alpha=0.45, linewidth=0.7, zorder=3)
+    means = video.basic[known].mean(axis=0) if known.any() else None
+    if means is None:
+        axis.text(0.5, 0.5, "no value", transform=axis.transAxes, ha="center", va="center", color=QUIET, fontsize=12)
+    _legend(axis, means)
+
+
+def _to_edges(
+    times: NDArray[np.float64], values: NDArray[np.float64], first: bool, last: bool, end_s: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A frame is shown until the next one: the last value holds to the end, and a single frame has a width."""
+    times, values = np.concatenate([times, [end_s if last else times[-1]]]), np.concatenate([values, values[-1:]])
+    if first and times[0] > 0:
+        times, values = np.concatenate([[0.0], times]), np.concatenate([values[:1], values])
+    return times, values
+
+
+def _legend(axis: Axes, means: NDArray[np.float64] | None) -> None:
+    axis.text(1.014, 0.985, "mean over the video", transform=axis.transAxes, fontsize=9, color=QUIET, va="top")
+    for i, name in enumerate(reversed(BASIC)):
+        y = 0.885 - i * 0.112
+        share = "" if means is None else f"{means[BASIC.index(name)]:.2f}"
+        axis.text(1.014, y, "■", transform=axis.transAxes, color=COLOURS[name], fontsize=17, va="center")
+        axis.text(1.034, y, name, transform=axis.transAxes, fontsize=10.5, va="center")
+        axis.text(1.150, y, share, transform=axis.transAxes, fontsize=10.5, va="center", ha="right", color=QUIET)
+
+
+def _known(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which rows have a value."""
+    return np.isfinite(values.sum(axis=1))
+
+
+def _runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """First and last + 1 of every run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(int)))
+    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def _draw_compound(axis: Axes, video: Video) -> None:
+    known = _known(video.compound)
+    _lane(axis, "Top compound", "" if known.any() else "no value")
+    axis.set_ylim(0, 1)
+    axis.set_facecolor(EMPTY)
+    top = np.where(known, np.nan_to_num(video.compound).argmax(axis=1), -1)
+    starts = np.flatnonzero(np.diff(top, prepend=-2))
+    ends = [*starts[1:], len(top)]
+    for start, stop in zip(starts, ends, strict=True):
+        if top[start] < 0:
+            continue
+        left = 0.0 if start == 0 else float(video.times[start])
+        right = video.end_s if stop == len(top) else float(video.times[stop])
+        first, second = COMPOUND_PAIRS[top[start]]
+        axis.fill_between([left, right], 0.5, 1.0, color=COLOURS[first], linewidth=0)
+        axis.fill_between([left, right], 0.0, 0.5, color=COLOURS[second], linewidth=0)
+        axis.axvline(left, color="white", linewidth=1.2)
+        if (right - left) / video.end_s >= MIN_LABEL:
+            words = COMPOUND[top[start]].split(" ")
+            for word, y, colour in zip(words, (0.74, 0.24), (COLOURS[first], COLOURS[second]), strict=True):
+                middle = (left + right) / 2
+                axis.text(middle, y, word, ha="center", va="center", fontsize=9, color=ink_on(colour), clip_on=True)
+
+
+def _draw_branches(axis: Axes, video: Video) -> None:
+    _lane(axis, "", "" if video.branches else "the profile enables no branch")
+    count = len(video.branches)
+    axis.set_ylim(count, 0)
+    starts = [float(w["start_s"]) for w in video.windows]
+    ends = [*starts[1:], video.end_s]
+    for lane, (name, rows) in enumerate(video.branches.items()):
+        axis.text(-0.012, 1 - (lane + 0.5) / count, name, transform=axis.transAxes, ha="right", va="center", fontsize=9)
+        for status, first, last in _status_runs(rows):
+            if status != Status.OK:
+                _absent(axis, status, starts[first], ends[last], lane, video.end_s)
+        for row, left, right in zip(rows, starts, ends, strict=True):
+            if row["status"] != Status.OK:
+                continue
+            values = np.array([row[c] for c in BASIC_COLUMNS])
+            label = BASIC[int(values.argmax())]
+            axis.fill_between([left, right], lane + 0.12, lane + 0.88, color=COLOURS[label], linewidth=0)
+            axis.plot([left, left], [lane + 0.12, lane + 0.88], color="white", linewidth=1.2)
+            if (right - left) / video.end_s >= MIN_LABEL:
+                text = f"{label} {values.max():.2f}"
+                colour = ink_on(COLOURS[label])
+                middle = (left + right) / 2
+                axis.text(middle, lane + 0.5, text, ha="center", va="center", fontsize=8, color=colour, clip_on=True)
+    axis.text(
+        1.014,
+        0.5,
+        "top emotion of each\nbranch and window",
+        transform=axis.transAxes,
+        fontsize=9,
+        color=QUIET,
+        va="center",
+    )
+
+
+def _status_runs(rows: list[dict[str, Any]]) -> list[tuple[str, int, int]]:
+    runs: list[tuple[str, int, int]] = []
+    for i, row in enumerate(rows):
+        if runs and runs[-1][0] == row["status"]:
+            runs[-1] = (runs[-1][0], runs[-1][1], i)
+        else:
+            runs.append((row["status"], i, i))
+    return runs
+
+
+def _absent(axis: Axes, status: str, left: float, right: float, lane: int, end_s: float) -> None:
+    axis.fill_between(
+        [left, right], lane + 0.12, lane + 0.88, facecolor=EMPTY, edgecolor=LINE, hatch="////", linewidth=0
+    )
+    if (right - left) / end_s >= MIN_LABEL:
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+        text = status.replace("_", " ")
+        middle = (left + right) / 2
+        axis.text(middle, lane + 0.5, text, ha="center", va="center", fontsize=8, color=QUIET, bbox=box, clip_on=True)
+
+
+def _draw_words(axis: Axes, video: Video) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_yticks([])
+    axis.set_ylim(WORD_ROWS, 0)
+    for side in ("left", "bottom"):
+        axis.spines[side].set_visible(False)
+    axis.text(-0.012, 0.5, "Words", transform=axis.transAxes, ha="right", va="center", fontsize=10, fontweight="bold")
+    axis.xaxis.set_ticks_position("top")
+    axis.tick_params(axis="x", labelsize=9, pad=1)
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=12, steps=[1, 2, 5, 10]))
+    axis.xaxis.set_major_formatter(lambda x, _: f"{x:g} s")
+    axis.spines["top"].set_visible(True)
+    if not video.words:
+        axis.text(0.5, 0.5, "no words were heard", transform=axis.transAxes, ha="center", va="center", color=QUIET)
+        return
+    per_second = axis.get_window_extent().width / video.end_s
+    free = [-1.0] * WORD_ROWS  # pixel at which each row is free again
+    left_out = 0
+    for start, _, word in video.words:
+        text = safe(word, 24)
+        x, width = start * per_second, 6.6 * len(text) + 10
+        row = next((i for i, end in enumerate(free) if end <= x), None)
+        if row is None:
+            left_out += 1
+            continue
+        free[row] = x + width
+        axis.text(start + 4 / per_second, row + 0.62, text, fontsize=9, color=INK, ha="left", va="center")
+        axis.plot([start, start], [row + 0.3, row + 0.9], color=COLOURS["Surprise"], linewidth=1.2)
+    said = f"{len(video.words)} words" + (f",\n{left_out} do not fit" if left_out else "")
+    axis.text(1.014, 0.5, said, transform=axis.transAxes, fontsize=9, color=QUIET, va="center")
