@@ -9,6 +9,8 @@ Rules:
   boxes no longer overlap, which 200 ms of motion can do.
 * On every sample the faces are given to the tracks so that the sum of (fit - least fit) is greatest; a pair below the
   least fit is no pair. A face without a pair opens a track.
+* Tracks seen on the sample before are served first, then those of a gap, by its length (the matching cascade of Wojke
+  et al., "Simple Online and Realtime Tracking with a Deep Association Metric", ICIP 2017): an old place says less.
 * Boxes without a mesh take part, so that a person who turns away and back stays one track; only verified faces are
   given its number, and a track without any has none.
 * A track waits for `gap` samples without a face, then it ends. It never continues at a place that does not fit, so a
@@ -93,7 +95,7 @@ def follow(sightings: Iterable[Sighting], *, least: float, gap: int) -> dict[tup
     for sample in sorted(by_sample):
         faces = sorted(by_sample[sample], key=lambda face: face.face)
         tracks = [track for track in tracks if sample - track.sample <= gap + 1]
-        owner = {j: tracks[i] for i, j in pair([t.box for t in tracks], [f.box for f in faces], least)}
+        owner = _owners(tracks, faces, least)
         for j, face in enumerate(faces):
             track = owner.get(j)
             if track is None:
@@ -106,6 +108,17 @@ def follow(sightings: Iterable[Sighting], *, least: float, gap: int) -> dict[tup
                     opened += 1
                 numbers[sample, face.face] = track.number
     return numbers
+
+
+def _owners(tracks: Sequence[_Track], faces: Sequence[Sighting], least: float) -> dict[int, _Track]:
+    """Index in `faces` -> the track that goes on there; tracks that were seen last choose first."""
+    owner: dict[int, _Track] = {}
+    for last in sorted({track.sample for track in tracks}, reverse=True):
+        waiting = [track for track in tracks if track.sample == last]
+        free = [j for j in range(len(faces)) if j not in owner]
+        pairs = pair([track.box for track in waiting], [faces[j].box for j in free], least)
+        owner |= {free[j]: waiting[i] for i, j in pairs}
+    return owner
 
 
 def subjects(

@@ -119,6 +119,14 @@ def test_a_person_who_turns_away_and_back_stays_one_track() -> None:
     assert not {(k, 0) for k in range(5, 20)} & set(numbers)
 
 
+def test_a_track_that_was_seen_last_comes_before_one_that_waits() -> None:
+    # Somebody behind is hidden by a person who then stands exactly where he was last seen.
+    hidden = moving((20, 20, 40, 40), 0, range(3))
+    passing = moving((170, 15, 50, 50), -30, range(6), face=1)
+    numbers = follow(hidden + passing, least=0.0, gap=5)
+    assert {numbers[k, 1] for k in range(6)} == {1}
+
+
 def test_of_two_tracks_of_equal_area_the_lower_number_is_the_subject() -> None:
     video = moving((0, 0, 40, 40), 0, range(5)) + moving((200, 0, 40, 40), 0, range(5), face=1)
     numbers = follow(video, least=0.0, gap=0)
