@@ -1,0 +1,93 @@
+"""Reader of RAVDESS speech: sound files whose names tell actor, emotion, statement and take.
+
+Belongs here: finding the files, reading their names, and saying which are the same recording. Does not belong here:
+sound itself or what is learned from it (`training.audio`).
+
+Source: Livingstone & Russo 2018, "The Ryerson Audio-Visual Database of Emotional Speech and Song", table 2: a name is
+modality-channel-emotion-intensity-statement-repetition-actor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cer_pipeline.errors import CerError
+from cer_pipeline.labels import BASIC
+
+EMOTIONS: Final[dict[int, str]] = {
+    1: "Neutral",
+    2: "Neutral",  # "calm": in this project's vocabulary it has no class of its own
+    3: "Happiness",
+    4: "Sadness",
+    5: "Anger",
+    6: "Fear",
+    7: "Disgust",
+    8: "Surprise",
+}
+"""Third number of a name -> basic emotion."""
+
+_NAME: Final = re.compile(r"(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)")
+_SOUND: Final = (".flac", ".wav")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording.
+
+    Args:
+        name: file name without its ending.
+        path: the file.
+        actor: number of the actor, who is the group of cross-validation.
+        label: position in `BASIC`.
+        calm: whether the recording is "calm", counted as Neutral.
+    """
+
+    name: str
+    path: Path
+    actor: int
+    label: int
+    calm: bool
+
+
+def read_ravdess(folder: Path) -> list[Clip]:
+    """All spoken clips below a folder, in order of actor and name; a recording that stands twice stands once.
+
+    Args:
+        folder: holds the folders `Actor_NN` with .flac or .wav files.
+
+    Raises:
+        CerError: no folder, no clip, a name of another form or with an unknown emotion, or one recording under two
+            emotions or actors.
+    """
+    if not folder.is_dir():
+        raise CerError("the folder does not exist", str(folder))
+    clips: list[Clip] = []
+    seen: dict[str, Clip] = {}
+    for path in sorted(p for p in folder.glob("Actor_*/*") if p.suffix.lower() in _SOUND):
+        clip = _clip(path)
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        twin = seen.setdefault(content, clip)
+        if twin is clip:
+            clips.append(clip)
+        elif (twin.label, twin.actor) != (clip.label, clip.actor):
+            where = f"{twin.path.name} and {path.name} in {path.parent}"
+            raise CerError("one recording has two labels or actors", where, "remove the wrong one")
+    if not clips:
+        raise CerError("no speech clip", str(folder), "expected Actor_NN/03-01-EE-II-SS-RR-NN.flac or .wav")
+    return sorted(clips, key=lambda clip: (clip.actor, clip.name))
+
+
+def _clip(path: Path) -> Clip:
+    match = _NAME.fullmatch(path.stem)
+    if not match:
+        raise CerError("the name is not of RAVDESS's form", str(path), "expected 03-01-EE-II-SS-RR-NN")
+    emotion, actor = int(match[3]), int(match[7])
+    if emotion not in EMOTIONS:
+        raise CerError(f"unknown emotion {match[3]}", str(path), "use 01 to 08")
+    if path.parent.name != f"Actor_{actor:02d}":
+        raise CerError("the folder and the name tell different actors", str(path), "move or rename the file")
+    return Clip(path.stem, path, actor, BASIC.index(EMOTIONS[emotion]), emotion == 2)

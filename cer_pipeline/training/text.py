@@ -1,0 +1,384 @@
+"""Training of the text head: MiniLM with low-rank changes on GoEmotions, with or without MELD.
+
+Belongs here: targets, batches, the loop, what is chosen on the dev split, and the scores. Does not belong here: the
+network (`heads.text`) or the files (`corpora.utterances`).
+
+Protocol: train on the train splits, without the sentences that also stand in GoEmotions dev or test; the class offset,
+the temperature and the threshold are chosen on GoEmotions dev; GoEmotions test is read once, after that. MELD dev is
+scored without the utterances that also stand in MELD train, with what was chosen on GoEmotions dev.
+
+A row with several labels trains towards all of them in equal parts. Scores are given under two rules: `single` counts
+the rows with exactly one label, each against the class of highest probability; `multi` counts all rows and takes every
+class above a threshold (chosen on dev) as predicted, which is the rule of the GoEmotions paper (Demszky et al. 2020).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from cer_pipeline.corpora.utterances import Utterance, read_goemotions, read_meld, unseen
+from cer_pipeline.errors import CerError
+from cer_pipeline.evaluation import metrics
+from cer_pipeline.heads.io import save_head
+from cer_pipeline.heads.text import CLASSES, AdaptedEncoder, TextHead, load_tokenizer, pad
+from cer_pipeline.labels import BASIC, BASIC_COLUMNS
+from cer_pipeline.training.checkpoint import Progress, load_state, quiet, save_state, seed_step
+
+NAME: Final = "text_minilm"
+OFFSETS: Final = tuple(i / 10 for i in range(11))  # share of the log class frequency that is taken off the logits
+TEMPERATURES: Final = tuple(round(0.5 + i / 20, 2) for i in range(41))  # 0.5 to 2.5
+THRESHOLDS: Final = tuple(round(0.1 + i / 50, 2) for i in range(21))  # 0.1 to 0.5
+SAVE_EVERY: Final = 200  # steps; some three minutes on one core
+BUCKET: Final = 50  # batches that are sorted by length together: little padding, and still another order every epoch
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """How the text head is trained.
+
+    Args:
+        rank: rank of the low-rank changes.
+        alpha: their scale: a change counts alpha / rank.
+        layers: layers that are changed, from the top.
+        dropout: before the linear layer.
+        rate: peak learning rate of AdamW.
+        decay: weight decay.
+        warmup: share of the steps with a rising rate; then it falls linearly to 0.
+        batch: sentences in a step.
+        epochs: passes over the training rows.
+        clip: largest norm of the gradient.
+        seed: of initial values, order and dropout.
+    """
+
+    rank: int = 32
+    alpha: float = 64.0
+    layers: int = 3
+    dropout: float = 0.1
+    rate: float = 1e-3
+    decay: float = 0.01
+    warmup: float = 0.06
+    batch: int = 32
+    epochs: int = 2
+    clip: float = 1.0
+    seed: int = 0
+
+
+def targets(rows: Sequence[Utterance]) -> np.ndarray:
+    """Target distribution [n, 7] in the order of `CLASSES`: equal parts on a row's labels."""
+    values = np.zeros((len(rows), len(CLASSES)), np.float32)
+    for i, row in enumerate(rows):
+        for label in row.labels:
+            values[i, CLASSES.index(label)] = 1 / len(row.labels)
+    return values
+
+
+def batches(lengths: np.ndarray, size: int, seed: int) -> list[np.ndarray]:
+    """Row numbers of one epoch's batches: random, but rows of a batch are of like length, so that little is padding.
+
+    Args:
+        lengths: tokens of every row.
+        size: rows in a batch.
+        seed: of the order.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(lengths))
+    found: list[np.ndarray] = []
+    for start in range(0, len(order), size * BUCKET):
+        bucket = order[start : start + size * BUCKET]
+        bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
+        found.extend(bucket[i : i + size] for i in range(0, len(bucket), size))
+    return [found[i] for i in rng.permutation(len(found))]
+
+
+def fit(
+    rows: Sequence[Utterance],
+    encoder: Path,
+    state: Path,
+    settings: TextSettings,
+    progress: Progress = quiet,
+) -> AdaptedEncoder:
+    """Train on rows; a run that was stopped goes on from `state`.
+
+    Args:
+        rows: training sentences.
+        encoder: folder of MiniLM.
+        state: file that the state is kept in, every `SAVE_EVERY` steps.
+        settings: how to train.
+        progress: told the mean loss and the steps.
+    """
+    torch.manual_seed(settings.seed)
+    model = AdaptedEncoder(encoder, settings.rank, settings.alpha, settings.layers, settings.dropout)
+    model.dropout.train()
+    ids = [e.ids for e in load_tokenizer(encoder).encode_batch([row.text for row in rows])]
+    lengths = np.array([len(i) for i in ids])
+    goal = torch.from_numpy(targets(rows))
+    below = _below(model, ids, progress)
+    parameters = model.trained()
+    optimiser = torch.optim.AdamW(parameters.values(), lr=settings.rate, weight_decay=settings.decay)
+    per_epoch = len(batches(lengths, settings.batch, 0))
+    total = per_epoch * settings.epochs
+    run = {**asdict(settings), "rows": len(rows)}
+    meta = load_state(state, parameters, optimiser, run)
+    done = meta["step"] if meta else 0
+    mean = meta["loss"] if meta else 0.0
+    for epoch in range(done // per_epoch, settings.epochs):
+        order = batches(lengths, settings.batch, settings.seed * 1000 + epoch)
+        for batch in order[done - epoch * per_epoch :]:
+            seed_step(settings.seed, done)
+            for group in optimiser.param_groups:
+                group["lr"] = settings.rate * _schedule(done / total, settings.warmup)
+            _, mask = pad([ids[i] for i in batch])
+            states = torch.zeros(*mask.shape, below[0].shape[1])
+            for row, i in enumerate(batch):
+                states[row, : lengths[i]] = below[i].float()
+            outputs = model.upper(states, mask)
+            loss = -(goal[torch.from_numpy(batch)] * outputs.log_softmax(-1)).sum(-1).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters.values(), settings.clip)
+            optimiser.step()
+            done += 1
+            mean = loss.item() if done == 1 else 0.98 * mean + 0.02 * loss.item()
+            if done % SAVE_EVERY == 0 or done == total:
+                save_state(state, parameters, optimiser, {"settings": run, "step": done, "loss": mean})
+                progress(f"loss {mean:.3f}", done, total)
+    return model
+
+
+def _below(model: AdaptedEncoder, ids: Sequence[Sequence[int]], progress: Progress) -> list[torch.Tensor]:
+    """Each row's states below the changed layers, float16 [tokens, 384]: 0.6 GB for GoEmotions."""
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    found: list[torch.Tensor] = [torch.empty(0)] * len(ids)
+    for start in range(0, len(order), 64):
+        part = order[start : start + 64]
+        states = model.lower(*pad([ids[i] for i in part]))
+        for i, row in zip(part, states, strict=True):
+            found[i] = row[: len(ids[i])].half()
+        if start % 6400 == 0:
+            progress("states of the lower layers", start, len(order))
+    return found
+
+
+def _schedule(share: float, warmup: float) -> float:
+    """Learning rate as a share of its peak, after a share of the steps: linear up, linear down to 0."""
+    return share / warmup if share < warmup else (1 - share) / (1 - warmup)
+
+
+def pack(model: AdaptedEncoder) -> dict[str, np.ndarray]:
+    """The trained tensors as they are shipped: float16."""
+    return {name: value.detach().numpy().astype(np.float16) for name, value in model.trained().items()}
+
+
+def logits(head: TextHead, texts: Sequence[str]) -> np.ndarray:
+    """Logits [n, 7] of a head as it is shipped (merged, float32) over texts, by length in batches."""
+    order = np.argsort([len(text) for text in texts], kind="stable")
+    features = np.empty((len(texts), head.weight.shape[1]), np.float32)
+    for start in range(0, len(order), 64):
+        part = order[start : start + 64]
+        features[part] = head.batch([texts[int(i)] for i in part])
+    return features.astype(np.float64) @ head.weight.T + head.bias
+
+
+def softmax(values: np.ndarray) -> np.ndarray:
+    """Softmax over the last axis."""
+    values = np.exp(values - values.max(-1, keepdims=True))
+    return values / values.sum(-1, keepdims=True)
+
+
+def choose(values: np.ndarray, goal: np.ndarray, prior: np.ndarray) -> dict[str, float]:
+    """What is chosen on the dev split.
+
+    Args:
+        values: logits [n, 7] of the dev rows.
+        goal: their target distributions [n, 7].
+        prior: class frequencies of the training rows [7].
+
+    Returns:
+        `temperature`: of least negative log-likelihood; `offset`: share of log prior taken off the logits, of highest
+        macro-F1 (single rule); `threshold`: of highest macro-F1 (multi rule).
+    """
+    losses = [-(goal * np.log(softmax(values / t) + 1e-12)).sum(-1).mean() for t in TEMPERATURES]
+    offsets = [_single_f1(values - o * np.log(prior), goal) for o in OFFSETS]
+    offset = OFFSETS[int(np.argmax(offsets))]
+    temperature = TEMPERATURES[int(np.argmin(losses))]
+    p = softmax((values - offset * np.log(prior)) / temperature)
+    thresholds = [multi(p, goal, t)["macro_f1"] for t in THRESHOLDS]
+    return {"temperature": temperature, "offset": offset, "threshold": THRESHOLDS[int(np.argmax(thresholds))]}
+
+
+def _single_f1(values: np.ndarray, goal: np.ndarray) -> float:
+    keep = goal.max(-1) == 1
+    matrix = metrics.confusion(goal[keep].argmax(-1), values[keep].argmax(-1), len(CLASSES))
+    return float(metrics.macro_f1(matrix, range(len(CLASSES))))
+
+
+def single(values: np.ndarray, goal: np.ndarray, groups: Sequence[str]) -> dict[str, Any]:
+    """Scores over the rows with exactly one label: class of the highest value against the label.
+
+    Args:
+        values: logits or probabilities [n, 7].
+        goal: target distributions [n, 7].
+        groups: what the bootstrap draws: rows, or dialogues.
+    """
+    keep = goal.max(-1) == 1
+    every = range(len(CLASSES))
+    truth, guess = goal[keep].argmax(-1), values[keep].argmax(-1)
+    own = [group for group, used in zip(groups, keep, strict=True) if used]
+    found: dict[str, Any] = {"n": int(keep.sum())}
+    for name, metric in (("macro_f1", metrics.macro_f1), ("uar", metrics.uar)):
+        score = metrics.bootstrap(metric, truth, guess, own, every, size=len(CLASSES))
+        found[name] = _percent(score.value, score.low, score.high)
+    found["f1"] = _by_class(metrics.f1(metrics.confusion(truth, guess, len(CLASSES)), every))
+    return found
+
+
+def multi(p: np.ndarray, goal: np.ndarray, threshold: float) -> dict[str, Any]:
+    """Scores over all rows: every class with at least `threshold` is predicted, and the highest one always."""
+    guess, truth = (p >= threshold) | (p == p.max(-1, keepdims=True)), goal > 0
+    f1 = 2 * (guess & truth).sum(0) / np.maximum(guess.sum(0) + truth.sum(0), 1)
+    return {"n": len(p), "macro_f1": _percent(f1.mean()), "f1": _by_class(f1)}
+
+
+def _by_class(values: np.ndarray) -> dict[str, float]:
+    return {BASIC[c]: round(100 * float(v), 2) for c, v in zip(CLASSES, values, strict=True)}
+
+
+def _percent(*values: float) -> Any:
+    rounded = [round(100 * float(v), 2) for v in values]
+    return rounded[0] if len(rounded) == 1 else rounded
+
+
+def train_text(
+    goemotions: Path,
+    encoder: Path,
+    out: Path,
+    meld: Path | None = None,
+    with_meld: bool = False,
+    settings: TextSettings | None = None,
+    progress: Progress = quiet,
+) -> dict[str, Any]:
+    """Train the text head, choose on dev, score on test, and write `text_minilm.safetensors` and its model card.
+
+    A stopped run goes on where it was when it is called again with the same folders and settings. Also written:
+    `text_minilm.scores.json` and `text_minilm.predictions.parquet` (split, id, the 8 probabilities) for dev and test.
+
+    Args:
+        goemotions: folder of the GoEmotions files.
+        encoder: folder of MiniLM.
+        out: folder for everything that is written.
+        meld: folder of the MELD files; scored on its dev split where given.
+        with_meld: whether MELD train is trained on too.
+        settings: how to train.
+        progress: told what is going on.
+
+    Returns:
+        What stands in the scores file; scores in percent, with intervals as [value, low, high].
+
+    Raises:
+        CerError: a file is missing or a row cannot be read, or MELD is to be trained on but not given.
+    """
+    settings = settings or TextSettings()
+    if with_meld and meld is None:
+        raise CerError("MELD is to be trained on, but no folder is given", then="name the folder of MELD")
+    split = {name: read_goemotions(goemotions, name) for name in ("train", "dev", "test")}
+    rows = unseen(split["train"], split["dev"] + split["test"])
+    dropped = len(split["train"]) - len(rows)
+    told = unseen(read_meld(meld, "dev"), read_meld(meld, "train")) if meld else []
+    if with_meld and meld:
+        rows = rows + read_meld(meld, "train")
+    absent = [BASIC[c] for c, share in zip(CLASSES, targets(rows).sum(0), strict=True) if not share]
+    if absent:
+        raise CerError("no training sentence of a class", ", ".join(absent), "add sentences of it")
+    out.mkdir(parents=True, exist_ok=True)
+    model = fit(rows, encoder, out / f"{NAME}.state", settings, progress)
+
+    tensors, meta = pack(model), {**asdict(settings), "branch": NAME, "encoder": "minilm", "temperature": 1.0}
+    plain_head = TextHead(tensors, meta, encoder)
+    goal = {name: targets(split[name]) for name in ("dev", "test")}
+    prior = targets(rows).mean(0)
+    values = logits(plain_head, [row.text for row in split["dev"]])
+    chosen = choose(values, goal["dev"], prior)
+    # Taking the offset off the bias makes it part of the head.
+    tensors["linear.bias"] = (plain_head.bias - chosen["offset"] * np.log(prior)).astype(np.float32)
+    meta |= {"temperature": chosen["temperature"], "classes": [BASIC[c] for c in CLASSES], "with_meld": with_meld}
+    save_head(out / f"{NAME}.safetensors", tensors, meta)
+
+    head = TextHead.load(out / f"{NAME}.safetensors", encoder)
+    scores: dict[str, Any] = {
+        "settings": asdict(settings), "chosen": chosen, "rows": len(rows), "with_meld": with_meld,
+        "train_rows_in_dev_or_test": dropped,
+    }  # fmt: skip
+    tables = []
+    for name, held in (*((n, split[n]) for n in ("dev", "test")), ("meld_dev", told)):
+        if held:
+            progress(f"scoring {name}", 0, len(held))
+            p = softmax(logits(head, [row.text for row in held]) / chosen["temperature"])
+            goals = targets(held)
+            groups = [row.id.partition("_")[0] if name == "meld_dev" else row.id for row in held]
+            scores[name] = {"single": single(p, goals, groups)}
+            if name != "meld_dev":
+                scores[name]["multi"] = multi(p, goals, chosen["threshold"])
+            tables.append(_predictions(name, held, p))
+    pq.write_table(pa.concat_tables(tables), out / f"{NAME}.predictions.parquet")
+    (out / f"{NAME}.scores.json").write_text(json.dumps(scores, indent=1) + "\n", "utf-8")
+    (out / f"{NAME}.md").write_text(card(scores), "utf-8")
+    return scores
+
+
+def _predictions(split: str, rows: Sequence[Utterance], p: np.ndarray) -> pa.Table:
+    full = np.zeros((len(p), len(BASIC)))
+    full[:, CLASSES] = p
+    columns = {"split": [split] * len(rows), "id": [row.id for row in rows]}
+    return pa.table(columns | {name: full[:, i] for i, name in enumerate(BASIC_COLUMNS)})
+
+
+def card(scores: dict[str, Any]) -> str:
+    """The model card of a trained text head, in Markdown."""
+    settings, test = scores["settings"], scores["test"]
+    data = "GoEmotions (Apache-2.0)" + (" and MELD (repository under GPL-3.0)" if scores["with_meld"] else "")
+    lines = [
+        "# text_minilm",
+        "",
+        "Low-rank changes of the upper layers of all-MiniLM-L6-v2 and a linear layer: a sentence to 7 basic emotions.",
+        '"Other" is never trained and gets probability 0.',
+        "",
+        f"* Trained on: {data}, {scores['rows']} sentences, with the authors' mapping to Ekman's emotions.",
+        f"  {scores['train_rows_in_dev_or_test']} training sentences that also stand in dev or test were left out.",
+        "* Encoder: all-MiniLM-L6-v2 (Apache-2.0), unchanged but for the shipped changes.",
+        f"* Settings: {', '.join(f'{k} {v}' for k, v in settings.items())}.",
+        f"* Chosen on GoEmotions dev: {', '.join(f'{k} {v}' for k, v in scores['chosen'].items())}. The offset is",
+        "  the share of the log class frequency that is taken off the logits, for macro-F1.",
+        "* A row with several labels is trained towards all in equal parts. `single` scores rows with one label",
+        "  against the likeliest class; `multi` scores all rows, every class above the threshold being predicted.",
+        "",
+        "| data | rule | n | macro-F1 | 95 % interval | UAR |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, title in (("dev", "GoEmotions dev"), ("test", "GoEmotions test"), ("meld_dev", "MELD dev, unseen")):
+        for rule, found in scores.get(name, {}).items():
+            value, *limits = found["macro_f1"] if isinstance(found["macro_f1"], list) else [found["macro_f1"]]
+            interval = f"{limits[0]} to {limits[1]}" if limits else ""
+            uar = found["uar"][0] if "uar" in found else ""
+            lines.append(f"| {title} | {rule} | {found['n']} | {value} | {interval} | {uar} |")
+    lines += [
+        "",
+        "Intervals resample rows (GoEmotions) or dialogues (MELD).",
+        "",
+        "F1 by class on GoEmotions test (single): "
+        + ", ".join(f"{name} {value}" for name, value in test["single"]["f1"].items())
+        + ".",
+        "",
+        "Limits: GoEmotions are written comments of one web forum, in English, rated by readers. Spoken windows of",
+        "4 s are shorter, lack the written signs of emotion, and carry the recogniser's mistakes.",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,201 @@
+"""The text head: low-rank changes, what is chosen on dev, resuming. With a tiny random encoder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cer_pipeline.corpora.utterances import Utterance
+from cer_pipeline.errors import CerError
+from cer_pipeline.heads.text import CLASSES, AdaptedEncoder, TextHead, load_encoder, mean_pool, pad
+from cer_pipeline.labels import BASIC
+from cer_pipeline.training import text as training
+
+TEXTS = ["i am so happy today", "leave me alone", "what", "he died and i cry", "so what today", "happy"]
+SETTINGS = training.TextSettings(rank=2, alpha=4.0, layers=1, batch=4, epochs=2, rate=0.05)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like MiniLM's, with 2 random layers of 16 values."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers.models.bert import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("encoder")
+    words = {w: i for i, w in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *sorted(set(" ".join(TEXTS).split()))])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+    )
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return folder
+
+
+def rows(n: int = 12) -> list[Utterance]:
+    """Sentences with one label, and one with two."""
+    made = [Utterance(str(i), TEXTS[i % len(TEXTS)], (CLASSES[i % len(TEXTS)],)) for i in range(n)]
+    return [*made, Utterance("two", TEXTS[0], (CLASSES[0], CLASSES[1]))]
+
+
+def meta() -> dict:
+    """What a head's file says."""
+    return {**asdict(SETTINGS), "temperature": 1.0}
+
+
+def test_untrained_changes_leave_the_encoder_as_it_is(encoder: Path) -> None:
+    head = TextHead(training.pack(AdaptedEncoder(encoder, 2, 4.0, 1, 0.0)), meta(), encoder)
+    plain = load_encoder(encoder).eval()
+    tokens, mask = pad([head.tokenizer.encode(TEXTS[0]).ids])
+    with torch.inference_mode():
+        expected = mean_pool(plain(input_ids=tokens, attention_mask=mask).last_hidden_state, mask)[0].numpy()
+    assert head.features(TEXTS[0]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_merged_head_equals_the_network_in_training(encoder: Path) -> None:
+    torch.manual_seed(0)
+    model = AdaptedEncoder(encoder, 2, 4.0, 1, 0.0)
+    for name, value in model.trained().items():
+        torch.nn.init.normal_(value, std=0.3)
+        value.data = value.data.half().float()  # what float16 can hold
+        assert name
+    head = TextHead(training.pack(model), meta(), encoder)
+    tokens, mask = pad([head.tokenizer.encode(text).ids for text in TEXTS])
+    with torch.inference_mode():
+        expected = model(tokens, mask).double().softmax(-1).numpy()
+    p = head.probabilities(head.batch(TEXTS))
+    assert p[:, list(CLASSES)] == pytest.approx(expected, abs=1e-5)
+    assert (p[:, BASIC.index("Other")] == 0).all()
+    assert p.sum(-1) == pytest.approx(1, abs=1e-12)
+
+
+def test_a_text_alone_and_in_a_batch_give_the_same(encoder: Path) -> None:
+    head = TextHead(training.pack(AdaptedEncoder(encoder, 2, 4.0, 1, 0.0)), meta(), encoder)
+    together = head.batch(TEXTS)
+    for text, row in zip(TEXTS, together, strict=True):
+        assert head.features(text) == pytest.approx(row, abs=1e-6)
+        assert np.array_equal(head.features(text), head.features(text))
+
+
+def test_training_lowers_the_loss_and_leaves_lower_layers_alone(encoder: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    settings = replace(SETTINGS, epochs=30)
+    model = training.fit(rows(), encoder, tmp_path / "s", settings, lambda what, done, total: told.append(what))
+    values = training.logits(TextHead(training.pack(model), meta(), encoder), TEXTS)
+    assert values.argmax(-1).tolist() == [0, 1, 2, 3, 4, 5]
+    assert all(".1." in name or name.startswith("linear") for name in model.trained())
+    assert told
+
+
+def test_a_resumed_run_ends_as_an_undisturbed_one(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "SAVE_EVERY", 3)
+    whole = training.pack(training.fit(rows(), encoder, tmp_path / "a", SETTINGS))
+
+    class Stop(Exception):
+        pass
+
+    def stop(what: str, done: int, total: int) -> None:
+        if what.startswith("loss") and done == 3:
+            raise Stop
+
+    with pytest.raises(Stop):
+        training.fit(rows(), encoder, tmp_path / "b", SETTINGS, stop)
+    resumed = training.pack(training.fit(rows(), encoder, tmp_path / "b", SETTINGS))
+    assert all(np.array_equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_targets_share_a_row_between_its_labels() -> None:
+    goal = training.targets(rows())
+    assert goal.sum(-1) == pytest.approx(1)
+    assert goal[-1].tolist() == [0.5, 0.5, 0, 0, 0, 0, 0]
+
+
+def test_batches_hold_every_row_once() -> None:
+    lengths = np.random.default_rng(0).integers(3, 60, 1000)
+    found = training.batches(lengths, 16, seed=1)
+    assert sorted(np.concatenate(found).tolist()) == list(range(1000))
+    padded = sum(len(b) * lengths[b].max() for b in found)
+    assert padded < 1.1 * lengths.sum()
+
+
+def test_the_temperature_undoes_too_sure_logits_and_the_offset_a_learned_prior() -> None:
+    rng = np.random.default_rng(0)
+    honest = rng.normal(size=(4000, 7)) * 1.5
+    p = training.softmax(honest)
+    labels = (p.cumsum(1) > rng.uniform(size=(len(p), 1))).argmax(1)
+    even = np.full(7, 1 / 7)
+    chosen = training.choose(2 * honest, np.eye(7)[labels], even)
+    assert chosen["temperature"] == pytest.approx(2, abs=0.15)
+    prior = np.array([0.6, 0.1, 0.1, 0.05, 0.05, 0.05, 0.05])
+    clear = 3 * np.eye(7)[labels] + rng.normal(size=honest.shape)
+    assert training.choose(clear + np.log(prior), np.eye(7)[labels], prior)["offset"] >= 0.6
+
+
+def test_multi_counts_every_class_above_the_threshold() -> None:
+    p = np.array([[0.5, 0.3, 0.2, 0, 0, 0, 0], [0.2, 0.7, 0.1, 0, 0, 0, 0]])
+    goal = np.array([[0.5, 0.5, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0, 0]])
+    found = training.multi(p, goal, 0.25)
+    assert found["f1"]["Neutral"] == 100
+    assert found["f1"]["Anger"] == 100
+    assert training.multi(p, goal, 0.6)["f1"]["Anger"] == pytest.approx(100 * 2 / 3, abs=0.01)
+
+
+def write_corpora(folder: Path) -> tuple[Path, Path]:
+    """GoEmotions and MELD of a few rows."""
+    names = [BASIC[c] for c in CLASSES]
+    (folder / "labels.txt").write_text("neutral\nanger\ndisgust\nfear\njoy\nsadness\nsurprise\n")
+    for split in ("train", "dev", "test"):
+        texts = [f"{text} {split}" for text in (*TEXTS, "and fear", "so happy")]
+        texts[0] = texts[0].replace("train", "dev")  # stands in two splits
+        lines = [f"{text}\t{i % len(names)}\tid{i}" for i, text in enumerate(texts)]
+        (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n")
+    for split in ("train", "dev"):
+        body = "".join(f'{i},"{t} {split}",A,joy,x,{i},0\n' for i, t in enumerate(TEXTS))
+        (folder / f"{split}_sent_emo.csv").write_text("n,Utterance,S,Emotion,T,Dialogue_ID,Utterance_ID\n" + body)
+    return folder, folder
+
+
+def test_train_text_writes_a_head_its_card_and_predictions(encoder: Path, tmp_path: Path) -> None:
+    corpora, meld = write_corpora(tmp_path)
+    scores = training.train_text(corpora, encoder, tmp_path / "out", meld, with_meld=True, settings=SETTINGS)
+    assert scores["rows"] == 7 + 6
+    assert scores["train_rows_in_dev_or_test"] == 1
+    assert scores["test"]["single"]["n"] == 8
+    out = tmp_path / "out"
+    assert json.loads((out / "text_minilm.scores.json").read_text()) == scores
+    assert "GPL-3.0" in (out / "text_minilm.md").read_text()
+    head = TextHead.load(out / "text_minilm.safetensors", encoder)
+    assert head.probabilities(head.features("happy")).sum() == pytest.approx(1, abs=1e-12)
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(out / "text_minilm.predictions.parquet")
+    assert table.num_rows == 22
+    first = (out / "text_minilm.safetensors").read_bytes()
+    training.train_text(corpora, encoder, tmp_path / "again", meld, with_meld=True, settings=SETTINGS)
+    assert (tmp_path / "again" / "text_minilm.safetensors").read_bytes() == first
+
+
+def test_a_class_without_a_sentence_is_named_before_training(encoder: Path, tmp_path: Path) -> None:
+    corpora, _ = write_corpora(tmp_path)
+    train = corpora / "train.tsv"
+    train.write_text("\n".join(line for line in train.read_text().splitlines() if "\t3\t" not in line))
+    with pytest.raises(CerError, match="no training sentence of a class: Fear"):
+        training.train_text(corpora, encoder, tmp_path / "out", settings=SETTINGS)
+    assert not (tmp_path / "out").exists()
+
+
+def test_meld_without_a_folder_is_a_mistake(encoder: Path, tmp_path: Path) -> None:
+    with pytest.raises(CerError, match="no folder is given"):
+        training.train_text(tmp_path, encoder, tmp_path / "out", None, with_meld=True)
