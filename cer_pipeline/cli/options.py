@@ -16,7 +16,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.SETTING=VALUE", help="A setting over the profile; may be repeated."),
 ]
-ProfileName = Annotated[str, typer.Option("--profile", envvar="CER_PROFILE", help="embedded or paper.")]
+ProfileName = Annotated[str, typer.Option("--profile", envvar="CER_PROFILE", help="Which settings and models.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")]
 
 

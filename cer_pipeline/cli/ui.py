@@ -25,5 +25,6 @@ def ui(port: Annotated[int, typer.Option("--port", help="Port on this machine.")
     home = default_home()
     os.environ.update(prepare(home))
     say(f"http://{LOOPBACK}:{port} shows {home.root}; stop with Ctrl-C")
-    command = ["-m", "dagster", "dev", "-w", str(shipped("workspace.yaml")), "-h", LOOPBACK, "-p", str(port)]
+    os.chdir(home.dagster)  # Dagster looks for dagster.yaml here too, and warns of a second one elsewhere
+    command = ["-m", "dagster", "dev", "-w", str(shipped("workspace.yaml").resolve()), "-h", LOOPBACK, "-p", str(port)]
     os.execv(sys.executable, [sys.executable, *command])  # noqa: S606 - a fixed list, no shell

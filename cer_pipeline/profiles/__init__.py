@@ -68,7 +68,7 @@ def load_profile(name: str = DEFAULT_PROFILE, settings: Path | None = None, over
         target, equals, value = text.partition("=")
         section, dot, key = target.strip().rpartition(".")
         if not equals or not dot:
-            raise CerError("a setting must read section.setting=value", text)
+            raise CerError("a setting must read section.setting=value", text, "such as faces.min_score=0.5")
         _set(sections, section, key, _value(value.strip()), text)
     return Profile(name, sections)
 
@@ -91,7 +91,8 @@ def _set(sections: dict[str, dict[str, Any]], section: str, key: str, value: Any
     if section not in sections:
         raise CerError(f"unknown section [{section}]", where, f"choose one of: {', '.join(sorted(sections))}")
     if key not in sections[section]:
-        raise CerError(f"unknown setting {section}.{key}", where, f"choose one of: {', '.join(sorted(sections[section]))}")
+        known = ", ".join(sorted(sections[section]))
+        raise CerError(f"unknown setting {section}.{key}", where, f"choose one of: {known}")
     old = sections[section][key]
     if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
