@@ -9,10 +9,12 @@ import numpy as np
 import pyarrow as pa
 
 from cer_pipeline import tables
+from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.combine import Array, Mask, combine, equal_weights
 from cer_pipeline.fusion.evidence import Evidence, most_telling, read_evidence
-from cer_pipeline.fusion.stages import EQUAL
-from cer_pipeline.labels import BASIC_COLUMNS
+from cer_pipeline.fusion.mhpf import DYNAMIC, STATIC, load_mhpf
+from cer_pipeline.fusion.stages import EQUAL, HEAD
+from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.stage import StageContext
 from cer_pipeline.status import Status
 
@@ -27,9 +29,17 @@ class Fuse:
     def __init__(self, context: StageContext) -> None:
         self._context = context
         method = context.profile["fusion"]["method"]
-        if method != EQUAL:
-            raise NotImplementedError(method)
-        self._model = "equal_weights"
+        if method not in (EQUAL, STATIC, DYNAMIC):
+            raise CerError("fusion.method must be equal, static or dynamic", str(method))
+        self._trained = None if method == EQUAL else load_mhpf(context.weights.path(HEAD))
+        if self._trained is not None and self._trained.method != method:
+            then = f"set fusion.method to {self._trained.method}, or train the other form"
+            raise CerError("the trained fusion is of another form", self._trained.method, then)
+        if self._trained is not None and self._trained.classes != BASIC:
+            raise CerError(
+                "the trained fusion has other classes", ", ".join(self._trained.classes), "train it on 8 classes"
+            )
+        self._model = "equal_weights" if self._trained is None else f"{HEAD}: {method}"
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows for a batch of segments."""
@@ -38,11 +48,18 @@ class Fuse:
         some: Mask = np.any(evidence.present, axis=1, keepdims=True)[:, 0]
         present = evidence.present[some]
         values = evidence.probabilities[some]
-        fused, weights = combine(self._weights(values, present), values, present)
+        fused, weights = combine(self._weights(branches, values, present), values, present)
         return self._rows(units, evidence, some, fused, weights)
 
-    def _weights(self, probabilities: Array, present: Mask) -> Array:
-        return equal_weights(present, probabilities.shape[2])
+    def _weights(self, branches: list[str], probabilities: Array, present: Mask) -> Array:
+        if self._trained is None:
+            return equal_weights(present, probabilities.shape[2])
+        # The trained fusion may know branches that this profile does not enable: to it they are absent.
+        places = list(self._trained.select(branches))
+        wide = np.full((len(present), len(self._trained.branches), probabilities.shape[2]), np.nan)
+        seen = np.zeros(wide.shape[:2], dtype=bool)
+        wide[:, places], seen[:, places] = probabilities, present
+        return self._trained.weights(wide, seen)[:, places]
 
     def _rows(self, units: pa.Table, evidence: Evidence, some: Mask, fused: Array, weights: Array) -> pa.Table:
         n, classes = len(some), len(BASIC_COLUMNS)

@@ -1,0 +1,211 @@
+"""Fusion on votes: people who saw only the face, or heard only the voice, against people who saw and heard both.
+
+Belongs here: reading such votes and comparing fusions on them. Does not belong here: the fusions themselves.
+
+Votes are a fusion corpus without media: the vote distributions of face and voice stand for the probabilities of two
+branches, the majority of the votes for both together is the label. CREMA-D (Cao et al. 2014) holds them for 5,721 clips
+of 70 actors with six emotions. Nothing is chosen on the test actors: settings are compared on folds of the training
+actors, and early stopping looks at an inner fold of these.
+
+    python -m cer_pipeline.fusion.votes crema_d_votes.csv
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cer_pipeline.errors import CerError
+from cer_pipeline.evaluation.metrics import Score, bootstrap, confusion, macro_f1, paired_bootstrap
+from cer_pipeline.fusion.combine import Array
+from cer_pipeline.fusion.mhpf import DYNAMIC, STATIC
+from cer_pipeline.fusion.training import LIKELIHOOD, PUBLISHED, Settings, grouped_folds, train_mhpf
+
+BRANCHES: Final = ("voice", "face")
+TARGET: Final = "both"
+CLASSES: Final = {"A": "Anger", "D": "Disgust", "F": "Fear", "H": "Happiness", "N": "Neutral", "S": "Sadness"}
+LAST_TRAINING_ACTOR: Final = 1050
+
+PUBLISHED_STATIC: Final = Settings(STATIC, PUBLISHED, heads=3, balance=1.0, dropout=0.0, decay=0.0)
+"""The published form, heads, loss, class weights and absence of dropout, trained until an inner fold stops it."""
+STATIC_CANDIDATES: Final = tuple(
+    Settings(STATIC, LIKELIHOOD, heads=3, balance=b, dropout=0.0, decay=0.0) for b in (0.0, 0.5, 1.0)
+)
+DYNAMIC_CANDIDATES: Final = tuple(
+    Settings(DYNAMIC, LIKELIHOOD, balance=b, soft=soft)
+    for b, soft in ((0.0, False), (0.5, False), (1.0, False), (0.0, True))
+)
+PRODUCT_FLOOR: Final = 1e-3  # added before the logarithm, so that one missing vote is no veto
+
+
+@dataclass(frozen=True)
+class Votes:
+    """Votes on clips.
+
+    Args:
+        clips: n names.
+        actors: actor of each clip [n].
+        probabilities: vote distributions of voice and face [n, 2, 6].
+        targets: vote distributions of both together [n, 6].
+    """
+
+    clips: tuple[str, ...]
+    actors: NDArray[np.int64]
+    probabilities: Array
+    targets: Array
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The majority of the votes for both together; of equal ones the first class."""
+        return self.targets.argmax(axis=1)
+
+    @property
+    def tied(self) -> NDArray[np.bool_]:
+        """Clips whose votes for both have no single majority."""
+        return (self.targets == self.targets.max(axis=1, keepdims=True)).sum(axis=1) > 1
+
+    def part(self, chosen: NDArray[np.bool_]) -> Votes:
+        """Some of the clips."""
+        names = tuple(c for c, keep in zip(self.clips, chosen, strict=True) if keep)
+        return Votes(names, self.actors[chosen], self.probabilities[chosen], self.targets[chosen])
+
+
+@dataclass(frozen=True)
+class Result:
+    """One system on the test clips; differences are paired, in macro-F1."""
+
+    system: str
+    score: Score
+    against_face: Score | None
+    against_published: Score | None
+
+
+def read_votes(path: Path) -> Votes:
+    """Read votes: columns fileName (it begins with the four digits of the actor), modality, and one per class.
+
+    Raises:
+        CerError: the file or a column is missing, a number is none, or a clip lacks a modality or any vote.
+    """
+    if not path.is_file():
+        raise CerError("the votes file does not exist", str(path))
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        lacking = [c for c in ("fileName", "modality", *CLASSES) if c not in (reader.fieldnames or [])]
+        if lacking:
+            raise CerError("columns are missing", f"{', '.join(lacking)} in {path}")
+        found: dict[str, dict[str, list[float]]] = {}
+        for row in reader:
+            try:
+                found.setdefault(row["fileName"], {})[row["modality"]] = [float(row[c]) for c in CLASSES]
+            except (TypeError, ValueError):
+                raise CerError("a number of votes is no number", f"line {reader.line_num} of {path}") from None
+    clips = sorted(found)
+    for clip in clips:
+        for modality in (*BRANCHES, TARGET):
+            if sum(found[clip].get(modality, [])) <= 0:
+                raise CerError(f"a clip has no votes for {modality}", f"{clip} in {path}")
+        if not clip[:4].isdigit():
+            raise CerError("a name does not begin with the four digits of its actor", f"{clip} in {path}")
+    counts = np.array([[found[c][m] for m in (*BRANCHES, TARGET)] for c in clips])
+    shares = counts / counts.sum(axis=2, keepdims=True)
+    return Votes(tuple(clips), np.array([int(c[:4]) for c in clips]), shares[:, :2], shares[:, 2])
+
+
+def train(votes: Votes, settings: Settings) -> Callable[[Array], Array]:
+    """Train a fusion on votes; returns it as a function from vote distributions to fused ones."""
+    present = np.ones(votes.probabilities.shape[:2], dtype=bool)
+    classes = tuple(CLASSES.values())
+    fusion = train_mhpf(votes.probabilities, present, votes.targets, votes.actors, BRANCHES, classes, settings).fusion
+    return lambda values: fusion.fuse(values, np.ones(values.shape[:2], dtype=bool))[0]
+
+
+def choose(votes: Votes, candidates: Sequence[Settings], folds: int = 5) -> tuple[Settings, tuple[float, ...]]:
+    """The candidate with the best macro-F1 over folds by actor; one member each, for time.
+
+    Returns:
+        The chosen settings, and the macro-F1 of every candidate.
+    """
+    fold = grouped_folds(votes.actors, folds, seed=0)
+    scores = []
+    for candidate in candidates:
+        predicted = np.empty(len(votes.clips), dtype=np.int64)
+        for i in range(folds):
+            fitted = train(votes.part(fold != i), replace(candidate, members=1))
+            predicted[fold == i] = fitted(votes.probabilities[fold == i]).argmax(axis=1)
+        scores.append(float(_macro(votes.labels, predicted)))
+    return candidates[int(np.argmax(scores))], tuple(scores)
+
+
+def evaluate(votes: Votes, published: Settings, static: Settings, dynamic: Settings) -> list[Result]:
+    """Compare face alone, voice alone, mean, product and three fusions on the test actors.
+
+    Intervals resample whole actors, because the clips of one actor are no independent draws.
+    """
+    training, test = votes.part(votes.actors <= LAST_TRAINING_ACTOR), votes.part(votes.actors > LAST_TRAINING_ACTOR)
+    p = test.probabilities
+    systems = {
+        "face alone": p[:, 1],
+        "voice alone": p[:, 0],
+        "mean": p.mean(axis=1),
+        "product": np.log(p + PRODUCT_FLOOR).sum(axis=1),
+        "MHPF static, published loss": train(training, published)(p),
+        "MHPF static, likelihood": train(training, static)(p),
+        "MHPF dynamic": train(training, dynamic)(p),
+    }
+    predicted = {name: values.argmax(axis=1) for name, values in systems.items()}
+    face, first = predicted["face alone"], predicted["MHPF static, published loss"]
+    over, size = range(len(CLASSES)), len(CLASSES)
+    results = []
+    for name, mine in predicted.items():
+        scored = bootstrap(macro_f1, test.labels, mine, test.actors, over, size=size)
+        pairs = [
+            None
+            if mine is other
+            else paired_bootstrap(macro_f1, test.labels, mine, other, test.actors, over, size=size)
+            for other in (face, first)
+        ]
+        results.append(Result(name, scored, pairs[0], pairs[1]))
+    return results
+
+
+def _macro(labels: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
+    size = len(CLASSES)
+    return float(macro_f1(confusion(labels, predicted, size), range(size)))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the comparison on a votes file."""
+    if len(arguments) != 1:
+        sys.stderr.write("usage: python -m cer_pipeline.fusion.votes VOTES.csv\n")
+        return 2
+    say = sys.stdout.write
+    try:
+        votes = read_votes(Path(arguments[0]))
+    except CerError as error:
+        sys.stderr.write(error.line() + "\n")
+        return 2
+    training, test = votes.part(votes.actors <= LAST_TRAINING_ACTOR), votes.part(votes.actors > LAST_TRAINING_ACTOR)
+    say(f"{len(training.clips)} training and {len(test.clips)} test clips ({test.tied.sum()} tied)\n")
+    chosen = []
+    for name, candidates in (("static, likelihood", STATIC_CANDIDATES), ("dynamic", DYNAMIC_CANDIDATES)):
+        best, scores = choose(training, candidates)
+        chosen.append(best)
+        for candidate, score in zip(candidates, scores, strict=True):
+            mark = "*" if candidate is best else " "
+            setting = f"balance {candidate.balance}, soft {candidate.soft}"
+            say(f"{mark} {name}, {setting}: {100 * score:.2f} on training folds\n")
+    say(f"{'system':30} {'macro-F1 [95 %]':24} {'- face alone':24} - static, published loss\n")
+    for r in evaluate(votes, PUBLISHED_STATIC, *chosen):
+        say(f"{r.system:30} {r.score!s:24} {r.against_face or '-'!s:24} {r.against_published or '-'!s}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
