@@ -1,0 +1,96 @@
+"""The model card of the scene head.
+
+Belongs here: its words. Does not belong here: any number (they come with the scores).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from cer_pipeline.corpora.captions import Overlap
+from cer_pipeline.evaluation import metrics
+from cer_pipeline.evaluation.captions import FUSED
+
+
+def card(scores: dict[str, Any], adapter: dict[str, Any], shared: Overlap) -> str:
+    """The model card.
+
+    Args:
+        scores: what `training.scene.train_scene_minilm` returns.
+        adapter: meta of the low-rank changes.
+        shared: what train shares with dev.
+    """
+    dev, inner = scores["dev"], scores["out_of_fold"]
+    rows, settings = scores["rows"], scores["settings"]
+    lines = [
+        "# scene_minilm: what a caption says -> 8 basic emotions",
+        "",
+        "A balanced ridge regression on a bag of words (with negation) and on MiniLM's mean-pooled states with",
+        "low-rank changes; `cer_pipeline/heads/scene.py` says how a text is scored and how views are put together.",
+        '"Other" is never trained and gets probability 0.',
+        "",
+        "## Data and licence",
+        "",
+        "- Captions of AFEW by Qwen2.5-VL (3B, 7B, 32B; prompts 1 and 2), from the repository of the paper's authors",
+        f"  (MIT): {rows['train']} training and {rows['dev']} dev segments. AFEW itself needs a signed agreement with",
+        "  its owners, and the captions describe its clips: check whether your use is covered.",
+        f"- Low-rank changes of the encoder: rank {adapter['rank']}, upper {adapter['layers']} layers, trained on",
+        f"  {adapter.get('trained_on', 'what the card of the text head names')}.",
+        "- all-MiniLM-L6-v2: Apache-2.0, not contained.",
+        "",
+        "SHA-256 of the caption files:",
+        "",
+        *(f"- `{name}` {digest}" for name, digest in scores["data"].items()),
+        "",
+        "## Protocol",
+        "",
+        f"- {len(shared.videos)} source clips stand in train and in dev ({', '.join(shared.videos)}); their",
+        f"  {len(shared.rows)} training segments are left out.",
+        f"- Chosen on the training split alone, over {settings['folds']} folds grouped by source clip and the seeds",
+        f"  {', '.join(map(str, settings['seeds']))}: settings `{json.dumps(settings)}`,",
+        f"  sharpening `{json.dumps(scores['sharpening'])}`.",
+        "- Dev is scored by the finished head: segment level, 7 classes, 95 % intervals over resampled source clips",
+        f"  ({metrics.RESAMPLES} resamples). `union` is the paper's rule: the mean over classes labelled or predicted.",
+        "- Clips of one film may lie in several training folds, because the captions do not name the film.",
+        "",
+        "## Scores, percent",
+        "",
+        "| texts | macro-F1 dev | UAR dev | union F1, UAR | ECE | log loss | macro-F1 folds | UAR folds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for system, s in dev.items():
+        lines.append(
+            f"| {system} | {_interval(s['macro_f1'])} | {_interval(s['uar'])} | {s['union']['macro_f1']}, "
+            f"{s['union']['uar']} | {s['ece']} | {s['log_loss']} "
+            f"| {inner[system]['macro_f1']:.2f} | {inner[system]['uar']:.2f} |"
+        )
+    lines += ["", f"F1 and recall by class on dev, {FUSED}:", "", "| class | F1 | recall |", "|---|---|---|"]
+    lines += [f"| {c} | {dev[FUSED]['f1'][c]} | {dev[FUSED]['recall'][c]} |" for c in dev[FUSED]["f1"]]
+    lines += [
+        "",
+        "## Repeat",
+        "",
+        "```python",
+        "from pathlib import Path",
+        "from cer_pipeline.training.scene import train_scene_minilm",
+        "",
+        'train_scene_minilm(Path("captions/AFEW"), Path("minilm"), Path("scene_minilm.safetensors"), Path("out"))',
+        "```",
+        "",
+        "The third argument is where the low-rank changes are taken from: this file, or a text head.",
+        "",
+        "## Limits",
+        "",
+        "Trained on captions that judge what they see; a text of plain facial actions is out of its domain, and words",
+        "that it does not know pull the scores towards no class. Film scenes, acted, English captions.",
+        "",
+        f"SHA-256 of the head: {scores['head_sha256']}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _interval(score: Sequence[float]) -> str:
+    return f"{score[0]} [{score[1]}, {score[2]}]"

@@ -1,0 +1,159 @@
+"""Training on a caption folder: what is written, that it repeats, and that leaks and gaps are caught."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from cer_pipeline.corpora.captions import read_split
+from cer_pipeline.errors import CerError
+from cer_pipeline.evaluation.captions import FUSED, compound_table, predict, score
+from cer_pipeline.heads.io import save_head
+from cer_pipeline.heads.scene import CLASSES, SceneHead
+from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND_COLUMNS
+from cer_pipeline.training import scene
+from cer_pipeline.training.scene import SceneSettings, train_scene_minilm
+
+WORDS = ["calm", "shout", "grimace", "tremble", "smile", "weep", "gasp"]
+FOLDER = ["Neutral", "Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise"]
+QUICK = SceneSettings(least=2, folds=3, seeds=(0, 1))
+
+
+def embed(texts):
+    return np.array([[math.sin(sum(map(ord, t)) * (k + 1) / 7) for k in range(6)] for t in texts], np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _stand_in(monkeypatch):
+    monkeypatch.setattr(scene, "encoder", lambda *_: embed)
+
+
+def write(folder: Path, split: str, clips: range, classes=range(7)) -> None:
+    folder.mkdir(exist_ok=True)
+    for view in (1, 2):
+        with (folder / f"vlm_prompt{view}_{split}.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["video_name", "text", *BASIC])
+            for clip in clips:
+                for c in classes:
+                    label = ["1.0" if k == c else "0.0" for k in range(8)]
+                    text = f"Prompt {view}: in shot {clip} of {split} a {WORDS[c]} is seen, light {clip % 3}."
+                    name = f"{10_000 + clip * 10 + c}___{FOLDER[c]}_0000.avi"
+                    writer.writerow(
+                        [name, f"{text} Number {'x' * (clip % 5)}{chr(97 + clip % 26)}{chr(97 + c)}.", *label]
+                    )
+
+
+@pytest.fixture
+def folders(tmp_path):
+    write(tmp_path / "captions", "train", range(12))
+    write(tmp_path / "captions", "dev", range(20, 26))
+    adapter = tmp_path / "adapter.safetensors"
+    save_head(adapter, {"linear.weight": np.ones((7, 6))}, {"rank": 1, "alpha": 1.0, "layers": 1, "temperature": 1.0})
+    return tmp_path / "captions", tmp_path / "minilm", adapter
+
+
+def test_training_writes_head_card_scores_and_out_of_fold_values(folders, tmp_path):
+    scores = train_scene_minilm(*folders, tmp_path / "out", QUICK)
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "scene_minilm.safetensors", "scene_minilm.md", "scene_minilm.scores.json", "scene_minilm.states.safetensors",
+        "scene_minilm.out_of_fold.parquet", "scene_minilm.dev.parquet",
+    }  # fmt: skip
+    assert scores["dev"][FUSED]["macro_f1"][0] > 90
+    assert json.loads((tmp_path / "out" / "scene_minilm.scores.json").read_text("utf-8")) == scores
+    table = pq.read_table(tmp_path / "out" / "scene_minilm.out_of_fold.parquet")
+    assert table.num_rows == 2 * 3 * 84  # seeds x (views and fused) x segments
+    p = np.stack([table[name].to_numpy() for name in BASIC_COLUMNS], 1)
+    np.testing.assert_allclose(p.sum(1), 1, atol=1e-9)
+    card = (tmp_path / "out" / "scene_minilm.md").read_text("utf-8")
+    assert f"{scores['dev'][FUSED]['macro_f1'][0]} [" in card
+    assert scores["head_sha256"] in card
+
+
+def test_training_again_gives_the_same_bytes_from_any_head_with_the_same_changes(folders, tmp_path):
+    captions, minilm, adapter = folders
+    train_scene_minilm(captions, minilm, adapter, tmp_path / "one", QUICK)
+    head = tmp_path / "one" / "scene_minilm.safetensors"
+    train_scene_minilm(captions, minilm, head, tmp_path / "two", QUICK)
+    for name in ("safetensors", "md", "scores.json", "out_of_fold.parquet", "dev.parquet"):
+        one, two = (tmp_path / folder / f"scene_minilm.{name}" for folder in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes(), name
+
+
+def test_a_repeated_run_encodes_nothing(folders, tmp_path, monkeypatch):
+    train_scene_minilm(*folders, tmp_path / "out", QUICK)
+
+    def refuse(*_):
+        raise AssertionError("the encoder was made again")
+
+    monkeypatch.setattr(scene, "encoder", refuse)
+    train_scene_minilm(*folders, tmp_path / "out", QUICK)
+
+
+def test_clips_shared_with_dev_leave_training_and_are_named(folders, tmp_path):
+    captions, minilm, adapter = folders
+    write(captions, "dev", range(11, 15))
+    scores = train_scene_minilm(captions, minilm, adapter, tmp_path / "out", QUICK)
+    assert scores["rows"]["train"] == 77
+    assert scores["shared_source_clips"] == [f"{10_110 + c}" for c in range(7)]
+    used = pq.read_table(tmp_path / "out" / "scene_minilm.out_of_fold.parquet")["video_id"].to_pylist()
+    assert not set(used) & set(scores["shared_source_clips"])
+    assert "10110" in (tmp_path / "out" / "scene_minilm.md").read_text("utf-8")
+
+
+def test_a_missing_class_one_video_and_wrong_changes_publish_nothing(folders, tmp_path):
+    captions, minilm, adapter = folders
+    write(captions, "train", range(12), range(6))
+    with pytest.raises(CerError, match="0 rows of the class Surprise"):
+        train_scene_minilm(captions, minilm, adapter, tmp_path / "out", QUICK)
+    write(captions, "train", range(1))
+    with pytest.raises(CerError, match="from one source video"):
+        train_scene_minilm(captions, minilm, adapter, tmp_path / "out", QUICK)
+    save_head(tmp_path / "other", {"w": np.ones(1)}, {})
+    write(captions, "train", range(12))
+    with pytest.raises(CerError, match="no low-rank changes"):
+        train_scene_minilm(captions, minilm, tmp_path / "other", tmp_path / "out", QUICK)
+    assert not (tmp_path / "out" / "scene_minilm.safetensors").exists()
+
+
+def test_predictions_are_nan_only_where_a_view_lacks_the_segment(folders, tmp_path):
+    captions, minilm, adapter = folders
+    train_scene_minilm(captions, minilm, adapter, tmp_path / "out", QUICK)
+    path = captions / "vlm_prompt2_dev.csv"
+    lines = path.read_text("utf-8").splitlines(keepends=True)
+    path.write_text("".join(lines[:1] + lines[2:]), "utf-8")
+    dev = read_split(captions, "dev", labelled=True)
+    head = SceneHead.load(tmp_path / "out" / "scene_minilm.safetensors")
+    found = predict(head, dev, embed)
+    assert list(found) == ["vlm_prompt1", "vlm_prompt2", FUSED]
+    assert np.isnan(found["vlm_prompt2"]).any(1).tolist() == [True] + [False] * 41
+    np.testing.assert_array_equal(found[FUSED][0], found["vlm_prompt1"][0])
+    assert score(found["vlm_prompt2"], dev.targets, dev.videos)["n"] == 41
+    assert score(found["vlm_prompt2"], dev.targets, dev.videos)["coverage"] == pytest.approx(41 / 42)
+    compounds = compound_table(dev, found[FUSED])
+    assert compounds.column_names == ["segment_id", *COMPOUND_COLUMNS]
+    values = np.stack([compounds[name].to_numpy() for name in COMPOUND_COLUMNS], 1)
+    p = found[FUSED]
+    raw = np.stack([p[:, 3] + p[:, 6], p[:, 4] + p[:, 6], p[:, 5] + p[:, 6], p[:, 2] + p[:, 6], p[:, 1] + p[:, 6],
+                    p[:, 5] + p[:, 3], p[:, 5] + p[:, 1]], 1)  # fmt: skip
+    np.testing.assert_allclose(values, raw / raw.sum(1, keepdims=True), atol=1e-12)
+
+
+def test_scores_are_those_of_counting():
+    rng = np.random.default_rng(0)
+    truth = rng.choice(CLASSES, 80)
+    p = rng.dirichlet(np.ones(8), 80)
+    found = score(p, truth, [f"v{i // 2}" for i in range(80)])
+    guess = p.argmax(1)
+    recalls = [float((guess[truth == c] == c).mean()) if (truth == c).any() else 0.0 for c in CLASSES]
+    assert found["uar"][0] == pytest.approx(100 * np.mean(recalls), abs=0.005)
+    assert found["union"]["uar"] == pytest.approx(100 * sum(recalls) / 8, abs=0.005)  # Other is predicted somewhere
+    assert found["accuracy"] == pytest.approx(100 * (guess == truth).mean(), abs=0.005)
+    assert found["videos"] == 40
+    assert np.sum(found["confusion"]) == 80
