@@ -302,7 +302,9 @@ def audio_features(encoder: str, size: int) -> TableSpec:
         key=("video_id", "segment"),
         columns=(
             *_SEGMENT,
-            Column("features", pa.list_(pa.float32(), size), f"states of {encoder}, step by step; 0 behind the last step"),
+            Column(
+                "features", pa.list_(pa.float32(), size), f"states of {encoder}, step by step; 0 behind the last step"
+            ),
             Column("steps", pa.int32(), "steps that the sound of the window fills"),
             *_STATUS,
         ),
@@ -376,7 +378,7 @@ COMPOUNDS = TableSpec(
     ),
     distributions=(COMPOUND_COLUMNS,),
 )
-NO_FRAME = -1  # `frame` of the one row of a video without frames, or whose frames could not be computed
+NO_FRAME = -1  # `frame` of the one row of a video whose frames could not be computed
 FRAME_PREDICTIONS = TableSpec(
     name="frame_predictions",
     row="frame of the video",
@@ -387,7 +389,7 @@ FRAME_PREDICTIONS = TableSpec(
         Column(
             "frame",
             pa.int64(),
-            "0-based number of the frame, in order of presentation; -1 in the one row of a video without frames",
+            "0-based number of the frame, in order of presentation; -1 in the one row of a video whose frames failed",
             nullable=False,
         ),
         Column("time_s", pa.float64(), "time stamp of the frame, s", nullable=False),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,7 +44,9 @@ def prepare(home: Home) -> dict[str, str]:
 def instance(home: Home) -> Iterator[DagsterInstance]:
     """The Dagster instance of a home folder, the same one that `cer ui` shows."""
     os.environ.update(prepare(home))
-    from dagster import DagsterInstance
+    from dagster import BetaWarning, DagsterInstance
+
+    warnings.filterwarnings("ignore", category=BetaWarning)  # for the developers of this project, not for its users
 
     with DagsterInstance.get() as opened:
         yield opened

@@ -45,11 +45,11 @@ def check_libraries() -> None:
     Raises:
         CerError: with the command that installs what is missing.
     """
-    from cer_pipeline.doctor import missing_libraries
+    from cer_pipeline.doctor import system_libraries
 
-    lacking, remedy = missing_libraries()
+    lacking = [finding for finding in system_libraries() if not finding.ok]
     if lacking:
-        raise CerError("system libraries are missing", ", ".join(lacking), f"run `{remedy}`")
+        raise CerError("system libraries are missing", ", ".join(f.name for f in lacking), f"run `{lacking[0].remedy}`")
 
 
 def clips(home: Home) -> Path:

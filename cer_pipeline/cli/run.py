@@ -6,6 +6,7 @@ Belongs here: choosing assets, launching, showing progress, the closing summary.
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections import Counter
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 EXIT_FAILED_UNITS = 1
 PID_TAG = "cer/pid"
 HOST_TAG = "cer/host"
+PLAIN_SELECTION = re.compile(r"(\+?)([a-z0-9_/]+)(\+?)")
 QUIET_LOGS = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -67,7 +69,11 @@ class Outcome:
 def run(
     name: Annotated[str, typer.Argument(help="The corpus.")],
     select: Annotated[
-        str, typer.Option("--select", help='Dagster asset selection, such as "faces+" or "group:fusion".')
+        str,
+        typer.Option(
+            "--select",
+            help='Asset selection: "faces+" with all that follows, "+fused" with all before, "group:fusion".',
+        ),
     ] = "*",
     profile: ProfileName = DEFAULT_PROFILE,
     set_: Overrides = None,
@@ -176,12 +182,18 @@ def _selected(definitions: Any, select: str) -> set[Any]:
 
     graph = definitions.resolve_asset_graph()
     try:
-        chosen = dg.AssetSelection.from_string(select).resolve(graph)
+        chosen = dg.AssetSelection.from_string(_selection(select)).resolve(graph)
     except Exception as error:
         raise CerError("not a valid asset selection", select, 'try "faces+", "+fused" or "group:fusion"') from error
     if not chosen:
         raise CerError("the selection names no asset", select, 'try "faces+", "+fused" or "group:fusion"')
     return set(chosen)
+
+
+def _selection(text: str) -> str:
+    """A table name with plus signs as a Dagster selection: "faces+" means faces and all that is made from it."""
+    plain = PLAIN_SELECTION.fullmatch(text.strip())
+    return f'{plain[1]}key:"{plain[2]}"{plain[3]}' if plain else text
 
 
 def _broken(result: Any) -> dict[str, str]:

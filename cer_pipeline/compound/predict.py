@@ -126,7 +126,7 @@ class PredictFrames:
     """Rows of `frame_predictions`: one for every source frame of a video.
 
     A frame that no window with a value holds carries the most telling status of its windows. A video without frames
-    gets one row with frame -1.
+    has no row.
     """
 
     def __init__(self, context: StageContext) -> None:
@@ -143,21 +143,18 @@ class PredictFrames:
         if self._reader is None:
             self._reader = VideoReader(self._context.inputs, self._context.profile, unit["branches"], unit["sampled"])
         video_id = unit["video_id"]
-        times, statuses = frame_times(self._context.inputs, video_id)
-        evidence = self._reader.read(video_id)
+        times = frame_times(self._context.inputs, video_id)
         if not len(times):
-            return _no_frames(video_id, most_telling([*statuses, *evidence.statuses]))
+            return tables.FRAME_PREDICTIONS.schema.empty_table()
+        evidence = self._reader.read(video_id)
         return _rows(video_id, times, evidence, evidence.frames(times))
 
 
-def frame_times(inputs: Inputs, video_id: str) -> tuple[Array, list[str]]:
-    """The time stamps of all source frames of a video, ascending, and the statuses of its samples that are not ok."""
-    times: list[Array] = []
-    statuses: list[str] = []
-    for batch in inputs.batches("frames", video_id, ["sample", "frame_times", "status"]):
-        times.append(batch.column("frame_times").flatten().to_numpy(zero_copy_only=False))
-        statuses += [s for s in batch.column("status").to_pylist() if s != Status.OK]
-    return np.concatenate(times) if times else np.empty(0), statuses
+def frame_times(inputs: Inputs, video_id: str) -> Array:
+    """The time stamps of all source frames of a video, ascending."""
+    batches = inputs.batches("frames", video_id, ["frame_times"])
+    times = [batch.column("frame_times").flatten().to_numpy(zero_copy_only=False) for batch in batches]
+    return np.concatenate(times) if times else np.empty(0)
 
 
 def _where(table: pa.Table, name: str, value: str) -> pa.Table:
@@ -197,10 +194,3 @@ def _rows(video_id: str, times: Array, evidence: VideoEvidence, values: FrameVal
     columns |= {name: column(values.compound[:, k]) for k, name in enumerate(COMPOUND_COLUMNS)}
     spec = tables.FRAME_PREDICTIONS
     return pa.table([columns[c.name] for c in spec.columns], schema=spec.schema)
-
-
-def _no_frames(video_id: str, status: Status) -> pa.Table:
-    row = {c.name: None for c in tables.FRAME_PREDICTIONS.columns}
-    row |= {"video_id": video_id, "frame": tables.NO_FRAME, "time_s": 0.0, "segments": [], "weights": []}
-    row |= {"status": str(status), "reason": "the video has no frames"}
-    return pa.Table.from_pylist([row], schema=tables.FRAME_PREDICTIONS.schema)

@@ -61,10 +61,11 @@ def compound_stages(branches: Sequence[BranchSpec]) -> tuple[StageSpec, ...]:
             inputs=(*inputs, *(f"samples/{n}" for n in sampled)),
             plan=partial(_plan_frames, names, sampled),
             stage="cer_pipeline.compound.predict:PredictFrames",
-            code_version="1",
+            code_version="2",
             config=("frames_out",),
             skeleton=_skeleton,
             kinds=("parquet", "numpy"),
+            may_be_empty=True,
             chunk_units=16,
         ),
     )

@@ -7,6 +7,7 @@ Does not belong here: listening (`perception`).
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -54,7 +55,9 @@ def extract(request: dict[str, Any], emit: Callable[[Any], None]) -> dict[str, A
             raise MediaError(Status.NO_AUDIO, "the file has no audio stream")
         index = stream.index
     target = Path(request["folder"]) / "sound.flac"
-    sound = ffmpeg.input(input_name(request["path"]), threads=1, **OPTIONS)[str(index)]
+    # The binary opens the file by its number: a name need not be text, and ffmpeg-python takes nothing else.
+    source = os.open(request["path"], os.O_RDONLY)
+    sound = ffmpeg.input(input_name(f"/dev/fd/{source}"), threads=1, **OPTIONS)[str(index)]
     sound = sound.filter("aresample", RATE_HZ, **{"async": ASYNC, "first_pts": 0})
     command = (
         sound.output(
@@ -71,7 +74,10 @@ def extract(request: dict[str, Any], emit: Callable[[Any], None]) -> dict[str, A
         .overwrite_output()
         .compile(cmd=imageio_ffmpeg.get_ffmpeg_exe())
     )
-    code = _run(command)
+    try:
+        code = _run(command, source)
+    finally:
+        os.close(source)
     data = target.read_bytes() if target.is_file() else b""
     target.unlink(missing_ok=True)
     length = flac_samples(data)
@@ -83,7 +89,7 @@ def extract(request: dict[str, Any], emit: Callable[[Any], None]) -> dict[str, A
     return {}
 
 
-def _run(command: list[str]) -> int:
+def _run(command: list[str], source: int) -> int:
     from cer_pipeline.media.worker import die_with_parent
 
     # The worker has one thread at this point, so code between fork and exec is safe.
@@ -93,6 +99,7 @@ def _run(command: list[str]) -> int:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         check=False,
+        pass_fds=(source,),
         preexec_fn=die_with_parent,
     )
     return done.returncode

@@ -25,7 +25,6 @@ from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS
 from cer_pipeline.report.style import COLOURS, EMPTY, INK, LINE, QUIET, figure, ink_on, png, safe, settings
 from cer_pipeline.stage import Inputs
 from cer_pipeline.status import Status
-from cer_pipeline.tables import NO_FRAME
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -129,8 +128,9 @@ def _values(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Times, basic and compound values: of the frames, thinned to what can be told apart, or else of the windows."""
     columns = ["time_s", "frame", *BASIC_COLUMNS, *COMPOUND_COLUMNS]
-    frames = pa.Table.from_batches(list(inputs.batches("frame_predictions", video_id, columns)))
-    if frames.num_rows and frames.column("frame")[0].as_py() != NO_FRAME:
+    batches = list(inputs.batches("frame_predictions", video_id, columns))
+    if batches:
+        frames = pa.Table.from_batches(batches)
         times = frames.column("time_s").to_numpy()
         keep = np.unique(np.linspace(0, len(times) - 1, min(len(times), POINTS)).round().astype(int))
         return times[keep], _matrix(frames, BASIC_COLUMNS)[keep], _matrix(frames, COMPOUND_COLUMNS)[keep]

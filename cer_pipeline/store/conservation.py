@@ -28,6 +28,9 @@ def lost_and_foreign(spec: StageSpec, inputs: Inputs) -> tuple[list[tuple[str, i
         (lost, foreign), each a sorted list of (video_id, segment, sample, frame number or 0).
     """
     wanted, given = _wanted(spec, inputs), _given(spec, inputs)
+    # A video whose frames could not be computed says so in one row; that is a failure, which another check tells.
+    failed = {video for video, number in given if number == NO_FRAME}
+    wanted, given = ({key for key in keys if key[0] not in failed} for keys in (wanted, given))
     return sorted(wanted - given), sorted(given - wanted)
 
 
@@ -52,7 +55,7 @@ def _wanted(spec: StageSpec, inputs: Inputs) -> set[tuple[str, int]]:
         lengths = pc.list_value_length(frames.column("frame_times")).to_pylist()
         for video, length in zip(frames.column("video_id").to_pylist(), lengths, strict=True):
             counts[video] = counts.get(video, 0) + (length or 0)
-        return {(video, i) for video, count in counts.items() for i in (range(count) if count else (NO_FRAME,))}
+        return {(video, i) for video, count in counts.items() for i in range(count)}
     return _pairs(inputs.table("videos", ["video_id"]), "")
 
 
