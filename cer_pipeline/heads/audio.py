@@ -4,9 +4,10 @@ Belongs here: the networks and a trained head's use. Does not belong here: losse
 (`branches.audio_encoder`) or tables (`branches.audio_stages`).
 
 Both follow the published ones (code of "Team RAS in 9th ABAW Competition", audio models) in form, not in size: theirs
-read 199 states of 768 values and have some 10 million parameters; these read at most 20 steps of 384 and have 0.2
-million, so that a shipped head with its members stays below 2 MB. A window may be shorter than 4 s: steps behind its
-end are masked everywhere.
+read 199 states of 768 values and have some 10 million parameters; these read at most 20 steps of 384 and have 0.1
+million, so that a shipped head with its members stays below 2 MB. Where theirs average over time, these take average
+and standard deviation (Okabe et al. 2018, "Attentive Statistics Pooling"): how a voice moves tells more than its mean.
+A window may be shorter than 4 s: steps behind its end are masked everywhere.
 """
 
 from __future__ import annotations
@@ -57,22 +58,22 @@ def _block(inputs: int, outputs: int, dropout: float) -> nn.Sequential:
 class ReBiLSTM(nn.Module):
     """Residual BiLSTM block, attention pooling, fully connected layers (Table 1, ID 10).
 
-    x = entry(states); h = LN(x + W BiLSTM(x)); pooled = sum_t softmax_t(v tanh(U h_t)) h_t; two blocks of
-    Linear-ReLU-LayerNorm-Dropout; one linear layer.
+    x = entry(states); h = LN(x + W BiLSTM(x)); mean and standard deviation of h_t under the weights
+    softmax_t(v tanh(U h_t)); two blocks of Linear-ReLU-LayerNorm-Dropout; one linear layer.
 
     Args:
         width: values of a step inside the head; the LSTM has half of them in each direction.
         dropout: in the entry and after each block.
     """
 
-    def __init__(self, width: int = 128, dropout: float = 0.3) -> None:
+    def __init__(self, width: int = 64, dropout: float = 0.3) -> None:
         super().__init__()
         self.entry = _Entry(width, dropout)
         self.lstm = nn.LSTM(width, width // 2, batch_first=True, bidirectional=True)
         self.project = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
         self.attention = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1))
-        self.body = nn.Sequential(_block(width, width, dropout), _block(width, VECTOR, dropout))
+        self.body = nn.Sequential(_block(2 * width, width, dropout), _block(width, VECTOR, dropout))
         self.last = nn.Linear(VECTOR, len(CLASSES))
 
     def vector(self, states: Tensor, steps: Tensor) -> Tensor:
@@ -82,7 +83,7 @@ class ReBiLSTM(nn.Module):
         around, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=x.shape[1])
         hidden = self.norm(x + self.project(around))
         scores = self.attention(hidden).squeeze(-1).masked_fill(~inside(steps, x.shape[1]), -torch.inf)
-        return self.body((scores.softmax(1).unsqueeze(-1) * hidden).sum(1))
+        return self.body(_statistics(hidden, scores.softmax(1)))
 
     def forward(self, states: Tensor, steps: Tensor) -> Tensor:
         """States [n, t, 384] and steps [n] -> logits [n, 7] in the order of `CLASSES`."""
@@ -93,8 +94,8 @@ class Uncertainty(nn.Module):
     """Relations within beginning, middle and end, and the whole, to class-wise means and log-variances (Table 1, ID 9).
 
     Each third of the steps has its own multi-head attention and is averaged; the three go through two blocks of
-    Linear-ReLU-LayerNorm-Dropout. Beside them the average of all states. Both together give one vector, and that a mean
-    and a log-variance for each class.
+    Linear-ReLU-LayerNorm-Dropout. Beside them average and standard deviation of all states. Both together give one
+    vector, and that a mean and a log-variance for each class.
 
     Args:
         width: values of a step inside the head.
@@ -102,12 +103,12 @@ class Uncertainty(nn.Module):
         heads: of each attention.
     """
 
-    def __init__(self, width: int = 96, dropout: float = 0.3, heads: int = 4) -> None:
+    def __init__(self, width: int = 64, dropout: float = 0.3, heads: int = 4) -> None:
         super().__init__()
         self.entry = _Entry(width, dropout)
         self.attention = nn.ModuleList(nn.MultiheadAttention(width, heads, batch_first=True) for _ in range(PARTS))
         self.relations = nn.Sequential(_block(PARTS * width, width, dropout), _block(width, VECTOR, dropout))
-        self.whole = _block(width, VECTOR, dropout)
+        self.whole = _block(2 * width, VECTOR, dropout)
         self.body = _block(2 * VECTOR, VECTOR, dropout)
         self.last = nn.Linear(VECTOR, len(CLASSES))
         self.variance = nn.Linear(VECTOR, len(CLASSES))
@@ -121,8 +122,8 @@ class Uncertainty(nn.Module):
         related = []
         for part, attention in zip(thirds(steps, x.shape[1]), self.attention, strict=True):
             out, _ = attention(x, x, x, key_padding_mask=~part, need_weights=False)
-            related.append(_mean(out, part))
-        whole = self.whole(_mean(x, inside(steps, x.shape[1])))
+            related.append((out * _even(part).unsqueeze(-1)).sum(1))
+        whole = self.whole(_statistics(x, _even(inside(steps, x.shape[1]))))
         return self.body(torch.cat([self.relations(torch.cat(related, -1)), whole], -1))
 
     def forward(self, states: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,9 +153,18 @@ def thirds(steps: Tensor, longest: int) -> list[Tensor]:
     return [torch.where(mask.any(1, keepdim=True), mask, keep) for mask in masks]
 
 
-def _mean(x: Tensor, mask: Tensor) -> Tensor:
-    weight = mask.unsqueeze(-1).to(x.dtype)
-    return (x * weight).sum(1) / weight.sum(1)
+def _even(mask: Tensor) -> Tensor:
+    """Mask [n, t] -> weights [n, t] that are equal inside and sum to 1."""
+    return mask / mask.sum(1, keepdim=True)
+
+
+def _statistics(x: Tensor, weights: Tensor) -> Tensor:
+    """Values [n, t, d] and weights [n, t] that sum to 1 -> mean and standard deviation over steps [n, 2 d]."""
+    weight = weights.unsqueeze(-1)
+    mean = (x * weight).sum(1)
+    variance = ((x - mean.unsqueeze(1)) ** 2 * weight).sum(1)
+    # A window of one step has no deviation; the root of 0 would have no gradient.
+    return torch.cat([mean, variance.clamp(min=1e-6).sqrt()], -1)
 
 
 class AudioHead:

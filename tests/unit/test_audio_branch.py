@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from test_audio_heads import head_file
 from cer_pipeline import tables
 from cer_pipeline.branches import audio, audio_stages
 from cer_pipeline.branches.audio_encoder import RATE, STEP, WhisperStates, levelled
+from cer_pipeline.branches.ctranslate2_file import read_arrays
+from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC_COLUMNS
 from cer_pipeline.profiles import load_profile
 from cer_pipeline.stage import StageContext
@@ -160,3 +163,41 @@ def test_the_encoder_takes_windows_of_any_length(weights) -> None:
     assert [len(encoder(sound[:n])) for n in (0, 1, STEP, STEP + 1, 4 * RATE)] == [1, 1, 1, 2, 20]
     assert np.array_equal(encoder(sound), encoder(sound.copy()))
     assert encoder(sound).shape == (20, audio.STATE)
+
+
+@pytest.mark.slow
+def test_all_layers_give_what_ctranslate2_gives(weights) -> None:
+    import ctranslate2
+    from faster_whisper.feature_extractor import FeatureExtractor
+
+    folder = weights.path(audio.ENCODER)
+    sound = noise(3.0)
+    mel = FeatureExtractor()(levelled(sound), padding=160)[:, :300]
+    model = ctranslate2.models.Whisper(str(folder), device="cpu", compute_type="float32")
+    view = ctranslate2.StorageView.from_array(np.ascontiguousarray(mel[None], dtype=np.float32))
+    expected = np.array(model.encode(view, to_cpu=True))[0].reshape(15, 10, audio.STATE).mean(1)
+    assert WhisperStates(folder, layers=4)(sound) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_model_file_that_is_none_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "model.bin"
+    for content in (b"", b"\x05\0\0\0", b"\x06\0\0\0\x02\0W\0\x03\0\0\0\x01\0\0\0"):
+        path.write_bytes(content)
+        with pytest.raises(CerError, match="not a CTranslate2 model"):
+            read_arrays(path, "encoder/")
+
+
+def test_arrays_of_a_model_file_are_found_by_prefix(tmp_path: Path) -> None:
+    def name(text: str) -> bytes:
+        return struct.pack("<H", len(text) + 1) + text.encode() + b"\0"
+
+    def array(title: str, kind: int, values: np.ndarray) -> bytes:
+        sizes = struct.pack(f"<B{values.ndim}I", values.ndim, *values.shape)
+        return name(title) + sizes + struct.pack("<BI", kind, values.nbytes) + values.tobytes()
+
+    weight = np.arange(6, dtype=np.float16).reshape(2, 3)
+    body = array("decoder/w", 0, np.ones(2, np.float32)) + array("encoder/w", 4, weight)
+    (tmp_path / "model.bin").write_bytes(struct.pack("<I", 6) + name("Spec") + struct.pack("<II", 3, 2) + body)
+    found = read_arrays(tmp_path / "model.bin", "encoder/")
+    assert list(found) == ["w"]
+    assert np.array_equal(found["w"], weight)
