@@ -1,0 +1,165 @@
+"""Training of the audio heads: variants, folds, resuming, and what is written. On a small made-up corpus."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import torch
+
+from cer_pipeline.branches import audio_encoder
+from cer_pipeline.corpora.ravdess import EMOTIONS
+from cer_pipeline.errors import CerError
+from cer_pipeline.heads.audio import CLASSES, STATE, AudioHead
+from cer_pipeline.labels import BASIC
+from cer_pipeline.training import audio as training
+from cer_pipeline.training.sound import RATE, WINDOW, trimmed, variant
+
+SETTINGS = training.AudioSettings(width=16, epochs=8, variants=1, members=2, batch=16, rate=5e-3)
+
+
+def tone(hz: float, seconds: float = 0.5) -> np.ndarray:
+    """A tone between silences of 0.3 s."""
+    t = np.arange(round(seconds * RATE)) / RATE
+    quiet = np.zeros(round(0.3 * RATE))
+    return np.concatenate([quiet, 0.3 * np.sin(2 * np.pi * hz * t), quiet]).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """5 actors, 2 clips of each of the 8 emotions; an emotion is a pitch."""
+    folder = tmp_path_factory.mktemp("ravdess")
+    for actor in range(1, 6):
+        (folder / f"Actor_{actor:02d}").mkdir()
+        for emotion in EMOTIONS:
+            for take in (1, 2):
+                name = f"Actor_{actor:02d}/03-01-{emotion:02d}-01-01-{take:02d}-{actor:02d}.flac"
+                soundfile.write(folder / name, tone(300 * emotion + actor + 0.3 * take), RATE)
+    return folder
+
+
+class PitchEncoder:
+    """States that tell the loudest frequency of each step."""
+
+    calls = 0
+
+    def __init__(self, folder: Path) -> None:
+        pass
+
+    def __call__(self, sound: np.ndarray) -> np.ndarray:
+        PitchEncoder.calls += 1
+        steps = max(1, -(-len(sound) // 3200))
+        parts = np.pad(sound, (0, steps * 3200 - len(sound))).reshape(steps, 3200)
+        hz = np.abs(np.fft.rfft(parts, axis=1)).argmax(1) * 5.0
+        centres = np.linspace(0, 3000, STATE)
+        return np.exp(-(((hz[:, None] - centres) / 150) ** 2)).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def pitch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audio_encoder, "WhisperStates", PitchEncoder)
+    few = ({"epochs": 4}, {"epochs": 6})
+    monkeypatch.setattr(training, "CANDIDATES", {"audio_bilstm": few, "audio_uncertainty": few})
+
+
+def train(clips: Path, out: Path, progress=lambda *_: None) -> dict:
+    """Train the faster branch."""
+    return training.train_audio(clips, out, out, SETTINGS, ["audio_uncertainty"], progress)["audio_uncertainty"]
+
+
+def test_heads_of_held_out_actors_are_scored_and_a_head_is_written(clips: Path, tmp_path: Path) -> None:
+    scores = train(clips, tmp_path)
+    assert scores["uar"][0] > 60  # pitches are easy; chance is 14
+    assert scores["clips"] == 80
+    assert json.loads((tmp_path / "audio_uncertainty.scores.json").read_text()) == scores
+    assert "CC BY-NC-SA 4.0" in (tmp_path / "audio_uncertainty.md").read_text()
+    table = pq.read_table(tmp_path / "audio_uncertainty.predictions.parquet").to_pandas()
+    p = table[[c for c in table if c.startswith("p_")]].to_numpy()
+    assert p.sum(1) == pytest.approx(1)
+    assert (p[:, BASIC.index("Other")] == 0).all()
+    assert (table.fold == (table.actor - 1) % 5).all()
+    guess = [BASIC[i] for i in p.argmax(1)]
+    recalls = [(np.array(guess)[table.label == BASIC[c]] == BASIC[c]).mean() for c in CLASSES]
+    assert 100 * np.mean(recalls) == pytest.approx(scores["uar"][0], abs=0.01)
+    head = AudioHead.load(tmp_path / "audio_uncertainty.safetensors")
+    assert len(head.members) == 2
+    assert (tmp_path / "audio_uncertainty.safetensors").stat().st_size < 2_000_000
+
+
+@pytest.mark.slow
+def test_a_stopped_run_goes_on_to_the_same_bytes(clips: Path, tmp_path: Path) -> None:
+    train(clips, tmp_path / "whole")
+
+    class Stop(Exception):
+        pass
+
+    def stop(what: str, done: int, total: int) -> None:
+        if "member 1 for fold 2" in what:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(clips, tmp_path / "parts", stop)
+    before = PitchEncoder.calls
+    train(clips, tmp_path / "parts")
+    assert PitchEncoder.calls == before  # no clip was encoded again
+    name = "audio_uncertainty.safetensors"
+    assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_the_held_out_actors_choose_nothing(clips: Path, tmp_path: Path) -> None:
+    corpus = training.encode(training.read_ravdess(clips), tmp_path, tmp_path / "states", 1)
+    first = training.choose(training.Fits(corpus, "audio_bilstm", tmp_path / "a"), SETTINGS, outer=2)
+    wrong = corpus.labels.copy()
+    wrong[training.folds_of(corpus.actors) == 2] = 0
+    changed = training.Corpus(corpus.states, corpus.steps, wrong, corpus.actors, corpus.names)
+    assert training.choose(training.Fits(changed, "audio_bilstm", tmp_path / "b"), SETTINGS, outer=2) == first
+
+
+def test_folds_hold_women_and_men() -> None:
+    actors = np.arange(1, 21)
+    folds = training.folds_of(actors)
+    assert all(sorted(actors[folds == k] % 2) == [0, 0, 1, 1] for k in range(5))
+
+
+def test_the_temperature_is_the_likeliest() -> None:
+    rng = np.random.default_rng(0)
+    honest = rng.normal(size=(3000, 7)) * 1.5
+    p = torch.from_numpy(honest).softmax(-1).numpy()
+    labels = (p.cumsum(1) > rng.uniform(size=(3000, 1))).argmax(1)
+    assert training.best_temperature([3 * honest], labels) == pytest.approx(3, abs=0.3)
+
+
+def test_an_actor_without_a_class_and_a_broken_clip_are_told(clips: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "few"
+    (folder / "Actor_01").mkdir(parents=True)
+    name = "03-01-01-01-01-01-01.flac"
+    (folder / "Actor_01" / name).write_bytes(b"no sound")
+    with pytest.raises(CerError, match="a fold has no clip of a class: Anger"):
+        train(folder, tmp_path / "out")
+    with pytest.raises(CerError, match="cannot be read as sound"):
+        training.encode(training.read_ravdess(folder), tmp_path, tmp_path / "states", 0)
+    soundfile.write(folder / "Actor_01" / name, tone(300), 8000)
+    with pytest.raises(CerError, match="8000 Hz"):
+        training.encode(training.read_ravdess(folder), tmp_path, tmp_path / "states", 0)
+
+
+def test_trimming_keeps_a_tenth_of_a_second_at_each_end() -> None:
+    assert len(trimmed(tone(500))) == pytest.approx(0.7 * RATE, abs=0.05 * RATE)  # in frames of 25 ms
+    assert len(trimmed(np.zeros(100, np.float32))) == 100
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_variant_is_sound_of_at_most_a_window(seed: int) -> None:
+    sound = tone(500, 4.5)
+    made = variant(sound, np.random.default_rng(seed))
+    assert 3 * RATE < len(made) <= WINDOW
+    assert made.dtype == np.float32
+    assert np.isfinite(made).all()
+    assert np.array_equal(made, variant(sound, np.random.default_rng(seed)))
+    assert not np.array_equal(made, variant(sound, np.random.default_rng(seed + 100)))
+    spectrum = np.abs(np.fft.rfft(made[RATE : 2 * RATE]))
+    assert 430 < spectrum.argmax() < 570  # still the tone, up to 12 % higher or lower
