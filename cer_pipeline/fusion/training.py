@@ -6,7 +6,8 @@ probabilities come from, or any test score.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,7 +52,7 @@ class Settings:
     heads: int = 4
     members: int = 5
     soft: bool = False
-    balance: float = 0.5
+    balance: float = 0.0
     dropout: float = 0.1
     rate: float = 0.02
     decay: float = 0.1
@@ -128,6 +129,31 @@ def train_mhpf(
         raise CerError("classes without a training unit", ", ".join(lacking), "add units or leave these classes out")
     weights = (len(t) / (len(counts) * np.maximum(counts, 1.0))) ** settings.balance
     fold = grouped_folds(np.asarray(groups)[usable], settings.folds, settings.seed)
+    with _one_thread():
+        return _train_members(p, m, t, weights, fold, branches, classes, settings)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums over units come out the same whatever the machine's number of cores is; the tensors are small anyway."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train_members(
+    p: Array,
+    m: Mask,
+    t: Array,
+    weights: Array,
+    fold: NDArray[np.int64],
+    branches: Sequence[str],
+    classes: Sequence[str],
+    settings: Settings,
+) -> Trained:
     data = tuple(torch.from_numpy(np.ascontiguousarray(a)) for a in (np.where(m[..., None], p, 0.0), m, t))
     balance = torch.from_numpy(weights)
     members = [

@@ -18,9 +18,11 @@ from cer_pipeline.fusion.modules import TINY, DynamicMHPF, StaticMHPF, likelihoo
 from cer_pipeline.fusion.stages import HEAD, fusion_stages
 from cer_pipeline.fusion.training import PUBLISHED, Settings, _joined, grouped_folds, train_mhpf
 from cer_pipeline.fusion.votes import (
-    DYNAMIC_CANDIDATES,
+    DYNAMIC_CHOSEN,
     PUBLISHED_STATIC,
-    STATIC_CANDIDATES,
+    STATIC_CHOSEN,
+    Votes,
+    choose,
     evaluate,
     read_votes,
 )
@@ -29,7 +31,7 @@ from cer_pipeline.profiles import load_profile
 
 H, M, C = 3, 4, 8
 NAMES = ("face_static", "scene_minilm", "audio", "text_minilm")
-QUICK = Settings(heads=2, members=2, steps=40, patience=10, folds=3)
+QUICK = Settings(balance=0.5, heads=2, members=2, steps=40, patience=10, folds=3)
 
 
 def fusion(method: str, seed: int = 0, names=NAMES, classes=BASIC) -> MHPF:
@@ -347,10 +349,31 @@ def test_a_votes_file_without_its_columns_is_named(tmp_path):
         read_votes(tmp_path / "w.csv")
 
 
+def test_settings_are_chosen_by_folds_of_the_votes_that_are_given(monkeypatch):
+    rng = np.random.default_rng(0)
+    labels, actors = rng.integers(0, 6, 120), np.repeat(np.arange(1001, 1013), 10)
+    p = np.full((120, 2, 6), 1 / 6)
+    votes = Votes(tuple(f"{a}_{i}" for i, a in enumerate(actors)), actors, p, np.eye(6)[labels])
+    asked = []
+
+    def train(part, settings):
+        asked.append((settings, frozenset(part.actors.tolist())))
+        chance = np.eye(6)[labels[~np.isin(actors, part.actors)]]
+        return lambda values: chance if settings.heads == 2 else np.roll(chance, 1, axis=1)
+
+    monkeypatch.setattr("cer_pipeline.fusion.votes.train", train)
+    candidates = (Settings(heads=1), Settings(heads=2), Settings(heads=3))
+    best, scores = choose(votes, candidates, folds=4)
+    assert best is candidates[1]
+    assert scores[1] == 1.0
+    assert max(scores[0], scores[2]) < 0.5
+    assert [len(seen) for _, seen in asked] == [9] * 12, "each fit sees three quarters of the actors"
+
+
 @pytest.mark.slow
 def test_on_real_votes_the_dynamic_form_beats_the_face_alone_and_the_published_form(shared_data):
     votes = read_votes(shared_data / "votes" / "crema_d_votes.csv")
-    results = {r.system: r for r in evaluate(votes, PUBLISHED_STATIC, STATIC_CANDIDATES[1], DYNAMIC_CANDIDATES[1])}
+    results = {r.system: r for r in evaluate(votes, PUBLISHED_STATIC, STATIC_CHOSEN, DYNAMIC_CHOSEN)}
     dynamic = results["MHPF dynamic"]
     assert dynamic.against_face is not None
     assert dynamic.against_published is not None
