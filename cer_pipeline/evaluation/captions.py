@@ -4,7 +4,8 @@ Belongs here: predictions and scores of caption files without any video. Does no
 captions (`branches.scene`), training (`training.scene`) or reading (`corpora.captions`).
 
 How a corpus is predicted was fixed on the AFEW training folds, before C-EXPR-DB was run: every view that has a text for
-the segment, all with equal weight, by `SceneHead.fused`; compounds by PPA on the 8 probabilities as they are.
+the segment, all with equal weight, by `SceneHead.fused`; compounds by PPA on the 8 probabilities as they are, and by
+PFSA on the mean state of the same texts, with the head's prototypes and temperature. No prior correction, no smoothing.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cer_pipeline.compound.pfsa import pfsa
 from cer_pipeline.compound.ppa import ppa
 from cer_pipeline.corpora.captions import CaptionSplit
 from cer_pipeline.evaluation import metrics
@@ -50,11 +52,27 @@ def predictions_table(split: CaptionSplit, predicted: Mapping[str, NDArray[np.fl
     return pa.concat_tables(tables)
 
 
-def compound_table(split: CaptionSplit, fused: NDArray[np.float64]) -> pa.Table:
-    """The compounds of every segment by PPA: segment_id and the seven probabilities."""
-    p = np.asarray(ppa(fused))
-    columns: dict[str, Any] = {"segment_id": [s.segment_id for s in split.segments]}
-    return pa.table(columns | {name: p[:, i] for i, name in enumerate(COMPOUND_COLUMNS)})
+def compound_table(split: CaptionSplit, head: SceneHead, embed: Embed) -> pa.Table:
+    """The compounds of every segment from all its texts: segment_id, method (ppa or pfsa), seven probabilities.
+
+    Raises:
+        ValueError: the head holds no prototypes.
+    """
+    if head.prototypes is None:
+        raise ValueError("the head holds no prototypes for PFSA")
+    views = list(split.texts.values())
+    by_method = {
+        "ppa": ppa(head.fused(views, embed)),
+        "pfsa": pfsa(head.features(views, embed), head.prototypes, float(head.meta["pfsa_temperature"])),
+    }
+    tables = []
+    for method, p in by_method.items():
+        columns: dict[str, Any] = {
+            "segment_id": [s.segment_id for s in split.segments],
+            "method": [method] * len(split),
+        }
+        tables.append(pa.table(columns | {name: p[:, i] for i, name in enumerate(COMPOUND_COLUMNS)}))
+    return pa.concat_tables(tables)
 
 
 def score(probabilities: NDArray[np.float64], targets: NDArray[np.int64], videos: Sequence[str]) -> dict[str, Any]:

@@ -107,8 +107,9 @@ class SceneHead:
 
     Args:
         tensors: `grams` (uint8: the vocabulary, one gram a line), `idf`, `bag` [grams, 7], `mean` and `spread` [384],
-            `state` [384, 7], and the adapter's tensors, which `encoder` reads.
-        meta: needs `unknown` (idf of unknown grams), `scale` and `repeat` (s and r of the module's formula).
+            `state` [384, 7], the adapter's tensors, which `encoder` reads, and, for PFSA, `prototypes` [7, 384].
+        meta: needs `unknown` (idf of unknown grams), `scale` and `repeat` (s and r of the module's formula); for PFSA,
+            `pfsa_temperature`.
     """
 
     def __init__(self, tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> None:
@@ -118,6 +119,7 @@ class SceneHead:
         self.bag_weights = _float(tensors["bag"])
         self.mean, self.spread = _float(tensors["mean"]), _float(tensors["spread"])
         self.state_weights = _float(tensors["state"])
+        self.prototypes = _float(tensors["prototypes"]) if "prototypes" in tensors else None
 
     @classmethod
     def load(cls, path: Path) -> SceneHead:
@@ -169,6 +171,27 @@ class SceneHead:
         if not count.all():
             raise ValueError(f"row {int(np.argmin(count))} has no text in any view")
         return self.sharpen(total / count[:, None], count)
+
+    def features(self, views: Sequence[Sequence[str | None]], embed: Embed) -> Floats:
+        """What PFSA compares with the prototypes: the mean standardised state of a segment's texts [n, 384].
+
+        Args:
+            views: as for `fused`.
+            embed: the encoder.
+
+        Raises:
+            ValueError: a segment has no text in any view.
+        """
+        total = np.zeros((len(views[0]), len(self.mean)))
+        count = np.zeros(len(total), np.int64)
+        for texts in views:
+            rows = [i for i, text in enumerate(texts) if text is not None]
+            states = np.asarray(embed([text for text in texts if text is not None]), np.float64)
+            total[rows] += standard(states, self.mean, self.spread)
+            count[rows] += 1
+        if not count.all():
+            raise ValueError(f"row {int(np.argmin(count))} has no text in any view")
+        return total / count[:, None]
 
     def sharpen(self, scores: Floats, count: NDArray[np.int64]) -> Floats:
         """Mean scores [n, 7] over `count` views [n] -> distributions over `BASIC` [n, 8]."""

@@ -46,6 +46,7 @@ from cer_pipeline.heads.scene import (
 )
 from cer_pipeline.labels import BASIC
 from cer_pipeline.training.folds import FOLDS, check_classes, grouped_folds, out_of_fold
+from cer_pipeline.training.prototypes import train_prototypes
 from cer_pipeline.training.scene_card import card
 from cer_pipeline.training.states import KeptStates
 
@@ -240,7 +241,13 @@ def train_scene_minilm(
     scale, repeat = choose_sharpness(folded, train.targets)
     tell("fitting", 0, 1)
     tensors, meta = _fit_views(texts, states, train.targets, np.arange(len(train)), settings)
+    guess = _folded(SceneHead(tensors, meta), folded[0], train)[FUSED].argmax(1)
+    features = SceneHead(tensors, meta).features(texts, embed)
+    folds = grouped_folds(train.targets, train.videos, settings.folds, settings.seeds[0], f"{train.corpus} train")
+    prototypes, temperature = train_prototypes(features, train.targets, guess, folds)
+    tensors["prototypes"] = prototypes.astype(np.float32)
     meta |= {
+        "pfsa_temperature": temperature,
         "branch": NAME, "encoder": "minilm", "scale": round(scale, 4), "repeat": round(repeat, 4),
         "adapter": low_rank_meta, "settings": json.loads(json.dumps(asdict(settings))),
         "classes": [BASIC[c] for c in CLASSES], "data": {**train.digests},

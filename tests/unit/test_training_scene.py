@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -50,6 +51,11 @@ def write(folder: Path, split: str, clips: range, classes=range(7)) -> None:
                     )
 
 
+def train(folders: tuple[Path, Path, Path], out: Path) -> dict[str, Any]:
+    captions, minilm, adapter = folders
+    return train_scene_minilm(captions, minilm, adapter, out, QUICK)
+
+
 @pytest.fixture
 def folders(tmp_path):
     write(tmp_path / "captions", "train", range(12))
@@ -60,7 +66,7 @@ def folders(tmp_path):
 
 
 def test_training_writes_head_card_scores_and_out_of_fold_values(folders, tmp_path):
-    scores = train_scene_minilm(*folders, tmp_path / "out", QUICK)
+    scores = train(folders, tmp_path / "out")
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         "scene_minilm.safetensors", "scene_minilm.md", "scene_minilm.scores.json", "scene_minilm.states.safetensors",
         "scene_minilm.out_of_fold.parquet", "scene_minilm.dev.parquet",
@@ -87,13 +93,13 @@ def test_training_again_gives_the_same_bytes_from_any_head_with_the_same_changes
 
 
 def test_a_repeated_run_encodes_nothing(folders, tmp_path, monkeypatch):
-    train_scene_minilm(*folders, tmp_path / "out", QUICK)
+    train(folders, tmp_path / "out")
 
     def refuse(*_):
         raise AssertionError("the encoder was made again")
 
     monkeypatch.setattr(scene, "encoder", refuse)
-    train_scene_minilm(*folders, tmp_path / "out", QUICK)
+    train(folders, tmp_path / "out")
 
 
 def test_clips_shared_with_dev_leave_training_and_are_named(folders, tmp_path):
@@ -136,13 +142,27 @@ def test_predictions_are_nan_only_where_a_view_lacks_the_segment(folders, tmp_pa
     np.testing.assert_array_equal(found[FUSED][0], found["vlm_prompt1"][0])
     assert score(found["vlm_prompt2"], dev.targets, dev.videos)["n"] == 41
     assert score(found["vlm_prompt2"], dev.targets, dev.videos)["coverage"] == pytest.approx(41 / 42)
-    compounds = compound_table(dev, found[FUSED])
-    assert compounds.column_names == ["segment_id", *COMPOUND_COLUMNS]
+
+
+def test_compounds_are_the_sums_of_pairs_and_the_nearness_to_prototypes(folders, tmp_path):
+    captions, minilm, adapter = folders
+    train_scene_minilm(captions, minilm, adapter, tmp_path / "out", QUICK)
+    dev = read_split(captions, "dev", labelled=True)
+    head = SceneHead.load(tmp_path / "out" / "scene_minilm.safetensors")
+    assert head.prototypes is not None
+    compounds = compound_table(dev, head, embed)
+    assert compounds.column_names == ["segment_id", "method", *COMPOUND_COLUMNS]
+    assert compounds["method"].to_pylist() == ["ppa"] * 42 + ["pfsa"] * 42
     values = np.stack([compounds[name].to_numpy() for name in COMPOUND_COLUMNS], 1)
-    p = found[FUSED]
-    raw = np.stack([p[:, 3] + p[:, 6], p[:, 4] + p[:, 6], p[:, 5] + p[:, 6], p[:, 2] + p[:, 6], p[:, 1] + p[:, 6],
-                    p[:, 5] + p[:, 3], p[:, 5] + p[:, 1]], 1)  # fmt: skip
-    np.testing.assert_allclose(values, raw / raw.sum(1, keepdims=True), atol=1e-12)
+    p = predict(head, dev, embed)[FUSED]
+    pairs = [(3, 6), (4, 6), (5, 6), (2, 6), (1, 6), (5, 3), (5, 1)]
+    raw = np.stack([p[:, i] + p[:, j] for i, j in pairs], 1)
+    np.testing.assert_allclose(values[:42], raw / raw.sum(1, keepdims=True), atol=1e-9)
+    states = (np.stack([embed(t) for t in dev.texts.values()]) - head.mean) / head.spread
+    feature = (states / np.linalg.norm(states, axis=-1, keepdims=True)).mean(0)
+    cosine = feature @ head.prototypes.T / np.linalg.norm(feature, axis=1, keepdims=True)
+    z = np.exp(cosine / head.meta["pfsa_temperature"])
+    np.testing.assert_allclose(values[42:], z / z.sum(1, keepdims=True), atol=1e-6)
 
 
 def test_scores_are_those_of_counting():
