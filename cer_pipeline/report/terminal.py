@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+ABSENT = str(Status.MODEL_UNAVAILABLE)
 HEARD = 40  # characters of the words that are shown
 
 
@@ -39,6 +40,10 @@ def summary_table(summaries: Sequence[VideoSummary], title: str = "") -> Table:
     table.add_column("top basic", no_wrap=True)
     table.add_column("top compound", no_wrap=True)
     table.add_column("without a value", overflow="fold", min_width=26)
+    off = unavailable(summaries)
+    if off:
+        table.caption = _plain(f"not on this machine, for any video: {', '.join(off)} (model_unavailable)")
+        table.caption_justify = "left"
     for s in summaries:
         table.add_row(
             _plain(s.video_id),
@@ -47,9 +52,16 @@ def summary_table(summaries: Sequence[VideoSummary], title: str = "") -> Table:
             _plain(f"{len(s.words)}: {' '.join(s.words)}" if s.words else "-"),
             _emotion(s.basic, s.basic_probability, COLOURS.get(s.basic or "", "")),
             _emotion(s.compound, s.compound_probability, ""),
-            _missing(s),
+            _missing(s, off),
         )
     return table
+
+
+def unavailable(summaries: Sequence[VideoSummary]) -> list[str]:
+    """Branches without a model for every segment of every video; they are told once, not with each video."""
+    branches = list(summaries[0].statuses) if summaries else []
+    every = [[set(s.statuses[b]) for s in summaries if s.statuses.get(b)] for b in branches]
+    return [b for b, found in zip(branches, every, strict=True) if found and all(f == {ABSENT} for f in found)]
 
 
 def _plain(text: str) -> Text:
@@ -70,13 +82,13 @@ def _emotion(name: str | None, probability: float | None, colour: str) -> Text:
     return shown.append(f"{name} {probability:.2f}")
 
 
-def _missing(summary: VideoSummary) -> Text:
-    """Which branches could not serve which share of the segments; branches with the same story stand together."""
+def _missing(summary: VideoSummary, off: Sequence[str]) -> Text:
+    """Which other branches could not serve which share of the segments; those with the same story stand together."""
     stories: dict[str, list[str]] = {}
     for branch, counts in summary.statuses.items():
         total = sum(counts.values())
         for status, count in sorted(counts.items()):
-            if status not in (Status.OK, summary.status):
+            if branch not in off and status not in (Status.OK, summary.status):
                 share = "" if count == total else f" {count}/{total}"
                 stories.setdefault(f"{status}{share}", []).append(branch)
     lines = [f"{', '.join(names)}: {story}" for story, names in stories.items()]

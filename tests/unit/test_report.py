@@ -18,8 +18,8 @@ from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS
 from cer_pipeline.profiles import load_profile
 from cer_pipeline.report.plots import table_plot
 from cer_pipeline.report.style import COLOURS, figure, ink_on, png, safe, settings
-from cer_pipeline.report.summary import summarise
-from cer_pipeline.report.terminal import summary_table
+from cer_pipeline.report.summary import VideoSummary, summarise
+from cer_pipeline.report.terminal import summary_table, unavailable
 from cer_pipeline.report.timeline import timeline
 
 NASTY = "a $x_1$ [bold]\n\u202eb🦊 <b>"
@@ -121,6 +121,21 @@ def test_the_terminal_shows_names_and_words_as_they_are(made):
     assert "[bold]\\n\\u202eb" in text
     assert "face_static, scene_minilm, text_minilm: no_face" in text
     assert "\u202e" not in text
+
+
+def test_a_branch_without_a_model_is_told_once_and_not_with_each_video():
+    from rich.console import Console
+
+    statuses = {"on": {"no_face": 1}, "off": {"model_unavailable": 2}, "half": {"model_unavailable": 1, "ok": 1}}
+    one = VideoSummary("v", 1.0, 0, (), 0, None, None, None, None, statuses, "ok", None)
+    assert unavailable([one, one]) == ["off"]
+    assert unavailable([]) == []
+    stream = io.StringIO()
+    Console(file=stream, width=300, force_terminal=False).print(summary_table([one, one]))
+    text = stream.getvalue()
+    assert text.count("off (model_unavailable)") == 1
+    assert text.count("half: model_unavailable 1/2") == 2
+    assert "off: model_unavailable" not in text
 
 
 @pytest.mark.parametrize(
