@@ -27,6 +27,9 @@ NAME_CHARACTERS = 80  # of a video_id in a file name
 
 def report(
     name: Annotated[str, typer.Argument(help="The corpus.")],
+    hide_faces: Annotated[
+        bool, typer.Option("--hide-faces", help="Draw faces as a mosaic, into a folder of its own.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")] = False,
 ) -> None:
     """Show what was found in a corpus and draw a timeline picture of every video."""
@@ -36,19 +39,19 @@ def report(
 
     home = default_home()
     if not as_json:
-        show(home, name)
+        show(home, name, hide_faces)
         return
     found = [(shard, summary) for shard in shards(home, name) for summary in summaries(shard)]
-    folder = pictures(home, name)
+    folder = pictures(home, name, hide_faces)
     print_json({"corpus": name, "videos": [asdict(summary) for _, summary in found], "pictures": str(folder)})
 
 
-def show(home: Home, name: str) -> None:
+def show(home: Home, name: str, hide_faces: bool = False) -> None:
     """Print the summary of a corpus, and where pictures and tables lie."""
     from cer_pipeline.report.terminal import summary_table
 
     rows = [summary for shard in shards(home, name) for summary in summaries(shard)]
-    folder = pictures(home, name)
+    folder = pictures(home, name, hide_faces)
     out = console()
     out.print(summary_table(rows, f"Corpus {name}"))
     out.print(f"pictures  {safe(str(folder))}", soft_wrap=True)
@@ -76,9 +79,9 @@ def summaries(shard: ShardInputs) -> list[VideoSummary]:
     return summarise(shard)
 
 
-def pictures(home: Home, name: str) -> Path:
+def pictures(home: Home, name: str, hide_faces: bool = False) -> Path:
     """Draw the timeline of every video whose tables have changed since it was last drawn."""
-    folder = home.root / "reports" / name
+    folder = home.root / "reports" / (f"{name}-hidden" if hide_faces else name)
     notes = folder / NOTES
     known: dict[str, str] = json.loads(notes.read_text()) if notes.is_file() else {}
     drawn: dict[str, str] = {}
@@ -89,15 +92,15 @@ def pictures(home: Home, name: str) -> Path:
             drawn[target.name] = digest(*(source.get(video, "") for source in sources))
             if known.get(target.name) == drawn[target.name] and target.is_file():
                 continue
-            _draw(shard, video, target)
+            _draw(shard, video, target, hide_faces)
     commit_bytes(notes, json.dumps(drawn, indent=1, sort_keys=True).encode())
     return folder
 
 
-def _draw(shard: ShardInputs, video: str, target: Path) -> None:
+def _draw(shard: ShardInputs, video: str, target: Path, hide_faces: bool) -> None:
     from cer_pipeline.report.timeline import timeline
 
-    commit_bytes(target, timeline(shard, video))
+    commit_bytes(target, timeline(shard, video, hide_faces))
 
 
 def file_name(video: str) -> str:

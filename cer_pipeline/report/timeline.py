@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH, HEIGHT = 1600, 900  # pixels
+SIDE: Final = 160  # pixels of a thumbnail
+MOSAIC: Final = 6  # squares across a hidden face
 FACES: Final = 14  # thumbnails that fit side by side
 LEFT, RIGHT, TOP, BOTTOM = 0.105, 0.865, 0.878, 0.03  # of the figure
 POINTS: Final = 3000  # points along time that can be told apart
@@ -55,12 +57,13 @@ class Video:
     end_s: float
 
 
-def timeline(inputs: Inputs, video_id: str) -> bytes:
+def timeline(inputs: Inputs, video_id: str, hide_faces: bool = False) -> bytes:
     """Draw one video.
 
     Args:
         inputs: the shard that the video belongs to.
         video_id: the video.
+        hide_faces: show each face as a mosaic of few squares, so that nobody can be recognised.
 
     Returns:
         PNG of 1600 x 900 pixels.
@@ -81,7 +84,7 @@ def timeline(inputs: Inputs, video_id: str) -> bytes:
             axis.set_xlim(0, video.end_s)
             axis.tick_params(length=0)
         _title(made, inputs.corpus, video)
-        _draw_faces(axes[0], video)
+        _draw_faces(axes[0], video, hide_faces)
         _draw_basic(axes[1], video)
         _draw_compound(axes[2], video)
         _draw_branches(axes[3], video)
@@ -194,18 +197,22 @@ def _lane(axis: Axes, name: str, note: str = "") -> None:
         axis.text(0.5, 0.5, note, transform=axis.transAxes, ha="center", va="center", fontsize=10, color=QUIET)
 
 
-def _thumbnail(crop: bytes) -> NDArray[np.uint8]:
-    """The middle of a stored crop, without its margin."""
+def _thumbnail(crop: bytes, side: int) -> NDArray[np.uint8]:
+    """The middle of a stored crop, without its margin, as `side` x `side` squares."""
     from PIL import Image
 
     with Image.open(io.BytesIO(crop)) as image:
         cut = TRIM * image.width, TRIM * image.height
         return np.asarray(
-            image.convert("RGB").resize((160, 160), box=(*cut, image.width - cut[0], image.height - cut[1]))
+            image.convert("RGB").resize(
+                (side, side),
+                Image.Resampling.BOX if side == MOSAIC else None,
+                box=(*cut, image.width - cut[0], image.height - cut[1]),
+            )
         )
 
 
-def _draw_faces(axis: Axes, video: Video) -> None:
+def _draw_faces(axis: Axes, video: Video, hide: bool) -> None:
     _lane(axis, "Subject", "" if video.faces else "no face was found")
     axis.set_ylim(0, 1)
     if not video.faces:
@@ -217,11 +224,11 @@ def _draw_faces(axis: Axes, video: Video) -> None:
         left = (slot + 0.5) / video.slots * video.end_s - wide / 2
         extent = (left, left + wide, 0.5 - high / 2, 0.5 + high / 2)
         try:
-            picture = _thumbnail(video.faces[slot])
+            picture = _thumbnail(video.faces[slot], MOSAIC if hide else SIDE)
         except (KeyError, OSError):  # no face; or a crop that is damaged, which the tables tell better than a picture
             axis.fill_between([left, left + wide], extent[2], extent[3], color=EMPTY, linewidth=0)
             continue
-        axis.imshow(picture, extent=extent, aspect="auto", interpolation="lanczos", zorder=2)
+        axis.imshow(picture, extent=extent, aspect="auto", interpolation="nearest" if hide else "lanczos", zorder=2)
     axis.set_xlim(0, video.end_s)
     axis.set_ylim(0, 1)
 
