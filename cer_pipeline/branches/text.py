@@ -8,17 +8,23 @@ It stands for the paper's fine-tuned transcript encoders (Table 1, IDs 11 to 13)
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from cer_pipeline.branches.minilm import ZOO_ID, MiniLM
 from cer_pipeline.branches.prompts import PromptHead, sentences_of
-from cer_pipeline.branches.sentences import branch, embed_rows, judge_rows, read_features
+from cer_pipeline.branches.sentences import Head, branch, embed_rows, judge_rows, read_features
 from cer_pipeline.stage import StageContext
 
 MODULE: Final = "cer_pipeline.branches.text"
+TRAINED: Final = "head_text_minilm"
+"""Zoo id of the trained head: low-rank changes of the encoder and a linear layer."""
 
 TEXT_MINILM: Final = branch(
     name="text_minilm",
@@ -29,30 +35,58 @@ TEXT_MINILM: Final = branch(
     embed=f"{MODULE}:EmbedText",
     judge=f"{MODULE}:JudgeText",
     config=("text_minilm",),
+    trained=(TRAINED,),
 )
 
 
 class EmbedText:
-    """Transcripts -> `features/text_minilm`."""
+    """Transcripts -> `features/text_minilm`, by the trained head's encoder where it is present."""
 
     def __init__(self, context: StageContext) -> None:
-        self.encoder = MiniLM(context.weights.path(ZOO_ID), context.counters)
+        folder = context.weights.path(ZOO_ID)
+        if context.weights.digest(TRAINED) is None:
+            self.encode = MiniLM(folder, context.counters).encode
+        else:
+            self.encode = _trained(context.weights.path(TRAINED), folder, context.counters)
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows of the table for segments of the plan."""
-        return embed_rows(units, self.encoder.encode, TEXT_MINILM.features.table)
+        return embed_rows(units, self.encode, TEXT_MINILM.features.table)
+
+
+def _trained(head: Path, folder: Path, counters: Counter[str]) -> Callable[[str], NDArray[np.float32]]:
+    from cer_pipeline.heads.text import TextHead
+
+    network = TextHead.read(head, folder)
+
+    def encode(text: str) -> NDArray[np.float32]:
+        counters[f"calls/{ZOO_ID}"] += 1
+        return network.features(text)
+
+    return encode
 
 
 class JudgeText:
-    """`features/text_minilm` -> `probabilities/text_minilm`, by likeness to the profile's sentences."""
+    """`features/text_minilm` -> `probabilities/text_minilm`: the trained head, or likeness to sentences."""
+
+    head: Head
 
     def __init__(self, context: StageContext) -> None:
-        section = context.profile["text_minilm"]
-        encoder = MiniLM(context.weights.path(ZOO_ID), context.counters)
-        sets = [np.stack(encoder.encode_all(sentences)) for sentences in sentences_of(section)]
-        self.head = PromptHead(sets, section["temperature"])
         self.features = read_features(context, TEXT_MINILM.features.name)
+        if context.weights.digest(TRAINED) is None:
+            self.model, self.head = "prompts", _prompts(context)
+        else:
+            from cer_pipeline.heads.text import TextClassifier
+
+            self.model, self.head = TRAINED, TextClassifier.load(context.weights.path(TRAINED))
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows of the table for segments of the plan."""
-        return judge_rows(units, self.features, self.head, "prompts", TEXT_MINILM.probabilities.table)
+        return judge_rows(units, self.features, self.head, self.model, TEXT_MINILM.probabilities.table)
+
+
+def _prompts(context: StageContext) -> PromptHead:
+    section = context.profile[TEXT_MINILM.name]
+    encoder = MiniLM(context.weights.path(ZOO_ID), context.counters)
+    sets = [np.stack(encoder.encode_all(sentences)) for sentences in sentences_of(section)]
+    return PromptHead(sets, section["temperature"])

@@ -106,8 +106,39 @@ class AdaptedEncoder(nn.Module):
         return found
 
 
-class TextHead:
-    """A trained text head, ready to use: text -> 384 features -> probabilities of the 8 basic emotions.
+class TextClassifier:
+    """The linear layer of a trained text head: features -> probabilities. Needs no encoder.
+
+    Args:
+        tensors: `linear.weight` [7, 384] and `linear.bias` [7], any float type.
+        meta: needs `temperature`, by which the logits are divided.
+    """
+
+    def __init__(self, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+        self.weight = tensors["linear.weight"].astype(np.float64)
+        self.bias = tensors["linear.bias"].astype(np.float64)
+        self.temperature = float(meta["temperature"])
+
+    @classmethod
+    def load(cls, head: Path) -> TextClassifier:
+        """Read a head's file.
+
+        Raises:
+            CerError: the head is missing or damaged.
+        """
+        return cls(*load_head(head))
+
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        """Features [..., 384] -> probabilities [..., 8], float64, each summing to 1, 0 for "Other"."""
+        logits = (features.astype(np.float64) @ self.weight.T + self.bias) / self.temperature
+        values = np.exp(logits - logits.max(-1, keepdims=True))
+        full = np.zeros((*values.shape[:-1], len(BASIC)))
+        full[..., CLASSES] = values / values.sum(-1, keepdims=True)
+        return full
+
+
+class TextHead(TextClassifier):
+    """A trained text head with its encoder: text -> 384 features -> probabilities of the 8 basic emotions.
 
     Args:
         tensors: what `AdaptedEncoder.trained` names, any float type.
@@ -116,8 +147,7 @@ class TextHead:
     """
 
     def __init__(self, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any], folder: Path) -> None:
-        from tokenizers import Tokenizer
-
+        super().__init__(tensors, meta)
         self.meta = dict(meta)
         self.encoder: Any = load_encoder(folder).eval()
         scale = meta["alpha"] / meta["rank"]
@@ -126,12 +156,10 @@ class TextHead:
             for name, parent, leaf in _adapted(self.encoder, first):
                 a, b = (torch.from_numpy(tensors[f"{name}.{part}"].astype(np.float32)) for part in "ab")
                 getattr(parent, leaf).weight += scale * (b @ a)
-        self.weight = tensors["linear.weight"].astype(np.float64)
-        self.bias = tensors["linear.bias"].astype(np.float64)
-        self.tokenizer: Tokenizer = load_tokenizer(folder)
+        self.tokenizer = load_tokenizer(folder)
 
     @classmethod
-    def load(cls, head: Path, folder: Path) -> TextHead:
+    def read(cls, head: Path, folder: Path) -> TextHead:
         """Read a head's file and the plain encoder.
 
         Args:
@@ -143,10 +171,14 @@ class TextHead:
         """
         return cls(*load_head(head), folder)
 
-    @torch.inference_mode()
     def features(self, text: str) -> np.ndarray:
-        """Mean-pooled states of the adapted encoder for one text: float32 [384]."""
-        return self.batch([text])[0]
+        """Mean-pooled states of the adapted encoder for one text: float32 [384]; equal texts give equal bytes."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # sums split over threads are added in another order
+        try:
+            return self.batch([text])[0]
+        finally:
+            torch.set_num_threads(threads)
 
     @torch.inference_mode()
     def batch(self, texts: Sequence[str]) -> np.ndarray:
@@ -155,22 +187,18 @@ class TextHead:
         states = self.encoder(input_ids=tokens, attention_mask=mask).last_hidden_state
         return mean_pool(states, mask).float().numpy()
 
-    def probabilities(self, features: np.ndarray) -> np.ndarray:
-        """Features [..., 384] -> probabilities [..., 8], float64, each summing to 1, 0 for "Other"."""
-        logits = (features.astype(np.float64) @ self.weight.T + self.bias) / self.meta["temperature"]
-        values = np.exp(logits - logits.max(-1, keepdims=True))
-        full = np.zeros((*values.shape[:-1], len(BASIC)))
-        full[..., CLASSES] = values / values.sum(-1, keepdims=True)
-        return full
-
 
 def load_encoder(folder: Path) -> nn.Module:
-    """The plain MiniLM encoder from its folder, float32, nothing fetched."""
-    from transformers import BertModel
+    """The plain MiniLM encoder, float32, from config.json and model.safetensors in its folder; nothing is fetched."""
+    from safetensors.torch import load_file
+    from transformers.models.bert import BertConfig, BertModel
 
-    return BertModel.from_pretrained(
-        str(folder), add_pooling_layer=False, local_files_only=True, dtype=torch.float32, attn_implementation="sdpa"
-    )
+    config = BertConfig.from_json_file(folder / "config.json")
+    model = BertModel(config, add_pooling_layer=False).float()
+    weights = load_file(folder / "model.safetensors")
+    wanted = model.state_dict().keys()
+    model.load_state_dict({name: tensor for name, tensor in weights.items() if name in wanted})
+    return model
 
 
 def load_tokenizer(folder: Path) -> Any:

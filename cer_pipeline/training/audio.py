@@ -68,7 +68,7 @@ class AudioSettings:
     epochs: int = 25
     clip: float = 1.0
     divergence: float = 0.5
-    variants: int = 6
+    variants: int = 3
     members: int = 3
 
 

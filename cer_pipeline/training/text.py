@@ -312,7 +312,7 @@ def train_text(
     meta |= {"temperature": chosen["temperature"], "classes": [BASIC[c] for c in CLASSES], "with_meld": with_meld}
     save_head(out / f"{NAME}.safetensors", tensors, meta)
 
-    head = TextHead.load(out / f"{NAME}.safetensors", encoder)
+    head = TextHead.read(out / f"{NAME}.safetensors", encoder)
     scores: dict[str, Any] = {
         "settings": asdict(settings), "chosen": chosen, "rows": len(rows), "with_meld": with_meld,
         "train_rows_in_dev_or_test": dropped,
