@@ -1,7 +1,8 @@
 """The `cer` command.
 
 Belongs here: the list of commands and the one place where errors become lines and exit codes.
-Exit codes: 0 done, 1 done with failed units, 2 bad usage or input, 130 stopped by hand.
+Exit codes: 0 done, 1 done with failed units, 2 bad usage or input, 70 a defect of this
+program, 130 stopped by hand.
 
 Every command imports what it needs when it runs, so that `cer --help` answers at once.
 """
@@ -15,8 +16,11 @@ import typer
 
 from cer_pipeline.cli import corpus, demo, doctor, models, report, run, status, ui
 from cer_pipeline.errors import CerError
+from cer_pipeline.store.files import is_disk_full
+from cer_pipeline.store.home import default_home
 
 EXIT_INPUT = 2
+EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
 EXIT_STOPPED = 130
 DEBUG_VARIABLE = "CER_DEBUG"
 
@@ -45,6 +49,11 @@ def main() -> None:
         _fail(error, f"error: {error.line()}", EXIT_INPUT)
     except BrokenPipeError:
         os._exit(0)
+    except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback for a person
+        if is_disk_full(error, default_home().root):
+            _fail(error, "error: the disk is full - free some space and run again; nothing is lost", EXIT_INPUT)
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        _fail(error, f"internal error: {text} - set {DEBUG_VARIABLE}=1 to see where, and report it", EXIT_INTERNAL)
     except KeyboardInterrupt as stop:
         _fail(stop, "stopped; run the same command again to go on where it stopped", EXIT_STOPPED)
 

@@ -197,12 +197,12 @@ def _selection(text: str) -> str:
 
 
 def _broken(result: Any) -> dict[str, str]:
-    """Steps that failed, with the innermost reason."""
+    """Steps that failed, with the line for the user where there is one, else the innermost reason."""
     out = {}
     for event in result.all_events:
         if event.is_step_failure and event.event_specific_data.error:
             error = event.event_specific_data.error
-            while error.cause:
+            while error.cause and error.cls_name != CerError.__name__:
                 error = error.cause
             out[event.step_key] = " ".join(error.message.split())
     return out

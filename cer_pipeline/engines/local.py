@@ -5,7 +5,6 @@ Belongs here: running a stage over chunks of units and isolating a unit that fai
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -13,6 +12,7 @@ import pyarrow as pa
 from cer_pipeline.arrow import pc
 from cer_pipeline.errors import CerError
 from cer_pipeline.stage import UNIT, Stage, StageContext, StageSpec
+from cer_pipeline.store.files import is_disk_full
 
 Outcome = tuple[pa.Table, pa.Table | None, dict[str, str]]
 """(units of the chunk, rows of those that worked or None, unit -> reason of those that failed)."""
@@ -81,5 +81,5 @@ def reason_of(error: BaseException) -> str:
 def _give_up_if_fatal(error: Exception) -> None:
     if isinstance(error, CerError | MemoryError):
         raise error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        raise CerError("the disk is full", str(error.filename or ""), "free some space and run again") from error
+    if is_disk_full(error):
+        raise CerError("the disk is full", then="free some space and run again; nothing is lost") from error

@@ -10,11 +10,15 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
+import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cer_pipeline.errors import CerError
+
+FULL_BYTES = 1 << 20  # a disk with less free space than this cannot take one more page of everything
 
 
 def commit(path: Path, write: Callable[[Path], None]) -> None:
@@ -46,13 +50,31 @@ def commit_bytes(path: Path, data: bytes) -> None:
     commit(path, lambda temporary: _write_bytes(temporary, data))
 
 
+def is_disk_full(error: BaseException | None, folder: Path | None = None) -> bool:
+    """Whether an error, or what caused it, is a full disk.
+
+    Args:
+        error: what was raised.
+        folder: where was written; SQLite calls a full disk an I/O error at times, so the free space is looked at too.
+    """
+    if folder is not None and folder.is_dir() and shutil.disk_usage(folder).free < FULL_BYTES:
+        return True
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if isinstance(error, sqlite3.OperationalError) and "disk is full" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 @contextlib.contextmanager
 def told(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals to write into one line for the user."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             then = "free some space and run again; nothing is lost"
             raise CerError("the disk is full", str(path.parent), then) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 
 from cer_pipeline.labels import BASIC_COLUMNS, COMPOUND_COLUMNS
@@ -217,6 +218,30 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(world: World, tmp_path: P
     process.wait()
     other.json("run", "clips")
     assert other.digests() == world.digests()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="only root can mount a small disk")
+def test_a_full_disk_ends_in_one_line_and_loses_nothing(folder: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], check=False, capture_output=True
+    ).returncode:
+        pytest.skip("this machine lets nobody mount a disk")
+    try:
+        world = World(disk / "home", folder)
+        world.json("corpus", "add", "clips", str(folder))
+        done = world.cer("run", "clips", "--select", "+frames")
+        assert done.returncode in (1, 2)
+        assert "Traceback" not in done.stderr
+        assert "the disk is full" in done.stderr
+        for path in (disk / "home" / "tables").rglob("*.parquet"):
+            assert pq.ParquetFile(path).read().num_rows, "what was written is whole"
+        subprocess.run(["mount", "-o", "remount,size=200m", disk], check=True)
+        assert not world.json("run", "clips", "--select", "+frames")["broken"]
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 # --- mistakes ----------------------------------------------------------------------------------------------------
