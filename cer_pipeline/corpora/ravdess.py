@@ -44,6 +44,7 @@ class Clip:
         actor: number of the actor, who is the group of cross-validation.
         label: position in `BASIC`.
         calm: whether the recording is "calm", counted as Neutral.
+        sha256: of the file.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Clip:
     actor: int
     label: int
     calm: bool
+    sha256: str
 
 
 def read_ravdess(folder: Path) -> list[Clip]:
@@ -69,8 +71,7 @@ def read_ravdess(folder: Path) -> list[Clip]:
     seen: dict[str, Clip] = {}
     for path in sorted(p for p in folder.glob("Actor_*/*") if p.suffix.lower() in _SOUND):
         clip = _clip(path)
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        twin = seen.setdefault(content, clip)
+        twin = seen.setdefault(clip.sha256, clip)
         if twin is clip:
             clips.append(clip)
         elif (twin.label, twin.actor) != (clip.label, clip.actor):
@@ -90,4 +91,5 @@ def _clip(path: Path) -> Clip:
         raise CerError(f"unknown emotion {match[3]}", str(path), "use 01 to 08")
     if path.parent.name != f"Actor_{actor:02d}":
         raise CerError("the folder and the name tell different actors", str(path), "move or rename the file")
-    return Clip(path.stem, path, actor, BASIC.index(EMOTIONS[emotion]), emotion == 2)
+    content = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Clip(path.stem, path, actor, BASIC.index(EMOTIONS[emotion]), emotion == 2, content)

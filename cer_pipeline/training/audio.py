@@ -89,6 +89,7 @@ class Corpus:
         labels: [n] positions in `CLASSES`.
         actors: [n].
         names: [n].
+        digest: SHA-256 over the names and contents of the clips.
     """
 
     states: torch.Tensor
@@ -96,6 +97,7 @@ class Corpus:
     labels: np.ndarray
     actors: np.ndarray
     names: list[str]
+    digest: str
 
 
 def encode(clips: Sequence[Clip], encoder: Path, folder: Path, variants: int, progress: Progress = quiet) -> Corpus:
@@ -110,7 +112,9 @@ def encode(clips: Sequence[Clip], encoder: Path, folder: Path, variants: int, pr
     """
     from cer_pipeline.branches.audio_encoder import LAYERS, WhisperStates
 
-    known = hashlib.sha256("\n".join([str(LAYERS), *(f"{c.actor} {c.name}" for c in clips)]).encode()).hexdigest()
+    told = [str(LAYERS), hashlib.sha256((encoder / "model.bin").read_bytes()).hexdigest()]
+    told += [f"{clip.sha256}  {clip.actor}  {clip.name}" for clip in clips]
+    known = hashlib.sha256("\n".join(told).encode()).hexdigest()
     network: WhisperStates | None = None
     states, steps = [], []
     for k in range(variants + 1):
@@ -139,6 +143,7 @@ def encode(clips: Sequence[Clip], encoder: Path, folder: Path, variants: int, pr
         np.array([CLASSES.index(clip.label) for clip in clips]),
         np.array([clip.actor for clip in clips]),
         [clip.name for clip in clips],
+        hashlib.sha256("\n".join(f"{clip.sha256}  {clip.name}" for clip in clips).encode()).hexdigest(),
     )
 
 
@@ -228,7 +233,8 @@ class Fits:
 
     def get(self, rows: np.ndarray, settings: AudioSettings, seed: int) -> ReBiLSTM | Uncertainty:
         """The network of these rows, settings and seed: read, or trained and kept."""
-        told = {**asdict(settings), "seed": seed, "branch": self.branch, "rows": [self.corpus.names[i] for i in rows]}
+        told = {**asdict(settings), "seed": seed, "branch": self.branch, "data": self.corpus.digest}
+        told["rows"] = [self.corpus.names[i] for i in rows]
         name = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
         path = self.folder / f"{self.branch}.{name}.safetensors"
         if not path.is_file():
@@ -370,6 +376,7 @@ def _train(fits: Fits, settings: AudioSettings, out: Path, progress: Progress) -
         "inner_uar": [[round(100 * v, 2) for v in row] for row in inner],
         "temperature": temperature,
         "clips": len(fold),
+        "digest": corpus.digest,
         **_scores(p, corpus),
     }
     scores["member_uar"] = [round(100 * _uar(corpus.labels, member.argmax(-1)), 2) for member in clean]
@@ -390,10 +397,13 @@ def _scores(p: np.ndarray, corpus: Corpus) -> dict[str, Any]:
     for name, metric in (("uar", metrics.uar), ("macro_f1", metrics.macro_f1)):
         score = metrics.bootstrap(metric, corpus.labels, guess, corpus.actors, every, size=len(CLASSES))
         found[name] = [round(100 * v, 2) for v in (score.value, score.low, score.high)]
-    matrix = metrics.confusion(corpus.labels, guess, len(CLASSES))
-    recall = metrics.recall(matrix, every)
-    found["recall"] = {BASIC[c]: round(100 * float(r), 2) for c, r in zip(CLASSES, recall, strict=True)}
-    found["confusion"] = matrix.tolist()
+    for name, metric in (("recall", metrics.uar), ("f1", metrics.macro_f1)):
+        scores = [metrics.bootstrap(metric, corpus.labels, guess, corpus.actors, [k], size=len(CLASSES)) for k in every]
+        found[name] = {
+            BASIC[c]: [round(100 * v, 2) for v in (score.value, score.low, score.high)]
+            for c, score in zip(CLASSES, scores, strict=True)
+        }
+    found["confusion"] = metrics.confusion(corpus.labels, guess, len(CLASSES)).tolist()
     found["ece"] = round(100 * float(metrics.expected_calibration_error(p, corpus.labels)), 2)
     return found
 
@@ -407,7 +417,7 @@ _TITLES: Final = {
 def card(branch: str, scores: dict[str, Any]) -> str:
     """The model card of a trained audio head, in Markdown."""
     settings = scores["settings"]
-    recalls = ", ".join(f"{name} {value}" for name, value in scores["recall"].items())
+    classes = [f"| {c} | {_span(scores['recall'][c])} | {_span(scores['f1'][c])} |" for c in scores["recall"]]
     return "\n".join(
         [
             f"# {branch}",
@@ -417,7 +427,7 @@ def card(branch: str, scores: dict[str, Any]) -> str:
             "",
             "* Trained on: RAVDESS speech (Livingstone & Russo 2018), actors 1 to 20, CC BY-NC-SA 4.0: the head too",
             f"  may be used for non-commercial purposes only. {scores['clips']} recordings; one that stands twice",
-            "  counts once. Calm counts as Neutral.",
+            f"  counts once. Calm counts as Neutral. SHA-256 of names and contents: {scores['digest']}.",
             f"* Every clip and {settings['variants']} random variants of it (speed, spectral tilt, echo, noise,",
             "  silence at its ends), all brought to one level: in the wild the level of a recording tells nothing.",
             f"* Settings: {', '.join(f'{k} {v}' for k, v in settings.items())}.",
@@ -427,15 +437,17 @@ def card(branch: str, scores: dict[str, Any]) -> str:
             f"* Candidates {scores['candidates']}; chosen by fold {scores['chosen']}.",
             f"* Shipped temperature {scores['temperature']}, {settings['members']} members.",
             "",
-            "| score, out of fold | value | 95 % interval (actors resampled) |",
-            "|---|---|---|",
-            f"| UAR, 7 classes | {scores['uar'][0]} | {scores['uar'][1]} to {scores['uar'][2]} |",
-            f"| macro-F1 | {scores['macro_f1'][0]} | {scores['macro_f1'][1]} to {scores['macro_f1'][2]} |",
-            f"| calibration error (ECE) | {scores['ece']} | |",
-            f"| UAR on a random variant of each clip | {scores['rough_uar']} | |",
-            f"| UAR of the members alone | {', '.join(map(str, scores['member_uar']))} | |",
+            "| score, out of fold, percent | value [95 % interval, actors resampled] |",
+            "|---|---|",
+            f"| UAR, 7 classes | {_span(scores['uar'])} |",
+            f"| macro-F1 | {_span(scores['macro_f1'])} |",
+            f"| calibration error (ECE) | {scores['ece']} |",
+            f"| UAR on a random variant of each clip | {scores['rough_uar']} |",
+            f"| UAR of the members alone | {', '.join(map(str, scores['member_uar']))} |",
             "",
-            f"Recall by class: {recalls}.",
+            "| class | recall | F1 |",
+            "|---|---|---|",
+            *classes,
             "",
             "Limits: 20 North American actors say two sentences in a studio, with feelings that they were told to",
             "show. The head has heard no other words, no spontaneous speech, no music or second voice, and no other",
@@ -443,3 +455,8 @@ def card(branch: str, scores: dict[str, Any]) -> str:
             "",
         ]
     )
+
+
+def _span(score: Sequence[float]) -> str:
+    value, low, high = score
+    return f"{value} [{low}, {high}]"

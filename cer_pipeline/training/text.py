@@ -14,6 +14,7 @@ class above a threshold (chosen on dev) as predicted, which is the rule of the G
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -121,7 +122,6 @@ def fit(
     ids = [e.ids for e in load_tokenizer(encoder).encode_batch([row.text for row in rows])]
     lengths = np.array([len(i) for i in ids])
     goal = torch.from_numpy(targets(rows))
-    below = _below(model, ids, progress)
     parameters = model.trained()
     optimiser = torch.optim.AdamW(parameters.values(), lr=settings.rate, weight_decay=settings.decay)
     per_epoch = len(batches(lengths, settings.batch, 0))
@@ -130,6 +130,7 @@ def fit(
     meta = load_state(state, parameters, optimiser, run)
     done = meta["step"] if meta else 0
     mean = meta["loss"] if meta else 0.0
+    below = _below(model, ids, progress) if done < total else []
     for epoch in range(done // per_epoch, settings.epochs):
         order = batches(lengths, settings.batch, settings.seed * 1000 + epoch)
         for batch in order[done - epoch * per_epoch :]:
@@ -237,7 +238,11 @@ def single(values: np.ndarray, goal: np.ndarray, groups: Sequence[str]) -> dict[
     for name, metric in (("macro_f1", metrics.macro_f1), ("uar", metrics.uar)):
         score = metrics.bootstrap(metric, truth, guess, own, every, size=len(CLASSES))
         found[name] = _percent(score.value, score.low, score.high)
-    found["f1"] = _by_class(metrics.f1(metrics.confusion(truth, guess, len(CLASSES)), every))
+    for name, metric in (("f1", metrics.macro_f1), ("recall", metrics.uar)):
+        scores = [metrics.bootstrap(metric, truth, guess, own, [k], size=len(CLASSES)) for k in every]
+        found[name] = {
+            BASIC[c]: _percent(score.value, score.low, score.high) for c, score in zip(CLASSES, scores, strict=True)
+        }
     return found
 
 
@@ -315,7 +320,7 @@ def train_text(
     head = TextHead.read(out / f"{NAME}.safetensors", encoder)
     scores: dict[str, Any] = {
         "settings": asdict(settings), "chosen": chosen, "rows": len(rows), "with_meld": with_meld,
-        "train_rows_in_dev_or_test": dropped,
+        "train_rows_in_dev_or_test": dropped, "digests": _digests(goemotions, meld),
     }  # fmt: skip
     tables = []
     for name, held in (*((n, split[n]) for n in ("dev", "test")), ("meld_dev", told)):
@@ -334,6 +339,12 @@ def train_text(
     return scores
 
 
+def _digests(goemotions: Path, meld: Path | None) -> dict[str, str]:
+    files = [goemotions / name for name in ("labels.txt", "train.tsv", "dev.tsv", "test.tsv")]
+    files += [meld / f"{split}_sent_emo.csv" for split in ("train", "dev")] if meld else []
+    return {f"{path.parent.name}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
 def _predictions(split: str, rows: Sequence[Utterance], p: np.ndarray) -> pa.Table:
     full = np.zeros((len(p), len(BASIC)))
     full[:, CLASSES] = p
@@ -343,7 +354,7 @@ def _predictions(split: str, rows: Sequence[Utterance], p: np.ndarray) -> pa.Tab
 
 def card(scores: dict[str, Any]) -> str:
     """The model card of a trained text head, in Markdown."""
-    settings, test = scores["settings"], scores["test"]
+    settings, test = scores["settings"], scores["test"]["single"]
     data = "GoEmotions (Apache-2.0)" + (" and MELD (repository under GPL-3.0)" if scores["with_meld"] else "")
     lines = [
         "# text_minilm",
@@ -360,25 +371,35 @@ def card(scores: dict[str, Any]) -> str:
         "* A row with several labels is trained towards all in equal parts. `single` scores rows with one label",
         "  against the likeliest class; `multi` scores all rows, every class above the threshold being predicted.",
         "",
-        "| data | rule | n | macro-F1 | 95 % interval | UAR |",
-        "|---|---|---|---|---|---|",
+        "| data | rule | n | macro-F1 | UAR |",
+        "|---|---|---|---|---|",
     ]
     for name, title in (("dev", "GoEmotions dev"), ("test", "GoEmotions test"), ("meld_dev", "MELD dev, unseen")):
         for rule, found in scores.get(name, {}).items():
-            value, *limits = found["macro_f1"] if isinstance(found["macro_f1"], list) else [found["macro_f1"]]
-            interval = f"{limits[0]} to {limits[1]}" if limits else ""
-            uar = found["uar"][0] if "uar" in found else ""
-            lines.append(f"| {title} | {rule} | {found['n']} | {value} | {interval} | {uar} |")
+            value = found["macro_f1"]
+            f1 = _span(value) if isinstance(value, list) else value
+            lines.append(
+                f"| {title} | {rule} | {found['n']} | {f1} | {_span(found['uar']) if 'uar' in found else ''} |"
+            )
     lines += [
         "",
-        "Intervals resample rows (GoEmotions) or dialogues (MELD).",
+        "Percent; intervals of 95 % resample rows (GoEmotions) or dialogues (MELD).",
         "",
-        "F1 by class on GoEmotions test (single): "
-        + ", ".join(f"{name} {value}" for name, value in test["single"]["f1"].items())
-        + ".",
+        "| class, GoEmotions test, single | F1 | recall |",
+        "|---|---|---|",
+        *(f"| {c} | {_span(test['f1'][c])} | {_span(test['recall'][c])} |" for c in test["f1"]),
+        "",
+        "SHA-256 of the files:",
+        "",
+        *(f"* {name} {digest}" for name, digest in scores["digests"].items()),
         "",
         "Limits: GoEmotions are written comments of one web forum, in English, rated by readers. Spoken windows of",
         "4 s are shorter, lack the written signs of emotion, and carry the recogniser's mistakes.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _span(score: Sequence[float]) -> str:
+    value, low, high = score
+    return f"{value} [{low}, {high}]"
