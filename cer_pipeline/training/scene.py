@@ -62,6 +62,9 @@ Progress = Callable[[str, int, int], None]
 class SceneSettings:
     """How the scene head is trained; all chosen on grouped folds of the AFEW training captions.
 
+    Over three seeds of five folds, the sum of macro-F1 and UAR of all views and macro-F1 of 32B prompt 1 was highest at
+    share 0.6 and ridge 4; each of them stays within half a point from share 0.5 to 0.8 and ridge 2.5 to 4.
+
     Args:
         least: texts that a gram must stand in to have a column.
         share: share of the encoder's states in the features, 0..1; the rest is the bag of words.
@@ -71,8 +74,8 @@ class SceneSettings:
     """
 
     least: int = 5
-    share: float = 0.5
-    ridge: float = 5.0
+    share: float = 0.6
+    ridge: float = 4.0
     folds: int = FOLDS
     seeds: tuple[int, ...] = (0, 1, 2)
 

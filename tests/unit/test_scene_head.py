@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cer_pipeline.errors import CerError
-from cer_pipeline.heads.io import save_head
+from cer_pipeline.heads import scene
+from cer_pipeline.heads.io import load_head, save_head
 from cer_pipeline.heads.scene import CLASSES, Bag, SceneHead, grams, sharpness, softmax, standard
 from cer_pipeline.labels import BASIC
 from cer_pipeline.training.scene import SceneSettings, choose_sharpness, fit, out_of_fold_scores, read_adapter
@@ -198,3 +200,33 @@ def test_the_head_itself_needs_neither_torch_nor_scikit_learn():
         "sys.exit(any(m in sys.modules for m in ('torch', 'sklearn', 'scipy', 'transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_shipped_head_is_small_whole_and_read():
+    path = Path(scene.__file__).parent / "shipped" / "scene_minilm.safetensors"
+    tensors, meta = load_head(path)
+    assert path.stat().st_size < 2_000_000
+    assert path.with_suffix(".md").is_file()
+    assert meta["classes"] == [BASIC[c] for c in CLASSES]
+    head = SceneHead(tensors, meta)
+    assert head.bag_weights.shape == (len(head.bag.columns), 7)
+    assert head.state_weights.shape == (384, 7)
+    assert 0 <= meta["repeat"] <= 1
+    assert head.prototypes is not None
+    np.testing.assert_allclose(np.linalg.norm(head.prototypes, axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_shipped_head_reads_a_plain_sentence_of_every_emotion(weights):
+    path = Path(scene.__file__).parent / "shipped" / "scene_minilm.safetensors"
+    tensors, meta = load_head(path)
+    texts = [
+        "The person looks angry, with furrowed brows, a clenched jaw and a hard stare.",
+        "The person looks happy, with a broad smile and bright eyes.",
+        "The person looks sad, with a downcast gaze, drooping mouth and tears.",
+        "The person looks afraid, with wide eyes, raised brows and a tense mouth.",
+        "Zebras cross the river.",
+    ]
+    p = scene.SceneHead(tensors, meta).probabilities(texts, scene.encoder(tensors, meta, weights.path("minilm")))
+    assert [BASIC[i] for i in p[:4].argmax(1)] == ["Anger", "Happiness", "Sadness", "Fear"]
+    assert p[4].max() < 0.4
