@@ -25,9 +25,9 @@ from cer_pipeline.zoo import State, Zoo, list_models, open_zoo
 
 MINIMUM_PYTHON: Final = (3, 11)
 GIGABYTE: Final = 1e9
-HOME_SPACE: Final = 1.0  # GB; 10 hours of 1080p speech make about 0.8 GB of frames and faces
+HOME_SPACE: Final = 1.0  # GB; an hour of video makes about 0.9 GB of frames, twice (table and cache)
 PULL_FACTOR: Final = 3  # as zoo.SPARE: a pull holds the wheel, what it took out, and the file itself at once
-MEMORY: Final = 3.0  # GB; the whole graph in one process, measured at about 2 GB
+MEMORY: Final = 3.0  # GB; an estimate for the whole graph in one process
 FFMPEG_SECONDS: Final = 20.0
 
 SYSTEM_LIBRARIES: Final[tuple[tuple[str, str, str], ...]] = (
