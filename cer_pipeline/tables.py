@@ -240,14 +240,55 @@ TRANSCRIPTS = TableSpec(
 )
 CAPTIONS = TableSpec(
     name="captions",
+    row="segment and view: a text by one model and prompt",
+    unit="video_id",
+    key=("video_id", "segment", "view"),
+    columns=(
+        *_SEGMENT,
+        Column("view", pa.string(), "which of the segment's texts it is: MODEL_PROMPT, or describer", nullable=False),
+        Column("prompt", pa.string(), "prompt or describer that made the text"),
+        Column("text", pa.string(), "what is visible and audible, in English sentences"),
+        Column("model", pa.string(), "model or describer with its version"),
+        *_STATUS,
+    ),
+)
+
+LABEL_COLUMNS: tuple[str, ...] = tuple(name.replace("p_", "y_", 1) for name in BASIC_COLUMNS)
+COMPOUND_LABEL_COLUMNS: tuple[str, ...] = tuple(name.replace("p_", "y_", 1) for name in COMPOUND_COLUMNS)
+"""Columns that hold a label distribution, aligned with `labels.BASIC` and `labels.COMPOUND`."""
+
+
+def _label_columns(labels: Sequence[str], names: Sequence[str]) -> tuple[Column, ...]:
+    return tuple(
+        Column(n, pa.float64(), f"share of {label} in the annotation; null where this vocabulary is not annotated")
+        for label, n in zip(labels, names, strict=True)
+    )
+
+
+LABELS = TableSpec(
+    name="labels",
     row="segment",
     unit="video_id",
     key=("video_id", "segment"),
     columns=(
         *_SEGMENT,
-        Column("prompt", pa.string(), "prompt or describer that made the text"),
-        Column("text", pa.string(), "what is visible and audible, in English sentences"),
-        Column("model", pa.string(), "model or describer with its version"),
+        Column("split", pa.string(), "split that the video belongs to"),
+        *_label_columns(BASIC, LABEL_COLUMNS),
+        *_label_columns(COMPOUND, COMPOUND_LABEL_COLUMNS),
+        Column("annotated", pa.float64(), "share of the window's frames with an annotation, 0..1", nullable=False),
+        *_STATUS,
+    ),
+)
+FRAME_LABELS = TableSpec(
+    name="frame_labels",
+    row="annotated frame of the video",
+    unit="video_id",
+    key=("video_id", "frame"),
+    columns=(
+        _VIDEO,
+        Column("frame", pa.int64(), "0-based number of the frame, in order of presentation", nullable=False),
+        Column("basic", pa.string(), "basic emotion; null where the frame has none"),
+        Column("compound", pa.string(), "compound expression; null where the frame has none"),
         *_STATUS,
     ),
 )

@@ -47,7 +47,7 @@ def _skeleton(unit: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _keys(video_id: str, segment: int) -> dict[str, Any]:
-    return {"segment_id": f"{video_id}/{segment:04d}", "video_id": video_id, "segment": segment}
+    return {"segment_id": f"{video_id}/{segment:04d}", "video_id": video_id, "segment": segment, "view": MODEL}
 
 
 CAPTIONS = StageSpec(
@@ -57,7 +57,7 @@ CAPTIONS = StageSpec(
     inputs=READS,
     plan=_plan,
     stage="cer_pipeline.perception.describer_stage:DescribeSegments",
-    code_version="1",
+    code_version="2",
     config=("describer",),
     skeleton=_skeleton,
     kinds=("parquet", "numpy"),
