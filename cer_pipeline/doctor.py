@@ -82,7 +82,7 @@ def diagnose(
     """
     home = home or default_home()
     try:
-        zoo = zoo or open_zoo()
+        zoo = zoo or open_zoo(heads=home.heads)
     except CerError as error:
         return [python_version(), *system_libraries(load), Finding("weights", False, error.what, error.then)]
     return [

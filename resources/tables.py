@@ -10,7 +10,7 @@ from cer_pipeline.corpora.registry import parse_shard_key
 from cer_pipeline.stage import StageSpec
 from cer_pipeline.store.inputs import ShardInputs
 from cer_pipeline.store.materialise import Progress, Report, materialise
-from cer_pipeline.zoo import open_zoo
+from cer_pipeline.zoo import Zoo, open_zoo
 from resources.settings import Settings
 
 
@@ -23,7 +23,11 @@ class Tables(dg.ConfigurableResource):
         """Make one shard of one table; see `store.materialise.materialise`."""
         corpus, shard = parse_shard_key(key)
         home, profile = self.settings.get_home(), self.settings.get_profile()
-        return materialise(spec, home, corpus, shard, profile, open_zoo(), run_id, progress)
+        return materialise(spec, home, corpus, shard, profile, self.zoo(), run_id, progress)
+
+    def zoo(self) -> Zoo:
+        """The weights of this machine, with the heads that were trained here."""
+        return open_zoo(heads=self.settings.get_home().heads)
 
     def inputs(self, key: str) -> ShardInputs:
         """Read access to one corpus shard."""

@@ -12,6 +12,7 @@ import typer
 
 from cer_pipeline.cli.options import Json
 from cer_pipeline.cli.output import console, print_json, print_table, safe
+from cer_pipeline.store.home import default_home
 from cer_pipeline.zoo import Progress, Pulled, State, list_models, open_zoo, verify
 from cer_pipeline.zoo import pull as pull_models
 
@@ -27,7 +28,7 @@ def list_(
     json: Json = False,
 ) -> None:
     """List every model: purpose, licence, size, and whether it is on this machine."""
-    rows = list_models(open_zoo(), profile)
+    rows = list_models(open_zoo(heads=default_home().heads), profile)
     if json:
         print_json(
             [
@@ -81,7 +82,7 @@ def pull(
 @app.command("verify")
 def verify_(models: Ids = None, json: Json = False) -> None:
     """Hash the weights on this machine and compare with the pinned digests."""
-    verdicts = verify(open_zoo(), models or [])
+    verdicts = verify(open_zoo(heads=default_home().heads), models or [])
     if json:
         print_json([{"id": v.model, "state": v.state.value, "detail": v.detail} for v in verdicts])
     else:
@@ -95,7 +96,7 @@ def verify_(models: Ids = None, json: Json = False) -> None:
 
 def pull_with_progress(models: list[str], profile: str = "embedded", quiet: bool = False) -> list[Pulled]:
     """Fetch models with a bar on a terminal, a line a step elsewhere."""
-    zoo = open_zoo()
+    zoo = open_zoo(heads=default_home().heads)
     if quiet:
         return pull_models(zoo, models, profile)
     if not sys.stderr.isatty():

@@ -106,7 +106,7 @@ def run_corpus(
     settings = settings_of(home, profile, overrides)
     refresh(home, name)
     corpus = registry.load(home.root, name)
-    specs, zoo = stages(settings), open_zoo()
+    specs, zoo = stages(settings), open_zoo(heads=home.heads)
     before = table_states(specs, home, settings, zoo, name, corpus.shard_labels())
     pending = [s for s in before if s.state is not State.CURRENT]
     outcome = Outcome(name, states=before)

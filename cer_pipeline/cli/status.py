@@ -32,7 +32,7 @@ def status(
 
     home = default_home()
     settings = settings_of(home, profile, set_)
-    specs, zoo = stages(settings), open_zoo()
+    specs, zoo = stages(settings), open_zoo(heads=home.heads)
     found = {}
     for corpus in [registry.load(home.root, n) for n in ([name] if name else registry.names(home.root))]:
         found[corpus.name] = table_states(specs, home, settings, zoo, corpus.name, corpus.shard_labels())

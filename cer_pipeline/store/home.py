@@ -6,6 +6,8 @@ Belongs here: the layout of the home folder, and how it is found. Does not belon
     cache/TABLE/FINGERPRINT/corpus=NAME/shard=sNNN/    rows by key, append-only
     corpora/NAME.json                                  registered corpora
     dagster/                                           Dagster's own state
+    heads/BRANCH/DIGEST/                               heads trained here, each with its card
+    training/BRANCH/KEY/                               what a training keeps, so that a stopped one goes on
     settings.toml                                      the user's settings over the profile
     locks/                                             one writer a table and shard
 """
@@ -35,6 +37,15 @@ class Home:
     def dagster(self) -> Path:
         """Dagster's own state."""
         return self.root / "dagster"
+
+    @property
+    def heads(self) -> Path:
+        """Heads trained here; see `zoo.published`."""
+        return self.root / "heads"
+
+    def training(self, branch: str, key: str) -> Path:
+        """What one training of a branch keeps."""
+        return self.root / "training" / branch / key
 
     def table_folder(self, table: str) -> Path:
         """All shards of a table."""

@@ -171,21 +171,33 @@ def shipped_heads(folder: Path | None = None) -> dict[str, Entry]:
     """
     folder = folder or Path(str(resources.files("cer_pipeline"))) / "heads" / "shipped"
     sums = _read_sums(folder / SUMS)
-    entries = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        branch = path.stem
-        entries[f"head_{branch}"] = Entry(
-            id=f"head_{branch}",
-            title=f"trained head of {branch}",
-            purpose=f"features of {branch} to probabilities",
-            kind="head",
-            profile="embedded",
-            licence=f"see cer_pipeline/heads/shipped/{branch}.md",
-            files=(File(path.name, path.stat().st_size, sums.get(path.name, "")),),
-            sources=(Shipped(folder),),
-            output="8 basic emotions",
-        )
-    return entries
+    heads = [
+        head_entry(path.stem, path, sums.get(path.name, ""), f"see cer_pipeline/heads/shipped/{path.stem}.md")
+        for path in sorted(folder.glob("*.safetensors"))
+    ]
+    return {entry.id: entry for entry in heads}
+
+
+def head_entry(branch: str, path: Path, sha256: str, licence: str) -> Entry:
+    """The entry `head_<branch>` of a trained head that lies on this machine.
+
+    Args:
+        branch: name of the branch (or fusion).
+        path: the safetensors file.
+        sha256: its digest; empty where nobody has pinned one.
+        licence: where the licence stands.
+    """
+    return Entry(
+        id=f"head_{branch}",
+        title=f"trained head of {branch}",
+        purpose=f"features of {branch} to probabilities",
+        kind="head",
+        profile="embedded",
+        licence=licence,
+        files=(File(path.name, path.stat().st_size, sha256),),
+        sources=(Shipped(path.parent),),
+        output="8 basic emotions",
+    )
 
 
 def _read_sums(path: Path) -> dict[str, str]:

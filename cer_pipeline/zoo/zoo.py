@@ -9,7 +9,8 @@ Layout below the cache folder (`$XDG_CACHE_HOME/cer-pipeline/models`), shared by
 * `models/<id>/<first 12 digits of the entry's digest>/<file name>`: hard links to them. The digest keeps two working
   copies apart that pin different files.
 
-A model is looked up in `CER_MODELS/<id>/` first, then in the cache. Nothing is returned that has not been hashed and
+A model is looked up in `CER_MODELS/<id>/` first, then in the cache; a head that was trained here goes before the
+shipped one. Nothing is returned that has not been hashed and
 compared in this process; a file that changes afterwards is hashed again.
 """
 
@@ -32,6 +33,7 @@ from typing import Final
 from cer_pipeline.errors import CerError, ModelUnavailable
 from cer_pipeline.zoo import fetch
 from cer_pipeline.zoo.entries import Entry, File, Shipped, load_entries
+from cer_pipeline.zoo.published import published_heads
 
 MEDIA: Final = "media"
 HEAD_PREFIX: Final = "head_"
@@ -386,16 +388,21 @@ def default_cache(environment: Mapping[str, str] = os.environ) -> Path:
     return (base if base.is_absolute() else Path.home() / ".cache") / "cer-pipeline" / "models"
 
 
-def open_zoo(environment: Mapping[str, str] = os.environ) -> Zoo:
+def open_zoo(environment: Mapping[str, str] = os.environ, heads: Path | None = None) -> Zoo:
     """The zoo of this machine: all entries, the user's cache folder, and `CER_MODELS` where it is set.
 
+    Args:
+        environment: the environment variables.
+        heads: folder of heads that were trained here (`Home.heads`); they go before the shipped ones.
+
     Raises:
-        CerError: `CER_MODELS` is no folder.
+        CerError: `CER_MODELS` is no folder, or the record of a trained head cannot be read.
     """
     local = Path(environment[LOCAL]).expanduser().absolute() if environment.get(LOCAL) else None
     if local is not None and not local.is_dir():
         raise CerError(f"{LOCAL} names no folder", str(local), "unset it, or make <folder>/<model id>/<files>")
-    return Zoo(default_cache(environment), load_entries(), local)
+    trained = published_heads(heads) if heads is not None else {}
+    return Zoo(default_cache(environment), load_entries() | trained, local)
 
 
 def ids_of(zoo: Zoo, profile: str | None = None, kinds: Sequence[str] = ("model", "head")) -> list[str]:

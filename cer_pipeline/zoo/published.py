@@ -1,0 +1,121 @@
+"""Heads that were trained on this machine: published by digest below the home folder, and found again.
+
+Belongs here: the folder layout, publishing, going back to an earlier head. Does not belong here: training
+(`training`), or what a head holds (`heads`).
+
+Layout: `heads/<branch>/<first 12 digits of the digest>/<branch>.*` (weights, card, scores, curves), and
+`heads/<branch>/current.json` that names the one in use. A published folder never changes, so every prediction that
+names a digest can be traced to its head.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from cer_pipeline.errors import CerError
+from cer_pipeline.zoo.entries import Entry, head_entry
+
+CURRENT: Final = "current.json"
+WEIGHTS: Final = "safetensors"
+DIGITS: Final = 12
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published head: its branch, SHA-256, and folder."""
+
+    branch: str
+    sha256: str
+    folder: Path
+
+    @property
+    def weights(self) -> Path:
+        """The safetensors file."""
+        return self.folder / f"{self.branch}.{WEIGHTS}"
+
+
+def publish(heads: Path, branch: str, made: Path) -> Published:
+    """Take over the files `<branch>.*` that a training has finished, and make them the ones in use.
+
+    The folder appears whole and the switch is one rename: a crash leaves the earlier head in use.
+
+    Args:
+        heads: folder of all trained heads.
+        branch: whose head it is.
+        made: folder with `<branch>.safetensors` and its card `<branch>.md`.
+
+    Raises:
+        CerError: the weights or the card are missing.
+    """
+    for ending in (WEIGHTS, "md"):
+        if not (made / f"{branch}.{ending}").is_file():
+            raise CerError(f"the training left no {branch}.{ending}", str(made), "train again; nothing was published")
+    data = (made / f"{branch}.{WEIGHTS}").read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
+    folder = heads / branch / sha256[:DIGITS]
+    if not folder.is_dir():
+        new = heads / branch / f".{uuid.uuid4().hex}"
+        new.mkdir(parents=True)
+        for path in sorted(made.glob(f"{branch}.*")):
+            if path.is_file() and not path.name.endswith(".state"):
+                shutil.copy2(path, new / path.name)
+        new.rename(folder)
+    _switch(heads, branch, {"sha256": sha256, "folder": folder.name})
+    return Published(branch, sha256, folder)
+
+
+def published_heads(heads: Path) -> dict[str, Entry]:
+    """Entries `head_<branch>` of the heads in use.
+
+    Raises:
+        CerError: a record cannot be read.
+    """
+    found = [read_current(heads, path.parent.name) for path in sorted(heads.glob(f"*/{CURRENT}"))]
+    entries = [
+        head_entry(head.branch, head.weights, head.sha256, f"see {head.branch}.md beside it")
+        for head in found
+        if head is not None and head.weights.is_file()
+    ]
+    return {entry.id: entry for entry in entries}
+
+
+def read_current(heads: Path, branch: str) -> Published | None:
+    """The head in use of a branch; None where none was trained here.
+
+    Raises:
+        CerError: its record cannot be read.
+    """
+    path = heads / branch / CURRENT
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text("utf-8"))
+        return Published(branch, record["sha256"], heads / branch / record["folder"])
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise CerError(
+            f"the record of a trained head cannot be read ({error})", str(path), f"run `cer train {branch}` again"
+        ) from None
+
+
+def retire(heads: Path, branch: str) -> None:
+    """Stop using the trained head of a branch, so that the shipped one is used again; its files stay.
+
+    Raises:
+        CerError: none is in use.
+    """
+    path = heads / branch / CURRENT
+    if not path.is_file():
+        raise CerError("no head of this branch was trained here", branch, "see `cer models list`")
+    path.unlink()
+
+
+def _switch(heads: Path, branch: str, record: dict[str, Any]) -> None:
+    new = heads / branch / f".{CURRENT}.{uuid.uuid4().hex}"
+    new.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    new.replace(heads / branch / CURRENT)
