@@ -38,7 +38,7 @@ from cer_pipeline.training.sound import WINDOW, trimmed, variant
 
 FOLDS: Final = 5
 STEPS: Final = 20  # of 0.2 s in a window
-TEMPERATURES: Final = tuple(round(0.5 + i / 20, 2) for i in range(91))  # 0.5 to 5.0
+TEMPERATURES: Final = tuple(round(0.1 + i / 20, 2) for i in range(99))  # 0.1 (means of 0 to 1 are mild) to 5.0
 WARMUP: Final = 0.1  # share of the steps with a rising rate; then a cosine to 0
 UNSURE: Final = 0.25  # published: about the first quarter of the epochs trains with smoothed targets, divergence 0.01
 
