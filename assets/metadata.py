@@ -56,6 +56,9 @@ def run_metadata(spec: StageSpec, report: Report, tables: Tables, shard: str) ->
         "file": dg.MetadataValue.path(str(path)),
         "plan": footer.plan,
     }
+    weights = {model: tables.zoo().digest(model) or "absent" for model in (*spec.models, *spec.optional_models)}
+    if weights:
+        out["weights"] = dg.MetadataValue.json(weights)
     picture = table_plot(spec.table, inputs)
     if picture:
         out["plot"] = dg.MetadataValue.md(f"![{spec.name}](data:image/png;base64,{base64.b64encode(picture).decode()})")

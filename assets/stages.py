@@ -7,6 +7,7 @@ Belongs here: turning a StageSpec into an AssetsDefinition. Does not belong here
 import dagster as dg
 
 from assets.metadata import asset_metadata, check_metadata, run_metadata
+from assets.models import heads_of
 from assets.partitions import corpus_shards
 from cer_pipeline.stage import StageSpec
 from cer_pipeline.status import Status
@@ -33,7 +34,7 @@ def stage_asset(spec: StageSpec) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=key,
-        deps=[asset_key(name) for name in spec.inputs],
+        deps=[*(asset_key(name) for name in spec.inputs), *heads_of(spec)],
         partitions_def=corpus_shards,
         group_name=spec.group,
         kinds=set(spec.kinds),

@@ -30,6 +30,14 @@ class ProgressListener(Protocol):
         """The table is committed."""
         ...
 
+    def training(self, branch: str, log: Callable[[str], None]) -> None:
+        """A head is about to be trained; `log` writes to the run's log."""
+        ...
+
+    def trained(self, what: str, done: int, total: int) -> None:
+        """The training is at `done` of `total` steps of `what`."""
+        ...
+
 
 class LogProgress:
     """Writes to the run's log, at most every `LOG_EVERY_S` seconds."""
@@ -53,3 +61,14 @@ class LogProgress:
         """See `ProgressListener.finished`."""
         done = "unchanged" if report.unchanged else f"{report.computed} computed, {report.cached} cached"
         self._log(f"{report.table} {report.corpus}-{report.shard}: {done} in {report.seconds:.1f} s")
+
+    def training(self, branch: str, log: Callable[[str], None]) -> None:
+        """See `ProgressListener.training`."""
+        self._log, self._last = log, time.monotonic()
+        self._log(f"training {branch}")
+
+    def trained(self, what: str, done: int, total: int) -> None:
+        """See `ProgressListener.trained`."""
+        if time.monotonic() - self._last >= LOG_EVERY_S:
+            self._last = time.monotonic()
+            self._log(f"{what}: {done} of {total}")

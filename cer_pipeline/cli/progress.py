@@ -80,3 +80,18 @@ class TerminalProgress:
             done = "unchanged" if report.unchanged else f"{report.computed} computed, {report.cached} cached"
             step, shard = f"{self._made}/{self._tables}", f"{report.corpus}-{report.shard}"
             console(stderr=True).print(f"{step} {report.table} {shard}: {done}, {report.seconds:.1f} s")
+
+    def training(self, branch: str, log: Callable[[str], None]) -> None:
+        """See `ProgressListener.training`."""
+        del log
+        self._last = time.monotonic()
+        if self._bars is not None:
+            self._task = self._bars.add_task(branch, total=None, step="train")
+
+    def trained(self, what: str, done: int, total: int) -> None:
+        """See `ProgressListener.trained`."""
+        if self._bars is not None and self._task is not None:
+            self._bars.update(self._task, description=what, completed=done, total=total)
+        elif not self._quiet and time.monotonic() - self._last >= LINE_EVERY_S:
+            self._last = time.monotonic()
+            console(stderr=True).print(f"    {what}: {done} of {total}")

@@ -173,7 +173,7 @@ def _launch(
                 raise_on_error=False,
             )
             outcome.runs.append(result.run_id)
-            outcome.broken |= _broken(result)
+            outcome.broken |= broken_steps(result)
         outcome.reports += progress.reports
 
 
@@ -196,7 +196,7 @@ def _selection(text: str) -> str:
     return f'{plain[1]}key:"{plain[2]}"{plain[3]}' if plain else text
 
 
-def _broken(result: Any) -> dict[str, str]:
+def broken_steps(result: Any) -> dict[str, str]:
     """Steps that failed, with the line for the user where there is one, else the innermost reason."""
     out = {}
     for event in result.all_events:
