@@ -89,8 +89,8 @@ def test_the_tables_of_a_branch_hang_on_its_head_and_processing_a_corpus_never_t
     definitions = build_definitions()
     graph = definitions.resolve_asset_graph()
     assert model_key(BRANCH) in graph.get(asset_key(f"probabilities/{BRANCH}")).parent_keys
-    processed = definitions.resolve_job_def(PROCESS_SHARD).asset_layer.executable_asset_keys
-    trained = definitions.resolve_job_def(TRAIN).asset_layer.executable_asset_keys
+    processed = set(definitions.resolve_job_def(PROCESS_SHARD).asset_layer.executable_asset_keys)
+    trained = set(definitions.resolve_job_def(TRAIN).asset_layer.executable_asset_keys)
     assert {key.path[0] for key in trained} == {"models"}
     assert {f"models/{name}" for name in registry.TRAINERS} == {key.to_user_string() for key in trained}
     assert not processed & trained
