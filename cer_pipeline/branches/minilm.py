@@ -10,13 +10,14 @@ Source: Reimers & Gurevych 2019, "Sentence-BERT", and the model card of sentence
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cer_pipeline.heads.threads import each
 
 ZOO_ID: Final = "minilm"
 SIZE: Final = 384
@@ -49,30 +50,26 @@ class MiniLM:
 
     def encode(self, text: str) -> NDArray[np.float32]:
         """One text -> float32 [384] of length 1; the same text always gives the same bytes."""
+        return self.encode_all([text])[0]
+
+    def encode_all(self, texts: Iterable[str], threads: int = 1) -> list[NDArray[np.float32]]:
+        """Many texts, each on its own; equal texts are put through once.
+
+        Args:
+            texts: any number.
+            threads: texts at a time; the vectors do not depend on it.
+        """
+        wanted = list(texts)
+        distinct = list(dict.fromkeys(wanted))
+        known = dict(zip(distinct, each(self._vector, distinct, threads), strict=True))
+        self._counters[f"calls/{ZOO_ID}"] += len(distinct)
+        return [known[text] for text in wanted]
+
+    def _vector(self, text: str) -> NDArray[np.float32]:
         import torch
 
         ids = self._tokenizer.encode(text).ids  # never empty: [CLS] and [SEP] are always there
-        with torch.inference_mode(), _one_thread():
+        with torch.inference_mode():
             states = self._model(input_ids=torch.tensor([ids])).last_hidden_state[0]
             mean = states.mean(0)  # every token counts: a text on its own has no padding
-            vector = mean / mean.norm()
-        self._counters[f"calls/{ZOO_ID}"] += 1
-        return vector.numpy()
-
-    def encode_all(self, texts: Iterable[str]) -> list[NDArray[np.float32]]:
-        """Many texts, each on its own; equal texts are put through once."""
-        known: dict[str, NDArray[np.float32]] = {}
-        return [known[text] if text in known else known.setdefault(text, self.encode(text)) for text in texts]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums split over threads are added in another order: a row must not depend on the number of cores."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+            return (mean / mean.norm()).numpy()

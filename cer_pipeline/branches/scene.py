@@ -1,25 +1,39 @@
 """The branches that read what a caption says of a segment: scene_minilm and scene_label.
 
 Belongs here: their specs (light at import) and stages. Does not belong here: captions (`perception.describer_stage`),
-the encoder (`minilm`) or the arithmetic of the heads (`prompts`).
+which texts of a segment are read (`sentences`), the encoder (`minilm`) or the arithmetic of the heads (`prompts`,
+`heads.scene`).
 
 scene_minilm stands for the paper's fine-tuned caption encoders (Table 1, IDs 6 to 8), scene_label for its image-label
 match (ID 14), which needs CLIP: here the caption takes the image's place.
+
+scene_minilm has two heads. Imported texts are judged by the trained one where it is present: its features are the mean
+standardised state of all texts of the segment. The describer's texts, and all texts without a trained head, are judged
+by their likeness to sentences: the trained head learned from captions that judge what they see, and is wrong about
+texts that do not.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from cer_pipeline.branches.minilm import ZOO_ID, MiniLM
 from cer_pipeline.branches.prompts import LabelHead, PromptHead, sentences_of
-from cer_pipeline.branches.sentences import branch, embed_rows, judge_rows, read_features
+from cer_pipeline.branches.sentences import Reader, branch, embed_rows, judge_rows, judged_by, middle, read_features
+from cer_pipeline.heads.io import load_head
+from cer_pipeline.heads.scene import Embed, SceneHead, encoder
+from cer_pipeline.profiles import EXECUTION
 from cer_pipeline.stage import StageContext
 
 MODULE: Final = "cer_pipeline.branches.scene"
+TRAINED: Final = "head_scene_minilm"
+"""Zoo id of the trained head, which judges imported texts; also what stands in `model` where it did."""
 
 SCENE_MINILM: Final = branch(
     name="scene_minilm",
@@ -30,6 +44,7 @@ SCENE_MINILM: Final = branch(
     embed=f"{MODULE}:EmbedScene",
     judge=f"{MODULE}:JudgeScene",
     config=("scene_minilm",),
+    trained=(TRAINED,),
 )
 SCENE_LABEL: Final = branch(
     name="scene_label",
@@ -43,38 +58,69 @@ SCENE_LABEL: Final = branch(
 )
 
 
-class EmbedScene:
-    """Captions -> `features/scene_minilm`."""
-
-    table = SCENE_MINILM.features.table
+class EmbedLabel:
+    """Captions -> `features/scene_label`: the middle of the vectors of all texts of a segment."""
 
     def __init__(self, context: StageContext) -> None:
-        self.encoder = MiniLM(context.weights.path(ZOO_ID), context.counters)
+        threads = int(context.profile[EXECUTION]["threads"])
+        model = MiniLM(context.weights.path(ZOO_ID), context.counters)
+        self.reader = Reader(lambda texts: model.encode_all(texts, threads), middle)
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows of the table for segments of the plan."""
-        return embed_rows(units, self.encoder.encode, self.table)
+        return embed_rows(units, self.reader, SCENE_LABEL.features.table)
 
 
-class EmbedLabel(EmbedScene):
-    """Captions -> `features/scene_label`."""
+class EmbedScene(EmbedLabel):
+    """Captions -> `features/scene_minilm`; imported texts by the trained head's encoder where it is present."""
 
-    table = SCENE_LABEL.features.table
+    def __init__(self, context: StageContext) -> None:
+        super().__init__(context)
+        self.context = context
+        trained = context.weights.digest(TRAINED) is not None
+        self.readers = {False: self.reader, True: Reader(self._adapted, self._state) if trained else self.reader}
+
+    def __call__(self, units: pa.Table) -> pa.Table:
+        """Rows of the table for segments of the plan."""
+        return embed_rows(units, self.readers, SCENE_MINILM.features.table)
+
+    def _adapted(self, texts: Sequence[str]) -> NDArray[np.floating]:
+        self.context.counters[f"calls/{ZOO_ID}"] += len(texts)
+        return self._network[1](texts)
+
+    def _state(self, vectors: NDArray[np.floating]) -> NDArray[np.floating]:
+        return self._network[0].state(vectors)
+
+    @cached_property
+    def _network(self) -> tuple[SceneHead, Embed]:
+        """The trained head and its encoder, loaded where there is an imported text."""
+        weights = self.context.weights
+        tensors, meta = load_head(weights.path(TRAINED))
+        threads = int(self.context.profile[EXECUTION]["threads"])
+        return SceneHead(tensors, meta), encoder(tensors, meta, weights.path(ZOO_ID), threads)
 
 
 class JudgeScene:
-    """`features/scene_minilm` -> `probabilities/scene_minilm`, by likeness to the profile's sentences."""
+    """`features/scene_minilm` -> `probabilities/scene_minilm`: the trained head, or likeness to sentences."""
 
     def __init__(self, context: StageContext) -> None:
         section = context.profile["scene_minilm"]
-        encoder = MiniLM(context.weights.path(ZOO_ID), context.counters)
-        sets = [np.stack(encoder.encode_all(sentences)) for sentences in sentences_of(section)]
-        self.head = PromptHead(sets, section["temperature"])
+        model = MiniLM(context.weights.path(ZOO_ID), context.counters)
+        sets = [np.stack(model.encode_all(sentences)) for sentences in sentences_of(section)]
+        self.likeness = judged_by(PromptHead(sets, section["temperature"]), "prompts")
+        self.trained = (
+            None if context.weights.digest(TRAINED) is None else SceneHead.load(context.weights.path(TRAINED))
+        )
         self.features = read_features(context, SCENE_MINILM.features.name)
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows of the table for segments of the plan."""
-        return judge_rows(units, self.features, self.head, "prompts", SCENE_MINILM.probabilities.table)
+        return judge_rows(units, self.features, self._judge, SCENE_MINILM.probabilities.table)
+
+    def _judge(self, unit: Mapping[str, Any], features: NDArray[np.floating]) -> tuple[str, NDArray[np.float64]]:
+        if self.trained is None or not unit["imported"]:
+            return self.likeness(unit, features)
+        return TRAINED, self.trained.segment(unit["texts"], features)
 
 
 class JudgeLabel:
@@ -89,4 +135,4 @@ class JudgeLabel:
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows of the table for segments of the plan."""
-        return judge_rows(units, self.features, self.head, "labels", SCENE_LABEL.probabilities.table)
+        return judge_rows(units, self.features, judged_by(self.head, "labels"), SCENE_LABEL.probabilities.table)

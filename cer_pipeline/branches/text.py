@@ -19,7 +19,16 @@ from numpy.typing import NDArray
 
 from cer_pipeline.branches.minilm import ZOO_ID, MiniLM
 from cer_pipeline.branches.prompts import PromptHead, sentences_of
-from cer_pipeline.branches.sentences import Head, branch, embed_rows, judge_rows, read_features
+from cer_pipeline.branches.sentences import (
+    Head,
+    Reader,
+    branch,
+    embed_rows,
+    judge_rows,
+    judged_by,
+    middle,
+    read_features,
+)
 from cer_pipeline.stage import StageContext
 
 MODULE: Final = "cer_pipeline.branches.text"
@@ -51,7 +60,8 @@ class EmbedText:
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows of the table for segments of the plan."""
-        return embed_rows(units, self.encode, TEXT_MINILM.features.table)
+        reader = Reader(lambda texts: [self.encode(text) for text in texts], middle)
+        return embed_rows(units, reader, TEXT_MINILM.features.table)
 
 
 def _trained(head: Path, folder: Path, counters: Counter[str]) -> Callable[[str], NDArray[np.float32]]:
@@ -82,7 +92,7 @@ class JudgeText:
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows of the table for segments of the plan."""
-        return judge_rows(units, self.features, self.head, self.model, TEXT_MINILM.probabilities.table)
+        return judge_rows(units, self.features, judged_by(self.head, self.model), TEXT_MINILM.probabilities.table)
 
 
 def _prompts(context: StageContext) -> PromptHead:

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cer_pipeline.heads.io import load_head
+from cer_pipeline.heads.threads import each
 from cer_pipeline.labels import BASIC
 
 Floats = NDArray[np.float64]
@@ -147,6 +148,27 @@ class SceneHead:
             found[i] += standard(np.asarray(states[i], np.float64), self.mean, self.spread) @ self.state_weights
         return found
 
+    def state(self, states: NDArray[Any]) -> Floats:
+        """What the head needs to know of all texts of one segment: their mean standardised state [384].
+
+        It is also what PFSA compares with the prototypes.
+
+        Args:
+            states: mean-pooled states of the adapted encoder, one row a text [views, 384].
+        """
+        return standard(np.asarray(states, np.float64), self.mean, self.spread).mean(0)
+
+    def segment(self, texts: Sequence[str], state: NDArray[Any]) -> Floats:
+        """One distribution [8] of a segment from its texts and what `state` gave for them.
+
+        Equal to `fused` up to rounding: the scores are linear, so the mean over texts may be taken first.
+        """
+        scores = np.asarray(state, np.float64) @ self.state_weights
+        for text in texts:
+            columns, values = self.bag.vector(text)
+            scores = scores + values @ self.bag_weights[columns] / len(texts)
+        return self.sharpen(scores[None], np.array([len(texts)]))[0]
+
     def probabilities(self, texts: Sequence[str], embed: Embed) -> Floats:
         """One distribution a text [n, 8]; each text stands alone."""
         return self.sharpen(self.scores(texts, embed(texts)), np.ones(len(texts), np.int64))
@@ -219,13 +241,14 @@ def softmax(values: Floats) -> Floats:
     return shifted / shifted.sum(-1, keepdims=True)
 
 
-def encoder(tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], folder: Path) -> Embed:
+def encoder(tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], folder: Path, threads: int = 1) -> Embed:
     """The encoder of a head: MiniLM with the head's low-rank changes merged in. Loads torch.
 
     Args:
         tensors: the head's tensors; those whose names begin with `ADAPTER` are read.
         meta: the head's meta; `adapter` is read.
         folder: the folder of plain MiniLM.
+        threads: texts at a time; the states do not depend on it.
 
     Returns:
         A function that puts each text through the network on its own.
@@ -237,7 +260,7 @@ def encoder(tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], folder
     network.tokenizer.enable_truncation(MAX_TOKENS)
 
     def embed(texts: Sequence[str]) -> NDArray[Any]:
-        rows = [network.features(text) for text in texts]
+        rows = each(lambda text: network.batch([text])[0], texts, threads)
         return np.stack(rows) if rows else np.empty((0, network.weight.shape[1]), np.float32)
 
     return embed
