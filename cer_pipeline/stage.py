@@ -17,13 +17,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
 from cer_pipeline.profiles import Profile
 from cer_pipeline.status import Status
 from cer_pipeline.tables import TableSpec
+
+if TYPE_CHECKING:
+    from cer_pipeline.corpora.registry import Corpus
 
 
 class Inputs(Protocol):
@@ -57,6 +60,10 @@ class Inputs(Protocol):
 
     def source(self, video_id: str) -> Path:
         """The media file behind a video_id."""
+        ...
+
+    def registered(self) -> Corpus:
+        """The corpus as it was registered: its files with their splits, and what was written about them."""
         ...
 
 

@@ -21,6 +21,7 @@ class Status(StrEnum):
     EMPTY_TRANSCRIPT = "empty_transcript"  # speech was found, but no word was recognised
     UNDECODABLE = "undecodable"  # the file, or the span of it, is damaged
     MODEL_UNAVAILABLE = "model_unavailable"  # a weight or a trained head is not on this machine
+    NO_CAPTION = "no_caption"  # an imported view has no text for this segment
     NO_LABEL = "no_label"  # nobody annotated it, or every annotation in it is a sentinel
     FAILED = "failed"  # an unforeseen error; `reason` says which; tried again on the next materialisation
 

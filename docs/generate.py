@@ -18,6 +18,7 @@ MEANING = {
     "empty_transcript": "speech was found, but no word was recognised",
     "undecodable": "the file, or this span of it, is damaged",
     "model_unavailable": "a weight or a trained head is not on this machine",
+    "no_caption": "an imported view has no text for this segment",
     "no_label": "nobody annotated it, or every annotation in it is a sentinel",
     "failed": "an unforeseen error, told in `reason`; tried again by the next run",
 }

@@ -6,22 +6,38 @@ Belongs here: talking about corpora. Does not belong here: scanning folders (`co
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cer_pipeline.cli.options import Json
 from cer_pipeline.cli.output import print_json, print_table, safe, say
+from cer_pipeline.corpora.formats import FORMATS
 
-app = typer.Typer(help="Register folders of video.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from cer_pipeline.corpora.registry import Corpus
+
+app = typer.Typer(help="Register corpora: folders of video, labelled corpora, captions.", no_args_is_help=True)
 NAMES_SHOWN = 5
 
 
 @app.command("add")
 def add(
     name: Annotated[str, typer.Argument(help="A short name: a-z, 0-9 and _.")],
-    path: Annotated[Path, typer.Argument(help="The folder; videos are found at any depth.")],
-    layout: Annotated[str, typer.Option("--format", help="How the folder is laid out.")] = "folder",
+    path: Annotated[Path, typer.Argument(help="The folder or file.")],
+    layout: Annotated[str, typer.Option("--format", help=f"How it is laid out: {', '.join(FORMATS)}.")] = "folder",
+    labels: Annotated[Path | None, typer.Option(help="Annotations, where they lie apart from the videos.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="train, dev or test for all videos, or a CSV file of video,split.")
+    ] = None,
+    captions: Annotated[Path | None, typer.Option(help="Folder of caption files for the videos.")] = None,
+    leaks: Annotated[
+        str,
+        typer.Option(
+            help="What to do about clips that stand in two splits: exclude them from the less held-out one, refuse "
+            "the corpus, or keep them (nothing can be trained on it then)."
+        ),
+    ] = "exclude",
     json: Json = False,
 ) -> None:
     """Register a corpus, or pick up what has changed in it."""
@@ -30,7 +46,8 @@ def add(
     from cer_pipeline.store.home import default_home
 
     home = default_home()
-    changes = registry.register(home.root, name, path, layout)
+    options = options_of(labels, split, captions, leaks)
+    changes = registry.register(home.root, name, path, layout, options)
     corpus = registry.load(home.root, name)
     keys = [registry.shard_key(name, shard) for shard in corpus.shard_labels()]
     add_partitions(home, keys)
@@ -46,6 +63,8 @@ def add(
                 "shards": keys,
                 "shards_touched": [registry.shard_key(name, shard) for shard in changes.shards],
                 "ignored": list(changes.ignored),
+                "told": list(changes.told),
+                **facts(corpus),
             }
         )
         return
@@ -57,7 +76,31 @@ def add(
         say(f"left out: {safe(text)}")
     if len(changes.ignored) > NAMES_SHOWN:
         say(f"left out: {len(changes.ignored) - NAMES_SHOWN} more (see --json)")
-    print(f"next: cer run {name}")
+    for text in changes.told:
+        say(safe(text))
+    print(f"next: {f'cer train {corpus.trains} --corpora {name}' if corpus.trains else f'cer run {name}'}")
+
+
+def options_of(labels: Path | None, split: str | None, captions: Path | None, leaks: str) -> dict[str, str]:
+    """What a registration keeps of the options: those that were given, paths in full."""
+    given = {"labels": labels and _full(labels), "captions": captions and _full(captions)}
+    given["split"] = _full(Path(split)) if split and Path(split).is_file() else split
+    return {"leaks": leaks} | {name: value for name, value in given.items() if value}
+
+
+def _full(path: Path) -> str:
+    return str(path.expanduser().absolute())
+
+
+def facts(corpus: Corpus) -> dict[str, Any]:
+    """What people want to know of a corpus, besides its videos."""
+    return {
+        "format": corpus.format,
+        "splits": {split: sum(f.split == split for f in corpus.files) for split in corpus.splits},
+        "excluded": sum(bool(f.excluded) for f in corpus.files),
+        "labels": corpus.has_labels or bool(corpus.trains),
+        "captions": any(f.captions for f in corpus.files),
+    }
 
 
 @app.command("list")
@@ -71,15 +114,27 @@ def list_corpora(json: Json = False) -> None:
     if json:
         print_json(
             [
-                {"name": c.name, "format": c.format, "root": str(c.root), "videos": len(c.files), "shards": c.shards}
+                {"name": c.name, "root": str(c.root), "videos": len(c.files), "shards": c.shards, **facts(c)}
                 for c in corpora
             ]
         )
     elif not corpora:
         print("no corpus is registered; next: cer corpus add NAME PATH")
     else:
-        rows = [(c.name, c.format, str(len(c.files)), str(c.shards), safe(str(c.root))) for c in corpora]
-        print_table("Corpora", ("name", "format", "videos", "shards", "folder"), rows, right=("videos", "shards"))
+        rows = [
+            (
+                c.name,
+                c.format,
+                str(len(c.files)),
+                ", ".join(f"{split} {n}" for split, n in facts(c)["splits"].items()),
+                "yes" if facts(c)["labels"] else "no",
+                str(c.shards),
+                safe(str(c.root)),
+            )
+            for c in corpora
+        ]
+        columns = ("name", "format", "videos", "splits", "labels", "shards", "folder")
+        print_table("Corpora", columns, rows, right=("videos", "shards"))
 
 
 @app.command("remove")

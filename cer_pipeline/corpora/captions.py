@@ -26,6 +26,8 @@ from typing import Final
 
 import numpy as np
 
+from cer_pipeline.corpora.leaks import class_word
+from cer_pipeline.corpora.notes import plain
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
 
@@ -50,11 +52,6 @@ FOLDERS: Final[dict[str, str]] = {
 _FILE: Final = re.compile(r"(?P<vlm>.+)_(?P<prompt>[^_]+)_(?P<split>[^_]+)\.csv")
 _SEGMENT: Final = re.compile(
     r"(?P<video>.+)___(?:(?P<folder>[A-Za-z]+)_|(?P<first>\d+)_(?P<last>\d+)_)?(?P<index>\d{4,})(?:\.[A-Za-z0-9]+)?"
-)
-_CLASS_WORD: Final = re.compile(
-    r"(?<![a-z])(neutral|ang(?:er|ry)|disgust(?:ed)?|fear(?:ful)?|happ(?:y|iness)|joy(?:ful)?|sad(?:ness)?"
-    r"|surprised?)(?![a-z])",
-    re.IGNORECASE,
 )
 
 
@@ -101,8 +98,8 @@ def parse_name(name: str) -> tuple[SegmentName, str | None]:
     folder = found["folder"]
     if folder is not None and folder not in FOLDERS:
         raise CerError(f"unknown class {folder!r} in the name of a segment", name, f"known: {', '.join(FOLDERS)}")
-    if word := _CLASS_WORD.search(found["video"]):
-        raise CerError(f"the name of a video spells the class word {word[0]!r}", name, "rename the video")
+    if word := class_word(found["video"]):
+        raise CerError(f"the name of a video spells the class word {word!r}", name, "rename the video")
     frames = (int(found["first"]), int(found["last"])) if found["first"] else None
     return SegmentName(found["video"], int(found["index"]), frames), FOLDERS[folder] if folder else None
 
@@ -186,22 +183,48 @@ def read_split(folder: Path, split: str, *, labelled: bool, views: Sequence[str]
     Raises:
         CerError: a file, row or label that cannot be right; the line says which.
     """
+    chosen = _chosen(folder, split, views)
+    return _aligned(
+        folder, split, {view: _read_file(path, labelled=labelled) for view, path in chosen.items()}, labelled
+    )
+
+
+def read_as_is(folder: Path, split: str) -> CaptionSplit:
+    """Read and align all views of one split, with labels where its files have them.
+
+    Raises:
+        CerError: a file, row or label that cannot be right, or only some of the files have labels.
+    """
+    chosen = _chosen(folder, split, None)
+    rows = {view: _read_file(path, labelled=None) for view, path in chosen.items()}
+    empty = [view for view, table in rows.items() if next(iter(table.values())).label is None]
+    if empty and len(empty) < len(rows):
+        where = str(chosen[empty[0]])
+        then = f"fill them as in the other files of {split}, or empty them in all"
+        raise CerError("the label columns are all empty", where, then)
+    return _aligned(folder, split, rows, labelled=not empty)
+
+
+def _chosen(folder: Path, split: str, views: Sequence[str] | None) -> dict[str, Path]:
     files = splits(folder)
     if split not in files:
         raise CerError(f"no caption file of the split {split!r}", str(folder), f"it has: {', '.join(sorted(files))}")
     unknown = sorted(set(views or ()) - set(files[split]))
     if unknown:
         raise CerError(f"unknown view {unknown[0]}", f"{folder} {split}", f"it has: {', '.join(files[split])}")
-    chosen = {view: files[split][view] for view in (views or files[split])}
-    rows = {view: _read_file(path, labelled=labelled) for view, path in chosen.items()}
+    return {view: files[split][view] for view in (views or files[split])}
+
+
+def _aligned(folder: Path, split: str, rows: Mapping[str, Mapping[SegmentName, _Row]], labelled: bool) -> CaptionSplit:
     segments = tuple(sorted({segment for table in rows.values() for segment in table}))
+    paths = _chosen(folder, split, list(rows)).values()
     return CaptionSplit(
         corpus=folder.name,
         split=split,
         segments=segments,
         texts={view: tuple(table[s].text if s in table else None for s in segments) for view, table in rows.items()},
         labels=_merge_labels(segments, rows) if labelled else None,
-        digests={path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in chosen.values()},
+        digests={path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths},
     )
 
 
@@ -226,9 +249,9 @@ class Overlap:
 def overlap(train: CaptionSplit, other: CaptionSplit) -> Overlap:
     """Source clips and exact texts (whatever their case and blanks) of `train` that also stand in `other`."""
     videos = set(train.videos) & set(other.videos)
-    known = {_plain(text) for texts in other.texts.values() for text in texts if text}
+    known = {plain(text) for texts in other.texts.values() for text in texts if text}
     copied = [
-        any(text is not None and _plain(text) in known for text in texts)
+        any(text is not None and plain(text) in known for text in texts)
         for texts in zip(*train.texts.values(), strict=True)
     ]
     rows = [i for i, s in enumerate(train.segments) if s.video_id in videos or copied[i]]
@@ -268,7 +291,8 @@ class _Row:
     where: str
 
 
-def _read_file(path: Path, *, labelled: bool) -> dict[SegmentName, _Row]:
+def _read_file(path: Path, *, labelled: bool | None) -> dict[SegmentName, _Row]:
+    """Rows by segment. Every row must have a label if `labelled`; if it is None, either all rows have one or none."""
     rows: dict[SegmentName, _Row] = {}
     seen: dict[str, str] = {}
     for number, record in _records(path):
@@ -284,12 +308,19 @@ def _read_file(path: Path, *, labelled: bool) -> dict[SegmentName, _Row]:
         if Path(record[NAME] or "").stem in text:
             raise CerError("the text spells the name of its segment", where, "take the name out of the text")
         label = _label(record, where)
-        if labelled and label is not None and spelled is not None and label[BASIC.index(spelled)] != max(label):
+        if (
+            labelled is not False
+            and label is not None
+            and spelled is not None
+            and label[BASIC.index(spelled)] != max(label)
+        ):
             raise CerError(f"the name says {spelled}, the label columns {BASIC[label.index(max(label))]}", where)
         rows[segment] = _Row(text or None, label, where)
     if not rows:
         raise CerError("the caption file has no rows", str(path))
     unlabelled = [row.where for row in rows.values() if row.label is None]
+    if labelled is None:
+        labelled = len(unlabelled) < len(rows)
     if labelled and len(unlabelled) == len(rows):
         raise CerError(
             "the label columns are all empty", str(path), "choose a labelled split, or read it as unlabelled"
@@ -361,7 +392,3 @@ def _merge_labels(segments: Sequence[SegmentName], rows: Mapping[str, Mapping[Se
                 raise CerError(f"two views label {segment.segment_id} differently", f"{found[0].where} and {row.where}")
         merged[i] = found[0].label
     return merged
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())

@@ -12,27 +12,65 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
 
+from cer_pipeline.corpora.notes import Notes
 from cer_pipeline.errors import CerError
 
-FORMATS: Final[Mapping[str, str]] = {
-    "folder": "cer_pipeline.corpora.folder:scan",
+LABELS: Final = "labels"
+SPLIT: Final = "split"
+CAPTIONS: Final = "captions"
+
+
+@dataclass(frozen=True)
+class Format:
+    """One corpus format.
+
+    Args:
+        scan: import path of its `scan(root, options) -> Scan`.
+        meaning: one clause for people.
+        media: whether there is a media file behind every video.
+        takes: options beside the path that it understands.
+        trains: what a corpus of this format can train where it holds no videos at all; empty where it holds some.
+    """
+
+    scan: str
+    meaning: str
+    media: bool = True
+    takes: tuple[str, ...] = (SPLIT, CAPTIONS)
+    trains: str = ""
+
+
+FORMATS: Final[Mapping[str, Format]] = {
+    "folder": Format("cer_pipeline.corpora.folder:scan", "every video below a folder"),
+    "captions": Format(
+        "cer_pipeline.corpora.caption_corpus:scan",
+        "CSV files of texts by vision-language models, without video",
+        media=False,
+        takes=(SPLIT,),
+    ),
 }
-"""Format -> import path of its `scan(root, options) -> Scan`."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """One media file of a corpus.
+    """One video of a corpus.
 
     Args:
-        path: POSIX path below the root, as text (`names.to_text`).
+        path: POSIX path of its file below the root, as text (`names.to_text`).
         video_id: see `names.video_ids`.
-        split: split of the corpus that it belongs to, where the format knows one.
+        split: train, dev or test, where the format knows one.
+        source: the clip that it was cut from or shows; what may not stand in two splits. The video_id unless given.
+        notes: labels and captions.
+        windows: window indices of a video without a media file.
+        content: SHA-256 and bytes of what stands for the file of such a video.
     """
 
     path: str
     video_id: str
     split: str | None = None
+    source: str = ""
+    notes: Notes = field(default_factory=Notes)
+    windows: tuple[int, ...] = ()
+    content: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -40,22 +78,37 @@ class Scan:
     """What a format finds below a root.
 
     Args:
-        files: the media files.
+        files: the videos.
         ignored: one line for everything that was left out and that a user may miss.
+        told: one line for everything else that a user may want to know.
     """
 
     files: list[Found]
     ignored: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+
+
+def format_of(name: str) -> Format:
+    """The format of a name.
+
+    Raises:
+        CerError: there is none of that name.
+    """
+    if name not in FORMATS:
+        raise CerError("unknown corpus format", name, f"choose one of: {', '.join(sorted(FORMATS))}")
+    return FORMATS[name]
 
 
 def scan(format_: str, root: Path, options: Mapping[str, Any]) -> Scan:
-    """Find the media files of a corpus.
+    """Find the videos of a corpus.
 
     Raises:
-        CerError: unknown format, or the root does not hold what the format expects.
+        CerError: unknown format or an option that it does not take, or the root does not hold what the format expects.
     """
-    if format_ not in FORMATS:
-        raise CerError("unknown corpus format", format_, f"choose one of: {', '.join(sorted(FORMATS))}")
-    module, _, name = FORMATS[format_].partition(":")
+    known = format_of(format_)
+    if foreign := [name for name in (LABELS, SPLIT, CAPTIONS) if options.get(name) and name not in known.takes]:
+        takes = ", ".join(f"--{name}" for name in known.takes) or "none"
+        raise CerError(f"the format {format_} takes no --{foreign[0]}", str(options[foreign[0]]), f"it takes: {takes}")
+    module, _, name = known.scan.partition(":")
     reader = cast("Callable[[Path, Mapping[str, Any]], Scan]", getattr(importlib.import_module(module), name))
     return reader(root, options)

@@ -1,7 +1,7 @@
 """Which corpora there are, and which files belong to each: `$CER_HOME/corpora/NAME.json`.
 
 Belongs here: registering, shards, finding the file behind a video_id. Does not belong here: how files are found
-(`formats`) or what they hold (`media`).
+(`formats`), what they hold (`media`), or what was written about them (`notes`, in a file of its own).
 
 A shard is a stable hash of the video_id modulo a number that is fixed at registration, so that one more video touches
 one shard. Content is known by SHA-256; it is not computed again while size, time of change and inode stay.
@@ -15,19 +15,24 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from cer_pipeline.corpora.formats import Found, scan
+from cer_pipeline.corpora import leaks
+from cer_pipeline.corpora.formats import CAPTIONS, SPLIT, Found, Scan, format_of, scan
 from cer_pipeline.corpora.names import from_text, to_text
+from cer_pipeline.corpora.notes import Notes, digest, read_text_digests, write
+from cer_pipeline.corpora.splits import apply_split
 from cer_pipeline.errors import CerError
 from cer_pipeline.store.files import commit_bytes
 
 SCHEMA: Final = 1
 VIDEOS_PER_SHARD: Final = 256
 """Minutes to hours of work on one machine, one Parquet file a table."""
+
+LEAKS: Final = "leaks"  # option: what to do about them
 
 _NAME: Final = re.compile(r"[a-z0-9_]{1,40}")
 _KEY: Final = re.compile(r"([a-z0-9_]{1,40})-(s\d{3,})")
@@ -37,17 +42,22 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class File:
-    """One registered media file.
+    """One registered video.
 
     Args:
-        path: POSIX path below the root, as text (`names.to_text`).
+        path: POSIX path of its file below the root, as text (`names.to_text`).
         video_id: its id in every table.
         bytes: size.
         mtime_ns: time of change.
         inode: number of the file on its disk.
         sha256: of the content.
         shard: label of its shard, such as "s000".
-        split: split of the corpus that it belongs to, where the format knows one.
+        split: train, dev or test; None where it belongs to none, or was left out of it.
+        source: the clip that it was cut from or shows.
+        excluded: why it was left out of its split; empty where it was not.
+        labels: digest of its labels; empty without any.
+        captions: digest of its imported texts; empty without any.
+        windows: window indices of a video without a media file.
     """
 
     path: str
@@ -58,6 +68,11 @@ class File:
     sha256: str
     shard: str
     split: str | None = None
+    source: str = ""
+    excluded: str = ""
+    labels: str = ""
+    captions: str = ""
+    windows: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +86,7 @@ class Corpus:
         shards: number of shards.
         files: registered files, by video_id.
         options: what else the format was told.
+        annotations: the file of `notes`; None where nothing was written about the videos.
     """
 
     name: str
@@ -79,6 +95,27 @@ class Corpus:
     shards: int
     files: tuple[File, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
+    annotations: Path | None = None
+
+    @property
+    def has_media(self) -> bool:
+        """Whether there is a media file behind every video."""
+        return format_of(self.format).media
+
+    @property
+    def trains(self) -> str:
+        """What the corpus can train where it holds no videos at all; empty where it holds some."""
+        return format_of(self.format).trains
+
+    @property
+    def splits(self) -> list[str]:
+        """Its splits, sorted."""
+        return sorted({file.split for file in self.files if file.split})
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether any of its videos has labels."""
+        return any(file.labels for file in self.files)
 
     def shard_labels(self) -> list[str]:
         """The labels of all shards, also of those that hold no file."""
@@ -92,8 +129,10 @@ class Corpus:
         """The media file behind a video_id.
 
         Raises:
-            CerError: the corpus has no such video.
+            CerError: the corpus has no such video, or no media at all.
         """
+        if not self.has_media:
+            raise CerError("a corpus of captions has no media", self.name, "register the folder of its videos")
         file = self._by_id.get(video_id)
         if file is None:
             raise CerError("no such video", f"{video_id} in {self.name}", f"run `cer corpus add {self.name} …` again")
@@ -110,11 +149,12 @@ class Changes:
 
     Args:
         added: video_ids that were not there before.
-        changed: video_ids whose content, path or split is another.
+        changed: video_ids whose content, path, split, labels or captions are another.
         removed: video_ids that are no longer there.
         unchanged: all others.
         shards: labels of the shards that hold any of the first three.
         ignored: one line for everything that was left out.
+        told: one line for everything else that a user may want to know.
     """
 
     added: tuple[str, ...]
@@ -123,6 +163,7 @@ class Changes:
     unchanged: tuple[str, ...]
     shards: tuple[str, ...]
     ignored: tuple[str, ...]
+    told: tuple[str, ...] = ()
 
 
 def shard_label(index: int) -> str:
@@ -174,8 +215,10 @@ def load(home: Path, name: str) -> Corpus:
         raise CerError("the corpus cannot be read", f"{path} ({error})", again) from None
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise CerError("the corpus was registered by another version", str(path), again)
-    files = tuple(File(**file) for file in data["files"])
-    return Corpus(data["name"], data["format"], Path(from_text(data["root"])), data["shards"], files, data["options"])
+    files = tuple(File(**(file | {"windows": tuple(file.get("windows", ()))})) for file in data["files"])
+    notes = path.parent / data["annotations"] if data.get("annotations") else None
+    root = Path(from_text(data["root"]))
+    return Corpus(data["name"], data["format"], root, data["shards"], files, data["options"], notes)
 
 
 def register(
@@ -209,16 +252,57 @@ def register(
         raise CerError(f"a corpus of the format {old.format} has this name", name, "choose another, or remove it first")
     options = options if options is not None else (old.options if old else {})
     root = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 (links stay as the user named them)
-    found = scan(format, root, options)
+    found = _scan(format, root, options)
     shards = old.shards if old else max(1, math.ceil(len(found.files) / VIDEOS_PER_SHARD))
     # What was known about a file holds only below the same folder.
     known = {file.path: file for file in old.files} if old and old.root == root else {}
-    files, problems = _files(root, found.files, known, shards, progress)
-    if not files:
+    hashed, problems = _files(root, found.files, known, shards, progress)
+    if not hashed:
         raise CerError("no video file can be read", to_text(str(root)), "; ".join(problems[:3]))
-    corpus = Corpus(name, format, root, shards, tuple(sorted(files, key=lambda f: f.video_id)), options)
+    notes = {item.video_id: item.notes for item in found.files}
+    files, told = _separated(name, hashed, notes, options.get(LEAKS, leaks.EXCLUDE))
+    kept = write(home / "corpora", name, ((f.shard, f.video_id, notes[f.video_id]) for f in files))
+    ordered = tuple(sorted(files, key=lambda f: f.video_id))
+    corpus = Corpus(name, format, root, shards, ordered, options, home / "corpora" / kept if kept else None)
     _save(home, corpus)
-    return _changes(old, corpus, [*found.ignored, *problems])
+    _tidy(home, name, {c.annotations for c in (old, corpus) if c})
+    return _changes(old, corpus, [*found.ignored, *problems], [*found.told, *told])
+
+
+def _scan(format_: str, root: Path, options: Mapping[str, Any]) -> Scan:
+    found = scan(format_, root, options)
+    files = apply_split(found.files, options.get(SPLIT))
+    if not options.get(CAPTIONS):
+        return replace(found, files=leaks.tell_apart(files))
+    from cer_pipeline.corpora.caption_corpus import attach
+
+    attached = attach(files, Path(options[CAPTIONS]))
+    return replace(found, files=leaks.tell_apart(attached.files), ignored=[*found.ignored, *attached.ignored])
+
+
+def _separated(name: str, files: Iterable[File], notes: Mapping[str, Notes], mode: str) -> tuple[list[File], list[str]]:
+    """Files without the splits that they must leave, and what to tell about that."""
+    files = list(files)
+    for file in files:
+        if file.labels:
+            leaks.check_name(file.video_id, file.path)
+    members = [_member(name, file, notes[file.video_id].text_digests) for file in files]
+    excluded, told = leaks.separate(members, mode)
+    return [replace(f, split=None, excluded=excluded[f.video_id]) if f.video_id in excluded else f for f in files], told
+
+
+def _member(corpus: str, file: File, texts: Iterable[str]) -> leaks.Member:
+    return leaks.Member(corpus, file.video_id, file.split, file.source, (file.sha256, *texts))
+
+
+def members(home: Path, corpora: Iterable[str] | None = None) -> list[leaks.Member]:
+    """The videos of registered corpora as the search for leaks sees them; of all corpora unless named."""
+    out = []
+    for name in corpora if corpora is not None else names(home):
+        corpus = load(home, name)
+        texts = read_text_digests(corpus.annotations)
+        out += [_member(name, file, texts.get(file.video_id, ())) for file in corpus.files]
+    return out
 
 
 def remove(home: Path, name: str) -> None:
@@ -231,6 +315,14 @@ def remove(home: Path, name: str) -> None:
     if not path.exists():
         load(home, name)  # tells which there are
     path.unlink(missing_ok=True)
+    _tidy(home, name, set())
+
+
+def _tidy(home: Path, name: str, used: set[Path | None]) -> None:
+    """Remove annotations that no registration refers to; those of the last one stay for runs that read them now."""
+    for path in (home / "corpora").glob(f"{name}.*.parquet"):
+        if path not in used:
+            path.unlink(missing_ok=True)
 
 
 def _file(home: Path, name: str) -> Path:
@@ -247,6 +339,7 @@ def _save(home: Path, corpus: Corpus) -> None:
         "root": to_text(str(corpus.root)),
         "shards": corpus.shards,
         "options": dict(corpus.options),
+        "annotations": corpus.annotations.name if corpus.annotations else None,
         "files": [asdict(file) for file in corpus.files],
     }
     commit_bytes(_file(home, corpus.name), json.dumps(data, indent=1, ensure_ascii=False).encode())
@@ -257,6 +350,10 @@ def _files(
 ) -> tuple[list[File], list[str]]:
     files, problems, sizes = [], [], []
     for item in found:
+        if item.content is not None:
+            sha256, size = item.content
+            files.append(_registered(item, (size, 0, 0), sha256, shards))
+            continue
         try:
             sizes.append((item, (root / from_text(item.path)).stat()))
         except OSError as error:
@@ -277,11 +374,26 @@ def _files(
         done += status.st_size
         if progress is not None:
             progress(done, total, item.path)
-        files.append(File(item.path, item.video_id, *same, sha256, shard_of(item.video_id, shards), item.split))
+        files.append(_registered(item, same, sha256, shards))
     return files, problems
 
 
-def _changes(old: Corpus | None, new: Corpus, ignored: list[str]) -> Changes:
+def _registered(item: Found, status: tuple[int, int, int], sha256: str, shards: int) -> File:
+    return File(
+        item.path,
+        item.video_id,
+        *status,
+        sha256,
+        shard_of(item.video_id, shards),
+        item.split,
+        source=item.source or item.video_id,
+        labels=digest(item.notes.labels_text),
+        captions=digest(item.notes.captions_text),
+        windows=item.windows,
+    )
+
+
+def _changes(old: Corpus | None, new: Corpus, ignored: list[str], told: list[str]) -> Changes:
     before = {f.video_id: f for f in old.files} if old else {}
     after = {f.video_id: f for f in new.files}
     added = [v for v in after if v not in before]
@@ -295,8 +407,9 @@ def _changes(old: Corpus | None, new: Corpus, ignored: list[str]) -> Changes:
         unchanged=tuple(sorted(set(after) - {*added, *changed})),
         shards=tuple(sorted(touched)),
         ignored=tuple(ignored),
+        told=tuple(told),
     )
 
 
-def _content(file: File) -> tuple[str, str, str | None]:
-    return file.sha256, file.path, file.split
+def _content(file: File) -> tuple[str | None, ...]:
+    return file.sha256, file.path, file.split, file.excluded, file.labels, file.captions

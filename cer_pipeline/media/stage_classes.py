@@ -13,7 +13,7 @@ from cer_pipeline.errors import CerError
 from cer_pipeline.media import stages
 from cer_pipeline.media.errors import MediaError
 from cer_pipeline.media.sandbox import Limits, Sandbox
-from cer_pipeline.media.windows import Layout, count_samples, count_windows, windows
+from cer_pipeline.media.windows import Layout, Window, count_samples, count_windows, listed_window, windows
 from cer_pipeline.stage import StageContext, StageSpec, blank_rows
 from cer_pipeline.status import Status
 
@@ -32,6 +32,9 @@ class Videos:
         return _table(stages.VIDEOS, [self._row(unit) for unit in units.to_pylist()])
 
     def _row(self, unit: dict[str, Any]) -> dict[str, Any]:
+        if unit[stages.WINDOWS] is not None:
+            row = blank_rows(stages.VIDEOS, unit, Status.NO_VIDEO, "the corpus holds texts, no media")[0]
+            return row | {"segments": len(unit[stages.WINDOWS])}
         try:
             found = self._sandbox.run("probe", self._context.inputs.source(unit["video_id"]), self._options)
         except (MediaError, CerError) as error:
@@ -53,23 +56,31 @@ class Segments:
         return _table(stages.SEGMENTS, [row for unit in units.to_pylist() for row in self._rows(unit)])
 
     def _rows(self, unit: dict[str, Any]) -> list[dict[str, Any]]:
+        if unit[stages.WINDOWS] is not None:
+            return [self._listed(unit, index) for index in unit[stages.WINDOWS]]
         if unit["duration_s"] is None:
             return blank_rows(stages.SEGMENTS, unit, Status(unit["video_status"]), unit["video_reason"])
-        return [
-            {
-                "segment_id": f"{unit['video_id']}/{window.index:04d}",
-                "video_id": unit["video_id"],
-                "segment": window.index,
-                "start_s": window.start_s,
-                "end_s": window.end_s,
-                "first_sample": window.first_sample,
-                "samples": window.samples,
-                "is_tail": window.is_tail,
-                "status": str(Status.OK),
-                "reason": None,
-            }
-            for window in windows(unit["duration_s"], self._layout)
-        ]
+        return [self._row(unit, window) for window in windows(unit["duration_s"], self._layout)]
+
+    def _listed(self, unit: dict[str, Any], index: int) -> dict[str, Any]:
+        """A window of which only the index is known; the last one that is listed counts as the tail."""
+        # Others cut these windows, every 2 s, whatever the profile says.
+        return self._row(unit, listed_window(index, is_tail=index == unit[stages.WINDOWS][-1]))
+
+    @staticmethod
+    def _row(unit: dict[str, Any], window: Window) -> dict[str, Any]:
+        return {
+            "segment_id": f"{unit['video_id']}/{window.index:04d}",
+            "video_id": unit["video_id"],
+            "segment": window.index,
+            "start_s": window.start_s,
+            "end_s": window.end_s,
+            "first_sample": window.first_sample,
+            "samples": window.samples,
+            "is_tail": window.is_tail,
+            "status": str(Status.OK),
+            "reason": None,
+        }
 
 
 class Frames:

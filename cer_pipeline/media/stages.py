@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from collections.abc import Sequence
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -20,19 +21,11 @@ from cer_pipeline.tables import FRAMES as FRAMES_TABLE
 from cer_pipeline.tables import SEGMENTS as SEGMENTS_TABLE
 from cer_pipeline.tables import VIDEOS as VIDEOS_TABLE
 
-if TYPE_CHECKING:
-    from cer_pipeline.corpora.registry import Corpus
-
 MEDIA_COLUMNS: Final = ("video_id", "sha256", "duration_s", "samples", "video_codec", "audio_codec", "status", "reason")
 """Columns of `videos` that the stages after it read: nothing that may change while the file does not."""
 
 
-class Registered(Protocol):
-    """Inputs that know the corpus."""
-
-    def registered(self) -> Corpus:
-        """The corpus as it was registered."""
-        ...
+WINDOWS: Final = "windows"  # plan column: see `_windows`
 
 
 def digest(*values: Any) -> str:
@@ -42,25 +35,40 @@ def digest(*values: Any) -> str:
 
 def plan_videos(inputs: Inputs, profile: Profile) -> pa.Table:  # noqa: ARG001
     """One unit for every registered file of the shard."""
-    files = cast("Registered", inputs).registered().files_of(inputs.shard)
+    files = inputs.registered().files_of(inputs.shard)
     columns = {name: [getattr(f, name) for f in files] for name in ("video_id", "path", "sha256", "bytes", "split")}
     return pa.table(
         {
             UNIT: pa.array(columns["video_id"], pa.string()),
             # The name and the split are columns of the row, so they count beside the content.
-            INPUTS: pa.array([digest(f.sha256, f.path, f.split) for f in files], pa.string()),
+            INPUTS: pa.array([digest(f.sha256, f.path, f.split, *f.windows) for f in files], pa.string()),
             "video_id": pa.array(columns["video_id"], pa.string()),
             "path": pa.array(columns["path"], pa.string()),
             "sha256": pa.array(columns["sha256"], pa.string()),
             "bytes": pa.array(columns["bytes"], pa.int64()),
             "split": pa.array(columns["split"], pa.string()),
+            WINDOWS: _windows(inputs, columns["video_id"]),
         }
     )
 
 
 def plan_segments(inputs: Inputs, profile: Profile) -> pa.Table:  # noqa: ARG001
     """One unit for every video."""
-    return _plan(inputs, lambda row: digest(row["duration_s"], row["status"], row["reason"]))
+    plan = _plan(inputs, lambda row: digest(row["duration_s"], row["status"], row["reason"]))
+    windows = _windows(inputs, plan.column(UNIT).to_pylist())
+    keys = [
+        key if mine is None else digest(key, *mine)
+        for key, mine in zip(plan.column(INPUTS).to_pylist(), windows.to_pylist(), strict=True)
+    ]
+    plan = plan.set_column(plan.schema.get_field_index(INPUTS), INPUTS, pa.array(keys, pa.string()))
+    return plan.append_column(WINDOWS, windows)
+
+
+def _windows(inputs: Inputs, videos: Sequence[str]) -> pa.Array:
+    """The window indices of videos without a media file; null for those whose duration tells them."""
+    corpus = inputs.registered()
+    listed = {} if corpus.has_media else {f.video_id: f.windows for f in corpus.files_of(inputs.shard)}
+    return pa.array([listed.get(video) for video in videos], pa.list_(pa.int32()))
 
 
 def plan_frames(inputs: Inputs, profile: Profile) -> pa.Table:
@@ -87,8 +95,11 @@ def _plan(inputs: Inputs, key: Any) -> pa.Table:
 
 
 def segment_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:
-    """Keys of the rows of `segments` for a unit that has no window: one row."""
-    return [{"segment_id": f"{unit[UNIT]}/0000", "video_id": unit[UNIT], "segment": 0}]
+    """Keys of the rows of `segments` for a unit without times: one row, or one for each window that is listed."""
+    return [
+        {"segment_id": f"{unit[UNIT]}/{index:04d}", "video_id": unit[UNIT], "segment": index}
+        for index in unit[WINDOWS] or [0]
+    ]
 
 
 def sample_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:

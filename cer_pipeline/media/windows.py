@@ -113,6 +113,14 @@ def window(index: int, duration_s: float, layout: Layout = DEFAULT) -> Window:
     return Window(index, start / MICRO, end / MICRO, first, stop - first, is_tail)
 
 
+def listed_window(index: int, is_tail: bool, layout: Layout = DEFAULT) -> Window:
+    """A window of a video whose duration nobody knows: whole, wherever the video may end."""
+    start, stop = index * layout.hop_us, index * layout.hop_us + layout.length_us
+    first = _ceil(start * layout.rate_hz, MICRO)
+    samples = _ceil(stop * layout.rate_hz, MICRO) - first
+    return Window(index, start / MICRO, stop / MICRO, first, samples, is_tail)
+
+
 def windows_of_sample(sample: int, duration_s: float, layout: Layout = DEFAULT) -> list[int]:
     """Indices of the windows that own a sample, ascending."""
     last = count_windows(duration_s, layout) - 1

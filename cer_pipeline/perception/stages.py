@@ -10,7 +10,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from cer_pipeline import tables
-from cer_pipeline.perception.describer_stage import CAPTIONS
+from cer_pipeline.perception.caption_stages import CAPTIONS
 from cer_pipeline.profiles import Profile
 from cer_pipeline.stage import INPUTS, UNIT, Inputs, StageSpec
 from cer_pipeline.store.fingerprint import digest

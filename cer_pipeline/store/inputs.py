@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
@@ -44,10 +45,14 @@ class ShardInputs:
 
     def source(self, video_id: str) -> Path:
         """See `stage.Inputs.source`."""
-        return registry.load(self.home.root, self.corpus).source(video_id)
+        return self.registered().source(video_id)
 
     def registered(self) -> registry.Corpus:
-        """The corpus as it was registered."""
+        """See `stage.Inputs.registered`. Read once: an object of this class answers for one state of the registry."""
+        return self._registered
+
+    @cached_property
+    def _registered(self) -> registry.Corpus:
         return registry.load(self.home.root, self.corpus)
 
     def _file(self, name: str) -> Path:

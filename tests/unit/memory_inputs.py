@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from cer_pipeline import tables
 from cer_pipeline.branches.spec import BranchSpec
+from cer_pipeline.corpora.registry import Corpus
 from cer_pipeline.labels import BASIC_COLUMNS
 from cer_pipeline.stage import StageContext
 from cer_pipeline.tables import TableSpec
@@ -42,6 +43,9 @@ class MemoryInputs:
 
     def source(self, video_id: str) -> Path:
         raise AssertionError("no stage of these tests reads media")
+
+    def registered(self) -> Corpus:
+        return Corpus(self.corpus, "folder", Path("nowhere"), 1, ())
 
 
 class NoWeights:
@@ -130,5 +134,14 @@ def shard(
     made = {name: rows(spec, out[name]) for name, spec in (("videos", tables.VIDEOS), ("segments", tables.SEGMENTS))}
     made["frames"] = rows(tables.FRAMES, out["frames"])
     made |= {f"probabilities/{b}": rows(tables.probabilities(b), out[b]) for b in branches}
+    if "scene_minilm" in branches:
+        spec = tables.features("scene_minilm", 384)
+        said = [
+            {k: row[k] for k in ("segment_id", "video_id", "segment")}
+            | {k: row[k] for k in ("status", "reason") if k in row}
+            | ({} if "status" in row else {"features": rng.normal(size=384).tolist()})
+            for row in out["scene_minilm"]
+        ]
+        made["features/scene_minilm"] = rows(spec, said)
     made[f"samples/{branches[0]}"] = rows(tables.sample_probabilities(branches[0]), out["samples"])
     return MemoryInputs(made)
