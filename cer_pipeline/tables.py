@@ -442,3 +442,28 @@ FRAME_PREDICTIONS = TableSpec(
     ),
     distributions=(BASIC_COLUMNS, COMPOUND_COLUMNS),
 )
+METRICS = TableSpec(
+    name="metrics",
+    row="system, split, protocol and metric",
+    unit="system",
+    key=("split", "protocol", "system", "metric"),
+    columns=(
+        Column("split", pa.string(), "split that was scored; `all` where the corpus names none", nullable=False),
+        Column("protocol", pa.string(), "which units and classes count (see docs/methods.md)", nullable=False),
+        Column(
+            "system",
+            pa.string(),
+            "a branch, fused, ppa or pfsa; BRANCH/ppa for a branch mapped alone; `A - B` for a difference",
+            nullable=False,
+        ),
+        Column("metric", pa.string(), "macro_f1, uar, average, f1/CLASS, ...", nullable=False),
+        Column("value", pa.float64(), "percent (log_loss: nats); null where the system served no unit"),
+        Column("low", pa.float64(), "lower end of the 95 % interval over resampled videos; null where none is made"),
+        Column("high", pa.float64(), "upper end of that interval"),
+        Column("n", pa.int64(), "units that the value is computed from", nullable=False),
+        Column(
+            "coverage", pa.float64(), "share of the labelled units that the system could serve, 0..1", nullable=False
+        ),
+        *_STATUS,
+    ),
+)

@@ -66,10 +66,10 @@ def naive_bootstrap(metric, truth, predicted, groups, classes, resamples, seed):
     names = sorted(set(groups))
     generator = np.random.default_rng(seed)
     draws = []
-    for start in range(0, resamples, m._CHUNK):
-        for row in generator.integers(0, len(names), size=(min(m._CHUNK, resamples - start), len(names))):
-            rows = [i for g in row for i in range(len(groups)) if groups[i] == names[g]]
-            draws.append(metric([(truth[i], predicted[i]) for i in rows], classes))
+    for _ in range(resamples):
+        row = generator.integers(0, len(names), size=len(names))
+        rows = [i for g in row for i in range(len(groups)) if groups[i] == names[g]]
+        draws.append(metric([(truth[i], predicted[i]) for i in rows], classes))
     return np.quantile(draws, [0.025, 0.975])
 
 
