@@ -1,33 +1,132 @@
-"""The stage class that maps fused segments to compound expressions.
+"""The stage class that maps segments to compound expressions, by every method that there is evidence for.
 
-Belongs here: from rows of `fused` to rows of `compound`. Does not belong here: the mapping itself (`ppa`).
+Belongs here: from rows of `fused` and of the scene branch to rows of `compound`. Does not belong here: the mappings
+themselves (`ppa`, `pfsa`) or what is changed afterwards (`adjust`).
+
+PPA reads the fused probabilities. PFSA compares the features of the scene branch with prototypes that were made of the
+same kind of features, so it speaks only where the trained scene head judged the segment; elsewhere its row says why.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from cer_pipeline import tables
+from cer_pipeline.compound.adjust import Adjustment, adjusted
+from cer_pipeline.compound.pfsa import pfsa
 from cer_pipeline.compound.ppa import ppa
-from cer_pipeline.compound.stages import PPA
-from cer_pipeline.fusion.evidence import matrix, rows_of
-from cer_pipeline.fusion.fuse import column
-from cer_pipeline.labels import BASIC_COLUMNS, COMPOUND_COLUMNS
-from cer_pipeline.stage import StageContext
+from cer_pipeline.compound.stages import PFSA, PPA, SCENE, SCENE_HEAD
+from cer_pipeline.fusion.evidence import matrix, texts
+from cer_pipeline.heads.scene import SceneHead
+from cer_pipeline.labels import BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS
+from cer_pipeline.stage import UNIT, Inputs, StageContext
+from cer_pipeline.status import Status
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """What one method says of all segments of a shard, in the order of `fused`.
+
+    Args:
+        values: [n, 7]; NaN without a value.
+        statuses: [n].
+        reasons: [n].
+    """
+
+    values: Array
+    statuses: list[str]
+    reasons: list[str | None]
 
 
 class MapCompounds:
-    """Rows of `compound` for segments; a segment without a fused value carries its status on."""
+    """Rows of `compound`: one a segment and method.
+
+    The mapping is of all segments of the shard at once, because the adjustments look beyond a segment; the plan puts
+    into a segment's key whatever its rows depend on.
+    """
 
     def __init__(self, context: StageContext) -> None:
-        self._inputs = context.inputs
+        self._context = context
+        self._methods: dict[str, Mapped] | None = None
+        self._row: dict[str, int] = {}
+        self._keys: list[dict[str, Any]] = []
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows for a batch of segments."""
-        names = ["segment_id", "video_id", "segment", "status", "reason", *BASIC_COLUMNS]
-        rows = rows_of(self._inputs.table("fused", names), "segment_id", units.column("segment_id"))
-        values = ppa(matrix(rows, BASIC_COLUMNS))  # null, so NaN, stays NaN
-        columns = {name: rows.column(name) for name in ("segment_id", "video_id", "segment", "status", "reason")}
-        columns["method"] = pa.array([PPA] * rows.num_rows, pa.string())
-        columns |= {name: column(values[:, k]) for k, name in enumerate(COMPOUND_COLUMNS)}
-        return pa.table([columns[c.name] for c in tables.COMPOUNDS.columns], schema=tables.COMPOUNDS.schema)
+        if self._methods is None:
+            self._methods = self._map(units.column("methods")[0].as_py()) if units.num_rows else {}
+        rows = []
+        for segment_id in units.column(UNIT).to_pylist():
+            i = self._row[segment_id]
+            for method, mapped in self._methods.items():
+                row = self._keys[i] | {"method": method, "status": mapped.statuses[i], "reason": mapped.reasons[i]}
+                if mapped.statuses[i] == Status.OK:
+                    row |= dict(zip(COMPOUND_COLUMNS, mapped.values[i].tolist(), strict=True))
+                rows.append(row)
+        return pa.Table.from_pylist(rows, schema=tables.COMPOUNDS.schema)
+
+    def _map(self, methods: Sequence[str]) -> dict[str, Mapped]:
+        inputs, settings = self._context.inputs, Adjustment.of(self._context.profile)
+        fused = inputs.table("fused", ["segment_id", "video_id", "segment", "status", "reason", *BASIC_COLUMNS])
+        self._keys = fused.select(["segment_id", "video_id", "segment"]).to_pylist()
+        self._row = {key["segment_id"]: i for i, key in enumerate(self._keys)}
+        found = {PPA: map_ppa(fused)}
+        if PFSA in methods:
+            found[PFSA] = map_pfsa(inputs, self._head(), texts(fused, "segment_id"))
+        videos, segments = texts(fused, "video_id"), fused.column("segment").to_pylist()
+        return {
+            name: Mapped(adjusted(m.values, videos, segments, settings), m.statuses, m.reasons)
+            for name, m in found.items()
+        }
+
+    def _head(self) -> SceneHead | None:
+        weights = self._context.weights
+        return None if weights.digest(SCENE_HEAD) is None else SceneHead.load(weights.path(SCENE_HEAD))
+
+
+def map_ppa(fused: pa.Table) -> Mapped:
+    """PPA of all rows of `fused`; a segment without a fused value carries its status on."""
+    values = ppa(matrix(fused, BASIC_COLUMNS))  # null, so NaN, stays NaN
+    return Mapped(values, texts(fused, "status"), fused.column("reason").to_pylist())
+
+
+def map_pfsa(inputs: Inputs, head: SceneHead | None, segment_ids: Sequence[str]) -> Mapped:
+    """PFSA of segments, from the features of the scene branch.
+
+    Args:
+        inputs: the shard.
+        head: the trained scene head; None where it is not on this machine.
+        segment_ids: which segments, in which order.
+    """
+    n = len(segment_ids)
+    values = np.full((n, len(COMPOUND)), np.nan)
+    features = _by_segment(inputs, f"features/{SCENE}", ["features", "status", "reason"])
+    judged = _by_segment(inputs, f"probabilities/{SCENE}", ["model"])
+    statuses = [str(Status.MODEL_UNAVAILABLE)] * n
+    reasons: list[str | None] = [None] * n
+    for i, segment_id in enumerate(segment_ids):
+        row = features[segment_id]
+        if row["status"] != Status.OK:
+            statuses[i], reasons[i] = row["status"], row["reason"]
+        elif head is None or head.prototypes is None:
+            reasons[i] = "no trained scene head with prototypes is on this machine"
+        elif judged[segment_id]["model"] != SCENE_HEAD:
+            reasons[i] = "prototypes exist for imported captions only, not for the describer's"
+        else:
+            vector = np.asarray(row["features"], np.float64)
+            values[i] = pfsa(vector[None], head.prototypes, float(head.meta["pfsa_temperature"]))[0]
+            statuses[i], reasons[i] = str(Status.OK), None
+    return Mapped(values, statuses, reasons)
+
+
+def _by_segment(inputs: Inputs, table: str, columns: list[str]) -> dict[str, dict[str, Any]]:
+    rows = inputs.table(table, ["segment_id", *columns]).to_pylist()
+    return {row["segment_id"]: row for row in rows}

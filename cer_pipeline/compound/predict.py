@@ -14,8 +14,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cer_pipeline import tables
+from cer_pipeline.compound.adjust import SECTION, Adjustment, Linear, linear, prior
 from cer_pipeline.compound.frames import Array, FrameValues, Samples, Windows, frame_values
-from cer_pipeline.compound.stages import PPA
+from cer_pipeline.compound.ppa import ppa
+from cer_pipeline.compound.stages import COMPOUND_TABLE, PPA, methods_of
 from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.evidence import matrix, most_telling, read_evidence
 from cer_pipeline.fusion.fuse import column
@@ -40,7 +42,10 @@ class VideoEvidence:
         reasons: [N] their reasons.
         samples: branch number -> samples; empty for `time_resolution = "window"`.
         bridge_s: longest gap between samples that is bridged, s.
-        at_frame: whether the compound mapping is taken at the time of the frame.
+        at_frame: whether the compound mapping is taken at the time of the frame. Only plain PPA can be: PFSA has one
+            vector a window, and the adjustments are defined over windows.
+        method: the mapping that `compound` holds: ppa or pfsa.
+        adjusted: how PPA values were changed afterwards; None where they were not.
     """
 
     windows: Windows
@@ -51,6 +56,8 @@ class VideoEvidence:
     samples: dict[int, Samples]
     bridge_s: float
     at_frame: bool
+    method: str = PPA
+    adjusted: Linear | None = None
 
     def frames(self, times: Array) -> FrameValues:
         """Values at some times, s."""
@@ -68,13 +75,17 @@ class VideoReader:
         self._at_sample = settings["time_resolution"] == SAMPLE
         self._bridge_s = float(settings["bridge_s"])
         self._branches, self._sampled, self._inputs = tuple(branches), tuple(sampled), inputs
-        self._fused = inputs.table(
-            "fused", ["segment_id", "video_id", "segment", "status", *(f"w_{b}" for b in branches)]
-        )
+        self._method, self._adjustment = profile[SECTION]["method"], Adjustment.of(profile)
+        if self._method not in methods_of(branches):
+            known = " or ".join(methods_of(branches))
+            raise CerError("no such mapping to compounds", f"compound.method={self._method}", f"choose {known}")
+        columns = ["segment_id", "video_id", "segment", "status", *(f"w_{b}" for b in branches), *BASIC_COLUMNS]
+        self._fused = inputs.table("fused", columns)
+        self._prior = prior(ppa(matrix(self._fused, BASIC_COLUMNS)))
         self._segments = inputs.table("segments", ["video_id", "segment", "start_s", "end_s"])
         names = ["video_id", "segment", "method", "status", "reason", *COMPOUND_COLUMNS]
-        table = inputs.table("compound", names)
-        self._compound = _where(table, "method", PPA)
+        table = inputs.table(COMPOUND_TABLE, names)
+        self._compound = _where(table, "method", self._method)
         self._evidence = read_evidence(inputs, branches, self._fused.column("segment_id"))
         self._rows = {name: _spans(t) for name, t in (("f", self._fused), ("s", self._segments), ("c", self._compound))}
 
@@ -90,23 +101,30 @@ class VideoReader:
             column_ = fused.column(f"w_{branch}").to_pylist()
             weights[:, i] = [row or [0.0] * c for row in column_]
         known = np.where(self._evidence.present[rows, :, None], self._evidence.probabilities[rows], 0.0)
+        mapped = [s == Status.OK for s in compound.column("status").to_pylist()]
         windows = Windows(
             start_s=segments.column("start_s").to_numpy(),
             end_s=segments.column("end_s").to_numpy(),
-            ok=np.array([s == Status.OK for s in fused.column("status").to_pylist()], dtype=bool),
+            ok=np.array([s == Status.OK for s in fused.column("status").to_pylist()], dtype=bool) & mapped,
             weights=weights,
             probabilities=known,
         )
+        numbers = segments.column("segment").to_numpy()
+        adjusted = None
+        if self._adjustment and self._method == PPA:
+            adjusted = linear(ppa(matrix(fused, BASIC_COLUMNS)), numbers.tolist(), self._prior, self._adjustment)
         samples = {self._branches.index(b): self._samples(b, video_id) for b in self._sampled if self._at_sample}
         return VideoEvidence(
             windows=windows,
-            segments=segments.column("segment").to_numpy(),
+            segments=numbers,
             compound=matrix(compound, COMPOUND_COLUMNS),
             statuses=compound.column("status").to_pylist(),
             reasons=compound.column("reason").to_pylist(),
             samples=samples,
             bridge_s=self._bridge_s,
-            at_frame=self._at_sample,
+            at_frame=self._at_sample and self._method == PPA and adjusted is None,
+            method=self._method,
+            adjusted=adjusted,
         )
 
     def _part(self, name: str, table: pa.Table, video_id: str) -> pa.Table:
@@ -125,8 +143,8 @@ class VideoReader:
 class PredictFrames:
     """Rows of `frame_predictions`: one for every source frame of a video.
 
-    A frame that no window with a value holds carries the most telling status of its windows. A video without frames
-    has no row.
+    A frame that no window with a value holds carries the most telling status of its windows; a window has one where it
+    is fused and mapped by the profile's method. A video without frames has no row.
     """
 
     def __init__(self, context: StageContext) -> None:

@@ -1,7 +1,7 @@
 """The stages that map fused segments to compound expressions, and segments to frames.
 
 Belongs here: the specs of `compound` and `frame_predictions` and their plans; light at import.
-Does not belong here: the computation (`mapping`, `predict`).
+Does not belong here: the computation (`mapping`, `adjust`, `predict`).
 """
 
 from __future__ import annotations
@@ -14,33 +14,67 @@ import pyarrow as pa
 
 from cer_pipeline import tables
 from cer_pipeline.branches.spec import BranchSpec
+from cer_pipeline.compound.adjust import Adjustment
 from cer_pipeline.fusion.evidence import texts
 from cer_pipeline.profiles import Profile
 from cer_pipeline.stage import INPUTS, UNIT, Inputs, StageSpec
 from cer_pipeline.store.fingerprint import digest
 
 PPA: Final = "ppa"
+PFSA: Final = "pfsa"
+SCENE: Final = "scene_minilm"
+"""The branch whose features PFSA compares with prototypes."""
+SCENE_HEAD: Final = "head_scene_minilm"
+COMPOUND_TABLE: Final = tables.COMPOUNDS.name
 
 
-def _plan_compound(inputs: Inputs, _: Profile) -> pa.Table:
+def methods_of(branches: Sequence[str]) -> tuple[str, ...]:
+    """The methods of `compound` over some branches: PFSA needs the scene branch."""
+    return (PPA, PFSA) if SCENE in branches else (PPA,)
+
+
+def _plan_compound(inputs_: Sequence[str], methods: Sequence[str], inputs: Inputs, profile: Profile) -> pa.Table:
+    """One row per segment. An adjustment that looks beyond the segment puts all that it looks at into the key."""
+    settings = Adjustment.of(profile)
     segments = inputs.table("fused", ["segment_id", "video_id", "segment"])
-    seen = inputs.digests("fused", unit="segment_id")
-    digests = pa.array([seen.get(segment, "") for segment in texts(segments, "segment_id")], pa.string())
-    return segments.append_column(UNIT, segments.column("segment_id")).append_column(INPUTS, digests)
+    seen = [inputs.digests(name, unit="segment_id") for name in inputs_]
+    ids, videos = texts(segments, "segment_id"), texts(segments, "video_id")
+    own = [digest(*(d.get(segment, "") for d in seen)) for segment in ids]
+    if settings.prior_correction > 0:
+        own = [digest(mine, whole) for whole in [digest(*own)] for mine in own]
+    elif settings.smoothing > 0:
+        by_video: dict[str, list[str]] = {}
+        for video, mine in zip(videos, own, strict=True):
+            by_video.setdefault(video, []).append(mine)
+        shared = {video: digest(*parts) for video, parts in by_video.items()}
+        own = [digest(mine, shared[video]) for mine, video in zip(own, videos, strict=True)]
+    listed = pa.array([list(methods)] * len(own), pa.list_(pa.string()))
+    table = segments.append_column(UNIT, segments.column("segment_id"))
+    return table.append_column(INPUTS, pa.array(own, pa.string())).append_column("methods", listed)
 
 
-COMPOUND = StageSpec(
-    table=tables.COMPOUNDS,
-    description="The 7 compound expressions of every segment, by Pair-Wise Probability Aggregation.",
-    group="predictions",
-    inputs=("fused",),
-    plan=_plan_compound,
-    stage="cer_pipeline.compound.mapping:MapCompounds",
-    code_version="1",
-    skeleton=lambda unit: [{k: unit[k] for k in ("segment_id", "video_id", "segment")} | {"method": PPA}],
-    kinds=("parquet", "numpy"),
-    chunk_units=4096,
-)
+def _blank_compound(methods: Sequence[str], unit: dict[str, Any]) -> list[dict[str, Any]]:
+    keys = {k: unit[k] for k in ("segment_id", "video_id", "segment")}
+    return [keys | {"method": method} for method in methods]
+
+
+def _compound_stage(branches: Sequence[str]) -> StageSpec:
+    methods = methods_of(branches)
+    inputs = ("fused", f"features/{SCENE}", f"probabilities/{SCENE}") if PFSA in methods else ("fused",)
+    return StageSpec(
+        table=tables.COMPOUNDS,
+        description="The 7 compound expressions of every segment, by each method that there is evidence for.",
+        group="predictions",
+        inputs=inputs,
+        plan=partial(_plan_compound, inputs, methods),
+        stage="cer_pipeline.compound.mapping:MapCompounds",
+        code_version="2",
+        config=("compound",),
+        optional_models=(SCENE_HEAD,) if PFSA in methods else (),
+        skeleton=partial(_blank_compound, methods),
+        kinds=("parquet", "numpy"),
+        chunk_units=4096,
+    )
 
 
 def compound_stages(branches: Sequence[BranchSpec]) -> tuple[StageSpec, ...]:
@@ -51,9 +85,10 @@ def compound_stages(branches: Sequence[BranchSpec]) -> tuple[StageSpec, ...]:
     """
     names = tuple(b.name for b in branches)
     sampled = tuple(b.name for b in branches if b.samples is not None)
-    inputs = ("videos", "segments", "frames", "fused", COMPOUND.name, *(f"probabilities/{n}" for n in names))
+    compound = _compound_stage(names)
+    inputs = ("videos", "segments", "frames", "fused", compound.name, *(f"probabilities/{n}" for n in names))
     return (
-        COMPOUND,
+        compound,
         StageSpec(
             table=tables.FRAME_PREDICTIONS,
             description="Basic and compound probabilities of every frame: the mean over the windows that hold it.",
@@ -61,8 +96,8 @@ def compound_stages(branches: Sequence[BranchSpec]) -> tuple[StageSpec, ...]:
             inputs=(*inputs, *(f"samples/{n}" for n in sampled)),
             plan=partial(_plan_frames, names, sampled),
             stage="cer_pipeline.compound.predict:PredictFrames",
-            code_version="2",
-            config=("frames_out",),
+            code_version="3",
+            config=("frames_out", "compound"),
             skeleton=_skeleton,
             kinds=("parquet", "numpy"),
             may_be_empty=True,
@@ -77,7 +112,7 @@ def _skeleton(unit: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _plan_frames(names: Sequence[str], sampled: Sequence[str], inputs: Inputs, _: Profile) -> pa.Table:
     videos = texts(inputs.table("videos", ["video_id"]), "video_id")
-    read = ["segments", "frames", "fused", COMPOUND.name]
+    read = ["segments", "frames", "fused", COMPOUND_TABLE]
     read += [f"probabilities/{n}" for n in names] + [f"samples/{n}" for n in sampled]
     seen = [inputs.digests(name) for name in read]
     return pa.table(

@@ -9,7 +9,9 @@ windows; so every value is a sum of parts, one for each segment w, branch m and 
     basic c:     v_w W_wmc p_wmc                     for b = c, else 0
     compound k:  v_w g_wkb W_wmb p_wmb               g: `ppa_parts`, 1/total for the two emotions of k
 
-with v_w the weight of the segment in the frame. The parts sum to the value up to rounding (below 1e-12).
+with v_w the weight of the segment in the frame. The parts sum to the value up to rounding (below 1e-12). What
+`compound.adjust` does to PPA is linear too: the parts of a compound are then those of the window and of its neighbours,
+times their shares and factors. PFSA is no such sum; under it, only the basic emotions are split.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cer_pipeline.compound.frames import Samples, Windows, sampled_at, windows_at
+from cer_pipeline.compound.frames import sampled_at, windows_at
 from cer_pipeline.compound.ppa import ppa_parts
 from cer_pipeline.compound.predict import VideoEvidence
+from cer_pipeline.compound.stages import PPA
 from cer_pipeline.labels import BASIC, COMPOUND
 
 Array = NDArray[np.float64]
@@ -57,30 +60,53 @@ def segment_parts(weights: Array, probabilities: Array) -> tuple[Array, Array]:
     return basic, ppa_parts(basic.sum(axis=0))[:, None, :] * basic[None]
 
 
-def frame_parts(time_s: float, windows: Windows, samples: dict[int, Samples], bridge_s: float) -> Parts:
+def frame_parts(time_s: float, evidence: VideoEvidence) -> Parts:
     """The parts of the value at one time of a video, as `frame_values` computes it.
 
     Args:
         time_s: time stamp of the frame, s.
-        windows: the fused windows.
-        samples: branch number -> its samples; empty for `time_resolution = "window"`.
-        bridge_s: longest gap between samples that is bridged, s.
+        evidence: the video.
     """
-    times = np.array([time_s])
+    windows, times = evidence.windows, np.array([time_s])
     held = windows_at(times, windows.start_s, windows.end_s)[0]
-    used = np.array([w for w in held if w >= 0 and windows.ok[w]], dtype=np.int64)
-    basic = np.zeros((len(used), *windows.weights.shape[1:]))
-    compound = np.zeros((len(COMPOUND), *basic.shape))
-    for s, w in enumerate(used):
+    used = [int(w) for w in held if w >= 0 and windows.ok[w]]
+    basic: dict[int, Array] = {}
+    compound: dict[int, Array] = {}
+    for w in used:
         says = windows.probabilities[w].copy()
-        for m, known in samples.items():
-            values, valid = sampled_at(times, known, bridge_s)
+        for m, known in evidence.samples.items():
+            values, valid = sampled_at(times, known, evidence.bridge_s)
             if valid[0]:
                 says[m] = values[0]
         mixed = windows.weights[w] * says
         own, pairs = segment_parts(windows.weights[w] / mixed.sum(), says)
-        basic[s], compound[:, s] = own / len(used), pairs / len(used)
-    return Parts(used, basic, compound)
+        basic[w] = own / len(used)
+        if evidence.at_frame:
+            compound[w] = pairs / len(used)
+    if not evidence.at_frame and evidence.method == PPA:
+        compound = _window_parts(evidence, used)
+    order = sorted({*basic, *compound})
+    shape = windows.weights.shape[1:]
+    nothing, no_pairs = np.zeros(shape), np.zeros((len(COMPOUND), *shape))
+    return Parts(
+        np.array(order, dtype=np.int64),
+        np.array([basic.get(w, nothing) for w in order]).reshape(len(order), *shape),
+        np.stack([compound.get(w, no_pairs) for w in order], axis=1) if order else np.zeros((len(COMPOUND), 0, *shape)),
+    )
+
+
+def _window_parts(evidence: VideoEvidence, used: list[int]) -> dict[int, Array]:
+    """The parts [7, M, 8] of the mean compound value of some windows, by the window that they come from."""
+    found: dict[int, Array] = {}
+    for w in used:
+        shares = [(w, 1.0)] if evidence.adjusted is None else evidence.adjusted.shares[w]
+        for j, share in shares:
+            source = int(j)
+            _, pairs = segment_parts(evidence.windows.weights[source], evidence.windows.probabilities[source])
+            factor = np.ones(len(COMPOUND)) if evidence.adjusted is None else evidence.adjusted.factors[source]
+            part = pairs * factor[:, None, None] * share / len(used)
+            found[source] = found.get(source, 0.0) + part
+    return found
 
 
 CONTRIBUTIONS = pa.schema(
@@ -103,9 +129,10 @@ def contributions(evidence: VideoEvidence, branches: tuple[str, ...], time_s: fl
         time_s: time stamp of the frame, s.
 
     Returns:
-        Rows of `CONTRIBUTIONS`, without parts that are 0; none where the frame has no value.
+        Rows of `CONTRIBUTIONS`, without parts that are 0; none where the frame has no value, and none for compounds
+        that PFSA gave.
     """
-    parts = frame_parts(time_s, evidence.windows, evidence.samples, evidence.bridge_s)
+    parts = frame_parts(time_s, evidence)
     rows = []
     for s, w in enumerate(parts.windows):
         for m, branch in enumerate(branches):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cer_pipeline.arrow import pc
+from cer_pipeline.compound.stages import PPA
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS
 from cer_pipeline.stage import Inputs
 from cer_pipeline.status import Status
@@ -130,11 +131,14 @@ def _means(inputs: Inputs) -> dict[str, tuple[int, np.ndarray | None]]:
 
 
 def _segment_means(inputs: Inputs) -> dict[str, np.ndarray]:
-    """For every video: the mean of the 15 probabilities over its segments that have a value."""
+    """For every video: the mean of the 15 probabilities over its segments that have a value, compounds by PPA."""
     found: dict[str, list[np.ndarray]] = {}
     for name, columns in (("fused", BASIC_COLUMNS), ("compound", COMPOUND_COLUMNS)):
-        table = inputs.table(name, ["video_id", "status", *columns])
+        methods = ["method"] if name == "compound" else []
+        table = inputs.table(name, ["video_id", "status", *methods, *columns])
         table = table.filter(pc.equal(table.column("status"), str(Status.OK)))
+        if methods:
+            table = table.filter(pc.equal(table.column("method"), PPA))
         grouped = table.group_by("video_id", use_threads=False).aggregate([(c, "mean") for c in columns])
         for row in grouped.to_pylist():
             found.setdefault(row["video_id"], []).append(np.array([row[f"{c}_mean"] for c in columns]))

@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cer_pipeline.arrow import pc
+from cer_pipeline.compound.stages import PPA
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS, COMPOUND_PAIRS
 from cer_pipeline.report.style import COLOURS, EMPTY, INK, LINE, QUIET, figure, ink_on, png, safe, settings
@@ -143,7 +144,10 @@ def _values(
     )
     values = []
     for name, labels in (("fused", BASIC_COLUMNS), ("compound", COMPOUND_COLUMNS)):
-        table = pa.Table.from_batches(list(inputs.batches(name, video_id, ["segment", *labels])))
+        methods = ["method"] if name == "compound" else []
+        table = pa.Table.from_batches(list(inputs.batches(name, video_id, ["segment", *methods, *labels])))
+        if methods:
+            table = table.filter(pc.equal(table.column("method"), PPA))
         values.append(np.repeat(_matrix(table, labels), 2, axis=0))
     return edges, values[0], values[1]
 
