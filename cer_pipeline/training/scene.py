@@ -19,7 +19,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,11 +46,16 @@ from cer_pipeline.heads.scene import (
 )
 from cer_pipeline.labels import BASIC
 from cer_pipeline.training.folds import FOLDS, check_classes, grouped_folds, out_of_fold
+from cer_pipeline.training.options import apply
 from cer_pipeline.training.prototypes import train_prototypes
+from cer_pipeline.training.registry import Request
+from cer_pipeline.training.scene_adapter import train_adapter
 from cer_pipeline.training.scene_card import card
 from cer_pipeline.training.states import KeptStates
 
 NAME: Final = "scene_minilm"
+HEAD: Final = "head_scene_minilm"
+THREADS: Final = 2  # texts that are encoded side by side; the states do not depend on it
 MAX_BYTES: Final = 2_000_000  # a shipped head is smaller
 NOISE: Final = 0.01  # share of labels taken as arbitrary when sharpening: keeps s finite where folds are told apart
 Floats = NDArray[np.float64]
@@ -198,6 +203,42 @@ def choose_sharpness(scores: Sequence[Floats], targets: Ints) -> tuple[float, fl
     return float(np.exp(best.x[0])), float(1 / (1 + np.exp(-best.x[1]))) if views > 1 else 1.0
 
 
+def train(request: Request) -> dict[str, Any]:
+    """`cer train scene_minilm`: from one corpus of captions, and GoEmotions where the encoder is to be adapted anew.
+
+    Without a corpus of sentences the low-rank changes of the encoder are taken from the head in use.
+
+    Raises:
+        CerError: not exactly one caption corpus, more than one of sentences, sentences that are not GoEmotions, an
+            unknown option, or what `train_scene_minilm` raises.
+    """
+    options = dict(request.options)
+    seeds = options.pop("seeds", None)
+    settings = apply(SceneSettings(), options)
+    if seeds is not None:
+        settings = replace(settings, seeds=_seeds(seeds))
+    captions = [c for c in request.corpora if c.format == "captions"]
+    sentences = [c for c in request.corpora if c.format != "captions"]
+    for found, what, least in ((captions, "captions", 1), (sentences, "sentences", 0)):
+        if not least <= len(found) <= 1:
+            named = ", ".join(c.name for c in found) or "none"
+            raise CerError(f"scene_minilm is trained on {'one' if least else 'at most one'} corpus of {what}", named)
+    minilm = request.weights.path("minilm")
+    adapter = request.out / f"{NAME}.adapter.safetensors"
+    if not sentences:
+        adapter = request.weights.path(HEAD)
+    elif not adapter.is_file():
+        train_adapter(sentences[0].root, minilm, adapter, request.progress)
+    return train_scene_minilm(captions[0].root, minilm, adapter, request.out, settings, request.progress)
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise CerError("seeds are whole numbers with commas between them", text, "such as 0,1,2") from None
+
+
 def train_scene_minilm(
     captions: Path,
     minilm: Path,
@@ -234,7 +275,7 @@ def train_scene_minilm(
     low_rank, low_rank_meta, model = read_adapter(adapter)
     out.mkdir(parents=True, exist_ok=True)
     kept = out / f"{NAME}.states.safetensors"
-    embed = KeptStates(kept, lambda: encoder(low_rank, {"adapter": low_rank_meta}, minilm), model, tell)
+    embed = KeptStates(kept, lambda: encoder(low_rank, {"adapter": low_rank_meta}, minilm, THREADS), model, tell)
     texts, states = list(train.texts.values()), [_states(own, embed) for own in train.texts.values()]
 
     folded = []
@@ -256,11 +297,13 @@ def train_scene_minilm(
         "classes": [BASIC[c] for c in CLASSES], "data": {**train.digests},
     }  # fmt: skip
     path = out / f"{NAME}.safetensors"
-    save_head(path, tensors | low_rank, meta)
-    if path.stat().st_size > MAX_BYTES:
-        raise CerError(f"the head has {path.stat().st_size} bytes, at most {MAX_BYTES} may be shipped", str(path))
+    unfinished = out / f"{NAME}.unfinished"  # takes its name when everything beside it is known
+    save_head(unfinished, tensors | low_rank, meta)
+    if (size := unfinished.stat().st_size) > MAX_BYTES:
+        unfinished.unlink()
+        raise CerError(f"the head would have {size} bytes, at most {MAX_BYTES} may be shipped", str(path))
 
-    head = SceneHead.load(path)
+    head = SceneHead.load(unfinished)
     inner = [_folded(head, values, train) for values in folded]
     pq.write_table(
         pa.concat_tables(
@@ -272,8 +315,8 @@ def train_scene_minilm(
     final = predict(head, dev, embed)
     pq.write_table(predictions_table(dev, final), out / f"{NAME}.dev.parquet")
     scores = {
-        "head_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "bytes": path.stat().st_size,
+        "head_sha256": hashlib.sha256(unfinished.read_bytes()).hexdigest(),
+        "bytes": size,
         "settings": meta["settings"],
         "sharpening": {"scale": meta["scale"], "repeat": meta["repeat"]},
         "rows": {"train": len(train), "dropped": [whole.segments[i].segment_id for i in shared.rows], "dev": len(dev)},
@@ -284,6 +327,7 @@ def train_scene_minilm(
         "dev": {system: score(p, dev.targets, dev.videos) for system, p in final.items()},
         "data": {**train.digests, **dev.digests},
     }
+    unfinished.replace(path)
     (out / f"{NAME}.scores.json").write_text(json.dumps(scores, indent=1) + "\n", "utf-8")
     (out / f"{NAME}.md").write_text(card(scores, low_rank_meta, shared), "utf-8")
     return scores

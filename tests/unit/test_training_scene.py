@@ -13,12 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from cer_pipeline.corpora.captions import read_split
+from cer_pipeline.corpora.registry import Corpus
 from cer_pipeline.errors import CerError
 from cer_pipeline.evaluation.captions import FUSED, compound_table, predict, score
-from cer_pipeline.heads.io import save_head
+from cer_pipeline.heads.io import load_head, save_head
 from cer_pipeline.heads.scene import CLASSES, SceneHead
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND_COLUMNS
+from cer_pipeline.store.home import Home
 from cer_pipeline.training import scene
+from cer_pipeline.training.registry import Request
 from cer_pipeline.training.scene import SceneSettings, train_scene_minilm
 
 WORDS = ["calm", "shout", "grimace", "tremble", "smile", "weep", "gasp"]
@@ -177,3 +180,74 @@ def test_scores_are_those_of_counting():
     assert found["accuracy"] == pytest.approx(100 * (guess == truth).mean(), abs=0.005)
     assert found["videos"] == 40
     assert np.sum(found["confusion"]) == 80
+
+
+class Given:
+    """Weights of a machine with MiniLM and a scene head."""
+
+    def __init__(self, minilm: Path, head: Path) -> None:
+        self.files = {"minilm": minilm, "head_scene_minilm": head}
+
+    def path(self, model: str) -> Path:
+        return self.files[model]
+
+    def digest(self, model: str) -> str | None:
+        return model
+
+
+def request(folders: tuple[Path, Path, Path], out: Path, *corpora: tuple[str, Path], **options: str) -> Request:
+    made = tuple(Corpus(path.name, kind, path, 1, ()) for kind, path in corpora)
+    weights, home = Given(folders[1], folders[2]), Home(out)
+    return Request("scene_minilm", home, made, weights, out, options, lambda *_: None)
+
+
+OPTIONS = {"least": "2", "folds": "3", "seeds": "0,1"}
+
+
+def test_the_command_trains_as_the_function_does_and_takes_the_encoder_of_the_head_in_use(folders, tmp_path):
+    (tmp_path / "out").mkdir()
+    scores = scene.train(request(folders, tmp_path / "out", ("captions", folders[0]), **OPTIONS))
+    assert scores == train(folders, tmp_path / "direct")
+
+
+def test_sentences_adapt_the_encoder_anew_and_once(folders, tmp_path, monkeypatch):
+    asked = []
+
+    def adapt(goemotions: Path, minilm: Path, out: Path, progress: object) -> Path:
+        asked.append((goemotions, minilm))
+        save_head(out, {"linear.weight": np.ones((7, 6))}, {"rank": 2, "alpha": 1.0, "layers": 1})
+        return out
+
+    monkeypatch.setattr(scene, "train_adapter", adapt)
+    (tmp_path / "out").mkdir()
+    both = (("captions", folders[0]), ("utterances", tmp_path / "goemotions"))
+    for _ in range(2):
+        scene.train(request(folders, tmp_path / "out", *both, **OPTIONS))
+    assert asked == [(tmp_path / "goemotions", folders[1])]
+    _, meta = load_head(tmp_path / "out" / "scene_minilm.safetensors")
+    assert meta["adapter"]["rank"] == 2
+
+
+@pytest.mark.parametrize(
+    ("kinds", "options", "says"),
+    [
+        (["utterances"], {}, "trained on one corpus of captions"),
+        (["captions", "captions"], {}, "trained on one corpus of captions"),
+        (["captions", "utterances", "utterances"], {}, "at most one corpus of sentences"),
+        (["captions"], {"seeds": "one"}, "seeds are whole numbers"),
+        (["captions"], {"rigde": "4"}, "no such option"),
+        (["captions"], {"ridge": "much"}, "ridge is a number"),
+    ],
+)
+def test_wrong_corpora_and_options_are_refused(folders, tmp_path, kinds, options, says):
+    corpora = [(kind, folders[0]) for kind in kinds]
+    with pytest.raises(CerError, match=says):
+        scene.train(request(folders, tmp_path / "out", *corpora, **options))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_head_that_is_too_large_leaves_no_file_of_its_name(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(scene, "MAX_BYTES", 1000)
+    with pytest.raises(CerError, match="at most 1000 may be shipped"):
+        train(folders, tmp_path / "out")
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"scene_minilm.states.safetensors"}
