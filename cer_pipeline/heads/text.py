@@ -194,7 +194,8 @@ def load_encoder(folder: Path) -> nn.Module:
     from transformers.models.bert import BertConfig, BertModel
 
     config = BertConfig.from_json_file(folder / "config.json")
-    model = BertModel(config, add_pooling_layer=False).float()
+    with torch.random.fork_rng(devices=[]):  # reading weights draws no random numbers from whoever is about to train
+        model = BertModel(config, add_pooling_layer=False).float()
     weights = load_file(folder / "model.safetensors")
     wanted = model.state_dict().keys()
     model.load_state_dict({name: tensor for name, tensor in weights.items() if name in wanted})

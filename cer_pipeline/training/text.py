@@ -7,6 +7,9 @@ Protocol: train on the train splits, without the sentences that also stand in Go
 the temperature and the threshold are chosen on GoEmotions dev; GoEmotions test is read once, after that. MELD dev is
 scored without the utterances that also stand in MELD train, with what was chosen on GoEmotions dev.
 
+Whether MELD joins is decided without its dev split and without GoEmotions test (`joins`): it does where it raises the
+mean of two macro-F1, that of GoEmotions dev and that of MELD train out of fold, its dialogues being halved.
+
 A row with several labels trains towards all of them in equal parts. Scores are given under two rules: `single` counts
 the rows with exactly one label, each against the class of highest probability; `multi` counts all rows and takes every
 class above a threshold (chosen on dev) as predicted, which is the rule of the GoEmotions paper (Demszky et al. 2020).
@@ -16,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -33,8 +36,13 @@ from cer_pipeline.heads.io import save_head
 from cer_pipeline.heads.text import CLASSES, AdaptedEncoder, TextHead, load_tokenizer, pad
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.training.checkpoint import Progress, load_state, quiet, save_state, seed_step
+from cer_pipeline.training.options import apply, choice
+from cer_pipeline.training.registry import Request
 
 NAME: Final = "text_minilm"
+FILES: Final = {"GoEmotions": "train.tsv", "MELD": "train_sent_emo.csv"}
+"""The file that tells each corpus."""
+
 OFFSETS: Final = tuple(i / 10 for i in range(11))  # share of the log class frequency that is taken off the logits
 TEMPERATURES: Final = tuple(round(0.5 + i / 20, 2) for i in range(41))  # 0.5 to 2.5
 THRESHOLDS: Final = tuple(round(0.1 + i / 50, 2) for i in range(21))  # 0.1 to 0.5
@@ -107,7 +115,7 @@ def fit(
     settings: TextSettings,
     progress: Progress = quiet,
 ) -> AdaptedEncoder:
-    """Train on rows; a run that was stopped goes on from `state`.
+    """Train on rows; a run that was stopped goes on from `state`. On one thread, so that it repeats to the last bit.
 
     Args:
         rows: training sentences.
@@ -116,6 +124,21 @@ def fit(
         settings: how to train.
         progress: told the mean loss and the steps.
     """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _fit(rows, encoder, state, settings, progress)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _fit(
+    rows: Sequence[Utterance],
+    encoder: Path,
+    state: Path,
+    settings: TextSettings,
+    progress: Progress,
+) -> AdaptedEncoder:
     torch.manual_seed(settings.seed)
     model = AdaptedEncoder(encoder, settings.rank, settings.alpha, settings.layers, settings.dropout)
     model.dropout.train()
@@ -126,7 +149,8 @@ def fit(
     optimiser = torch.optim.AdamW(parameters.values(), lr=settings.rate, weight_decay=settings.decay)
     per_epoch = len(batches(lengths, settings.batch, 0))
     total = per_epoch * settings.epochs
-    run = {**asdict(settings), "rows": len(rows)}
+    told = "\n".join(f"{row.id} {row.labels} {row.text}" for row in rows)
+    run = {**asdict(settings), "rows": hashlib.sha256(told.encode()).hexdigest()}
     meta = load_state(state, parameters, optimiser, run)
     done = meta["step"] if meta else 0
     mean = meta["loss"] if meta else 0.0
@@ -267,7 +291,7 @@ def train_text(
     encoder: Path,
     out: Path,
     meld: Path | None = None,
-    with_meld: bool = False,
+    with_meld: bool | None = None,
     settings: TextSettings | None = None,
     progress: Progress = quiet,
 ) -> dict[str, Any]:
@@ -281,12 +305,13 @@ def train_text(
         encoder: folder of MiniLM.
         out: folder for everything that is written.
         meld: folder of the MELD files; scored on its dev split where given.
-        with_meld: whether MELD train is trained on too.
+        with_meld: whether MELD train is trained on too; None to decide it by folds, where MELD is given.
         settings: how to train.
         progress: told what is going on.
 
     Returns:
-        What stands in the scores file; scores in percent, with intervals as [value, low, high].
+        What stands in the scores file; scores in percent, with intervals as [value, low, high]. Where folds decided,
+        `other` holds the scores of the head that was not chosen.
 
     Raises:
         CerError: a file is missing or a row cannot be read, or MELD is to be trained on but not given.
@@ -294,49 +319,187 @@ def train_text(
     settings = settings or TextSettings()
     if with_meld and meld is None:
         raise CerError("MELD is to be trained on, but no folder is given", then="name the folder of MELD")
-    split = {name: read_goemotions(goemotions, name) for name in ("train", "dev", "test")}
-    rows = unseen(split["train"], split["dev"] + split["test"])
-    dropped = len(split["train"]) - len(rows)
-    told = unseen(read_meld(meld, "dev"), read_meld(meld, "train")) if meld else []
-    if with_meld and meld:
-        rows = rows + read_meld(meld, "train")
-    absent = [BASIC[c] for c, share in zip(CLASSES, targets(rows).sum(0), strict=True) if not share]
-    if absent:
-        raise CerError("no training sentence of a class", ", ".join(absent), "add sentences of it")
+    data = Data.read(goemotions, meld)
+    check([*data.train, *(data.meld_train if with_meld else [])])
     out.mkdir(parents=True, exist_ok=True)
-    model = fit(rows, encoder, out / f"{NAME}.state", settings, progress)
-
-    tensors, meta = pack(model), {**asdict(settings), "branch": NAME, "encoder": "minilm", "temperature": 1.0}
-    plain_head = TextHead(tensors, meta, encoder)
-    goal = {name: targets(split[name]) for name in ("dev", "test")}
-    prior = targets(rows).mean(0)
-    values = logits(plain_head, [row.text for row in split["dev"]])
-    chosen = choose(values, goal["dev"], prior)
-    # Taking the offset off the bias makes it part of the head.
-    tensors["linear.bias"] = (plain_head.bias - chosen["offset"] * np.log(prior)).astype(np.float32)
-    meta |= {"temperature": chosen["temperature"], "classes": [BASIC[c] for c in CLASSES], "with_meld": with_meld}
-    save_head(out / f"{NAME}.safetensors", tensors, meta)
-
-    head = TextHead.read(out / f"{NAME}.safetensors", encoder)
-    scores: dict[str, Any] = {
-        "settings": asdict(settings), "chosen": chosen, "rows": len(rows), "with_meld": with_meld,
-        "train_rows_in_dev_or_test": dropped, "digests": _digests(goemotions, meld),
-    }  # fmt: skip
-    tables = []
-    for name, held in (*((n, split[n]) for n in ("dev", "test")), ("meld_dev", told)):
-        if held:
-            progress(f"scoring {name}", 0, len(held))
-            p = softmax(logits(head, [row.text for row in held]) / chosen["temperature"])
-            goals = targets(held)
-            groups = [row.id.partition("_")[0] if name == "meld_dev" else row.id for row in held]
-            scores[name] = {"single": single(p, goals, groups)}
-            if name != "meld_dev":
-                scores[name]["multi"] = multi(p, goals, chosen["threshold"])
-            tables.append(_predictions(name, held, p))
+    work = Fits(data, encoder, out / "fits", settings, progress)
+    if meld is None or with_meld is not None:
+        head, scores = work.judged(bool(with_meld))
+    else:
+        judged = {name: work.judged(name) for name in (False, True)}
+        decision = joins(work, {name: scores["dev"]["single"]["macro_f1"][0] for name, (_, scores) in judged.items()})
+        head, scores = judged[decision["joins"]]
+        _, other = judged[not decision["joins"]]
+        scores |= {"decision": decision, "other": {name: other[name] for name in ("dev", "test", "meld_dev")}}
+    scores = {"settings": asdict(settings), "digests": _digests(goemotions, meld), **scores}
+    save_head(out / f"{NAME}.safetensors", *head)
+    tables = [_predictions(name, held, work.probabilities(head, held)) for name, held in data.held().items()]
     pq.write_table(pa.concat_tables(tables), out / f"{NAME}.predictions.parquet")
     (out / f"{NAME}.scores.json").write_text(json.dumps(scores, indent=1) + "\n", "utf-8")
     (out / f"{NAME}.md").write_text(card(scores), "utf-8")
     return scores
+
+
+@dataclass(frozen=True)
+class Data:
+    """The sentences of a training.
+
+    Args:
+        train: GoEmotions train without what stands in its dev or test.
+        dropped: how many rows that took out.
+        dev: GoEmotions dev.
+        test: GoEmotions test.
+        meld_train: MELD train; empty where it is not given.
+        meld_dev: MELD dev without the utterances that stand in its train.
+    """
+
+    train: list[Utterance]
+    dropped: int
+    dev: list[Utterance]
+    test: list[Utterance]
+    meld_train: list[Utterance]
+    meld_dev: list[Utterance]
+
+    @classmethod
+    def read(cls, goemotions: Path, meld: Path | None) -> Data:
+        """Read both corpora.
+
+        Raises:
+            CerError: a file is missing or a row cannot be read.
+        """
+        every, dev, test = (read_goemotions(goemotions, name) for name in ("train", "dev", "test"))
+        train = unseen(every, dev + test)
+        told = read_meld(meld, "train") if meld else []
+        return cls(
+            train, len(every) - len(train), dev, test, told, unseen(read_meld(meld, "dev"), told) if meld else []
+        )
+
+    def held(self) -> dict[str, list[Utterance]]:
+        """What is scored, by name."""
+        found = {"dev": self.dev, "test": self.test, "meld_dev": self.meld_dev}
+        return {name: rows for name, rows in found.items() if rows}
+
+
+def check(rows: Sequence[Utterance]) -> None:
+    """Refuse training rows without a class.
+
+    Raises:
+        CerError: names the classes.
+    """
+    absent = [BASIC[c] for c, share in zip(CLASSES, targets(rows).sum(0), strict=True) if not share]
+    if absent:
+        raise CerError("no training sentence of a class", ", ".join(absent), "add sentences of it")
+
+
+def dialogue(row: Utterance) -> str:
+    """The dialogue of a MELD utterance: dia12_utt3 -> dia12."""
+    return row.id.partition("_")[0]
+
+
+Head = tuple[dict[str, np.ndarray], dict[str, Any]]
+"""Tensors and meta of a head's file."""
+
+
+@dataclass(frozen=True)
+class Fits:
+    """Training on one or both corpora, each fit with a state of its own that it goes on from.
+
+    Args:
+        data: the sentences.
+        encoder: folder of MiniLM.
+        folder: where the states are kept.
+        settings: how to train.
+        progress: told what is going on.
+    """
+
+    data: Data
+    encoder: Path
+    folder: Path
+    settings: TextSettings
+    progress: Progress
+
+    def head(self, meld: Sequence[Utterance], name: str) -> tuple[Head, dict[str, float]]:
+        """Train on GoEmotions and some of MELD; what is chosen is chosen on GoEmotions dev.
+
+        Args:
+            meld: utterances that join.
+            name: of the fit.
+        """
+        rows = [*self.data.train, *meld]
+        model = fit(rows, self.encoder, self.folder / f"{name}.state", self.settings, self.progress)
+        tensors = pack(model)
+        meta = {**asdict(self.settings), "branch": NAME, "encoder": "minilm", "temperature": 1.0}
+        plain_head = TextHead(tensors, meta, self.encoder)
+        prior = targets(rows).mean(0)
+        values = logits(plain_head, [row.text for row in self.data.dev])
+        chosen = choose(values, targets(self.data.dev), prior)
+        # Taking the offset off the bias makes it part of the head.
+        tensors["linear.bias"] = (plain_head.bias - chosen["offset"] * np.log(prior)).astype(np.float32)
+        meta |= {"temperature": chosen["temperature"], "classes": [BASIC[c] for c in CLASSES], "with_meld": bool(meld)}
+        return (tensors, meta), chosen
+
+    def probabilities(self, head: Head, rows: Sequence[Utterance]) -> np.ndarray:
+        """Probabilities [n, 7] of a head as it is shipped."""
+        values = logits(TextHead(*head, self.encoder), [row.text for row in rows])
+        return softmax(values / head[1]["temperature"])
+
+    def judged(self, with_meld: bool) -> tuple[Head, dict[str, Any]]:
+        """Train on all training rows, with MELD or without, and score."""
+        meld = self.data.meld_train if with_meld else []
+        head, chosen = self.head(meld, "with_meld" if with_meld else "without_meld")
+        scores: dict[str, Any] = {
+            "chosen": chosen, "rows": len(self.data.train) + len(meld), "with_meld": with_meld,
+            "train_rows_in_dev_or_test": self.data.dropped,
+        }  # fmt: skip
+        for name, held in self.data.held().items():
+            self.progress(f"scoring {name}", 0, len(held))
+            p, goals = self.probabilities(head, held), targets(held)
+            groups = [dialogue(row) if name == "meld_dev" else row.id for row in held]
+            scores[name] = {"single": single(p, goals, groups)}
+            if name != "meld_dev":
+                scores[name]["multi"] = multi(p, goals, chosen["threshold"])
+        return head, scores
+
+
+def joins(work: Fits, dev: Mapping[bool, float]) -> dict[str, Any]:
+    """Whether MELD joins, decided on GoEmotions dev and on MELD train out of fold.
+
+    The dialogues of MELD train are halved. Each half is judged by a head that was trained on GoEmotions and the other
+    half, and by the head that was trained on GoEmotions alone; utterances whose text stands in the other half do not
+    count. MELD joins where the mean of both macro-F1, GoEmotions dev and this, is higher with it.
+
+    Args:
+        work: the fits; the head without MELD has been trained.
+        dev: macro-F1 on GoEmotions dev without (False) and with MELD (True), percent.
+    """
+    rows = work.data.meld_train
+    half = meld_half(rows)
+    plain_head, _ = work.head([], "without_meld")
+    kept: list[Utterance] = []
+    guesses: dict[bool, list[np.ndarray]] = {False: [], True: []}
+    for k in range(2):
+        others = [row for row, own in zip(rows, half, strict=True) if own != k]
+        held = unseen([row for row, own in zip(rows, half, strict=True) if own == k], others)
+        head, _ = work.head(others, f"meld_fold_{k}")
+        kept += held
+        for name, judge in ((False, plain_head), (True, head)):
+            guesses[name].append(work.probabilities(judge, held))
+    groups = [dialogue(row) for row in kept]
+    found = {name: single(np.concatenate(parts), targets(kept), groups) for name, parts in guesses.items()}
+    mean = {name: (dev[name] + found[name]["macro_f1"][0]) / 2 for name in found}
+    record = {
+        ("with" if name else "without"): {
+            "goemotions_dev": dev[name],
+            "meld_train_out_of_fold": found[name]["macro_f1"],
+        }
+        for name in found
+    }
+    return {"joins": mean[True] > mean[False], "utterances": len(kept), **record}
+
+
+def meld_half(rows: Sequence[Utterance]) -> list[int]:
+    """0 or 1 for each row, the same for all utterances of a dialogue: drawn from the digest of its name."""
+    return [hashlib.sha256(dialogue(row).encode()).digest()[0] % 2 for row in rows]
 
 
 def _digests(goemotions: Path, meld: Path | None) -> dict[str, str]:
@@ -374,17 +537,10 @@ def card(scores: dict[str, Any]) -> str:
         "| data | rule | n | macro-F1 | UAR |",
         "|---|---|---|---|---|",
     ]
-    for name, title in (("dev", "GoEmotions dev"), ("test", "GoEmotions test"), ("meld_dev", "MELD dev, unseen")):
-        for rule, found in scores.get(name, {}).items():
-            value = found["macro_f1"]
-            f1 = _span(value) if isinstance(value, list) else value
-            lines.append(
-                f"| {title} | {rule} | {found['n']} | {f1} | {_span(found['uar']) if 'uar' in found else ''} |"
-            )
+    lines += _rows(scores)
+    lines += ["", "Percent; intervals of 95 % resample rows (GoEmotions) or dialogues (MELD).", ""]
+    lines += _decided(scores) if "decision" in scores else []
     lines += [
-        "",
-        "Percent; intervals of 95 % resample rows (GoEmotions) or dialogues (MELD).",
-        "",
         "| class, GoEmotions test, single | F1 | recall |",
         "|---|---|---|",
         *(f"| {c} | {_span(test['f1'][c])} | {_span(test['recall'][c])} |" for c in test["f1"]),
@@ -398,6 +554,66 @@ def card(scores: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _rows(scores: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for name, title in (("dev", "GoEmotions dev"), ("test", "GoEmotions test"), ("meld_dev", "MELD dev, unseen")):
+        for rule, found in scores.get(name, {}).items():
+            value = found["macro_f1"]
+            f1 = _span(value) if isinstance(value, list) else value
+            uar = _span(found["uar"]) if "uar" in found else ""
+            lines.append(f"| {title} | {rule} | {found['n']} | {f1} | {uar} |")
+    return lines
+
+
+def _decided(scores: Mapping[str, Any]) -> list[str]:
+    """What the folds said about MELD, and the scores of the head that was not chosen."""
+    found, other = scores["decision"], "without" if scores["with_meld"] else "with"
+    means = (f"{how} MELD {found[how]['goemotions_dev']} and {_span(found[how]['meld_train_out_of_fold'])}"
+             for how in ("without", "with"))  # fmt: skip
+    return [
+        f"MELD {'joined' if found['joins'] else 'did not join'} by a rule set before: macro-F1 on GoEmotions dev and",
+        f"on MELD train out of fold (dialogues halved, {found['utterances']} utterances) are",
+        f"{', '.join(means)}; the higher mean wins.",
+        "",
+        f"The head that was not chosen, {other} MELD:",
+        "",
+        "| data | rule | n | macro-F1 | UAR |",
+        "|---|---|---|---|---|",
+        *_rows(scores["other"]),
+        "",
+    ]
+
+
+def train(request: Request) -> dict[str, Any]:
+    """Entry of `cer train text_minilm`: corpora of the format `utterances`, one of them GoEmotions.
+
+    Option `meld`: decide (by folds, where MELD is among the corpora), with, or without; else fields of `TextSettings`.
+    """
+    found: dict[str, Path] = {}
+    for corpus in request.corpora:
+        kinds = [name for name, file in FILES.items() if (corpus.root / file).is_file()]
+        if len(kinds) != 1:
+            then = f"expected {' or '.join(FILES.values())} in it"
+            raise CerError("not the files of GoEmotions or MELD", str(corpus.root), then)
+        if kinds[0] in found:
+            raise CerError(f"{kinds[0]} is named twice", corpus.name, "name it once")
+        found[kinds[0]] = corpus.root
+    if "GoEmotions" not in found:
+        raise CerError("GoEmotions is not among the corpora", NAME, "its dev split is what settings are chosen on")
+    how = choice(request.options, "meld", ("decide", "with", "without"))
+    if how != "decide" and "MELD" not in found:
+        raise CerError(f"meld={how}, but MELD is not among the corpora", NAME, "name it with --corpora")
+    return train_text(
+        found["GoEmotions"],
+        request.weights.path("minilm"),
+        request.out,
+        found.get("MELD"),
+        {"decide": None, "with": True, "without": False}[how],
+        apply(TextSettings(), request.options, also=("meld",)),
+        request.progress,
+    )
 
 
 def _span(score: Sequence[float]) -> str:
