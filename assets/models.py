@@ -9,7 +9,7 @@ use, so its tables name it, and are out of date once another is published.
 
 # No postponed annotations here: Dagster reads them off the function as it is decorated.
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
@@ -46,12 +46,8 @@ def heads_of(spec: StageSpec) -> list[dg.AssetKey]:
 def model_assets(specs: Sequence[StageSpec]) -> list[dg.AssetsDefinition]:
     """One asset for everything that can be trained; what it reads is shown where the profile makes it."""
     made = {spec.name for spec in specs}
-    return [model_asset(trainer, [name for name in trainer.reads if name in made]) for trainer in _trainers(made)]
-
-
-def _trainers(made: Iterable[str]) -> list[training.Trainer]:
-    tables = set(made)
-    return [t for t in training.TRAINERS.values() if f"probabilities/{t.branch}" in tables or t.branch == "mhpf"]
+    trainers = training.TRAINERS.values()
+    return [model_asset(trainer, [name for name in trainer.reads if name in made]) for trainer in trainers]
 
 
 def model_asset(trainer: training.Trainer, reads: Sequence[str]) -> dg.AssetsDefinition:

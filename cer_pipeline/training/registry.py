@@ -99,6 +99,14 @@ TRAINERS: Final[Mapping[str, Trainer]] = {
             "Balanced ridge on words and sentence vectors of captions.",
         ),
         Trainer(
+            "scene_signs",
+            "cer_pipeline.training.signs:train",
+            ("captions",),
+            ("minilm",),
+            (),
+            "Logistic regression on the signs that captions tell, for the describer's texts.",
+        ),
+        Trainer(
             "audio_bilstm",
             _AUDIO,
             ("ravdess",),
