@@ -13,6 +13,7 @@ from graphlib import CycleError, TopologicalSorter
 
 from cer_pipeline.branches.registry import branches
 from cer_pipeline.compound.stages import compound_stages
+from cer_pipeline.corpora.label_stages import STAGES as LABEL_STAGES
 from cer_pipeline.fusion.stages import fusion_stages
 from cer_pipeline.media.stages import STAGES as MEDIA_STAGES
 from cer_pipeline.perception.stages import STAGES as PERCEPTION_STAGES
@@ -62,7 +63,7 @@ def stages(profile: Profile) -> tuple[StageSpec, ...]:
         ValueError: two stages make one table, a stage reads a table that nobody makes, or the graph has a cycle.
     """
     enabled = branches(profile)
-    specs: list[StageSpec] = [*MEDIA_STAGES, *PERCEPTION_STAGES]
+    specs: list[StageSpec] = [*MEDIA_STAGES, *LABEL_STAGES, *PERCEPTION_STAGES]
     for branch in enabled:
         specs += [*branch.extra, branch.features, branch.probabilities]
         specs += [branch.samples] if branch.samples else []

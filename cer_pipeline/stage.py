@@ -135,6 +135,7 @@ class StageSpec:
         pool: Dagster concurrency pool, "" for none.
         may_be_empty: whether a unit may have no row (a video without frames has no row a frame).
         chunk_units: units that are computed and cached together; a crash loses at most these.
+        level: what must have a row each: "video", "segment", "sample" or "frame"; told by the table's key unless given.
     """
 
     table: TableSpec
@@ -152,6 +153,7 @@ class StageSpec:
     pool: str = ""
     may_be_empty: bool = False
     chunk_units: int = 64
+    level: str = ""
 
     @property
     def name(self) -> str:

@@ -34,7 +34,9 @@ class Videos:
     def _row(self, unit: dict[str, Any]) -> dict[str, Any]:
         if unit[stages.WINDOWS] is not None:
             row = blank_rows(stages.VIDEOS, unit, Status.NO_VIDEO, "the corpus holds texts, no media")[0]
-            return row | {"segments": len(unit[stages.WINDOWS])}
+            last = listed_window(unit[stages.WINDOWS][-1], is_tail=True)
+            # As many samples as the windows have, so that each of them is told to have no picture.
+            return row | {"segments": len(unit[stages.WINDOWS]), "samples": last.first_sample + last.samples}
         try:
             found = self._sandbox.run("probe", self._context.inputs.source(unit["video_id"]), self._options)
         except (MediaError, CerError) as error:

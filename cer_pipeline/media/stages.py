@@ -120,7 +120,7 @@ VIDEOS = StageSpec(
     inputs=(),
     plan=plan_videos,
     stage="cer_pipeline.media.stage_classes:Videos",
-    code_version="1",
+    code_version="2",
     config=("windows", "grid", "media"),
     kinds=("parquet", "ffmpeg"),
 )

@@ -35,7 +35,8 @@ def lost_and_foreign(spec: StageSpec, inputs: Inputs) -> tuple[list[tuple[str, i
 
 
 def _level(spec: StageSpec) -> str:
-    return next((name for name in ("segment", "sample", "frame") if name in spec.table.key), "")
+    named = spec.level or next((name for name in ("segment", "sample", "frame") if name in spec.table.key), "video")
+    return "" if named == "video" else named
 
 
 def _given(spec: StageSpec, inputs: Inputs) -> set[tuple[str, int]]:
