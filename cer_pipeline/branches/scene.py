@@ -7,15 +7,15 @@ which texts of a segment are read (`sentences`), the encoder (`minilm`) or the a
 scene_minilm stands for the paper's fine-tuned caption encoders (Table 1, IDs 6 to 8), scene_label for its image-label
 match (ID 14), which needs CLIP: here the caption takes the image's place.
 
-scene_minilm has two heads. Imported texts are judged by the trained one where it is present: its features are the mean
-standardised state of all texts of the segment. The describer's texts, and all texts without a trained head, are judged
-by their likeness to sentences: the trained head learned from captions that judge what they see, and is wrong about
-texts that do not.
+scene_minilm has two trained heads. Imported texts are judged by the scene head: its features are the mean standardised
+state of all texts of the segment. It learned from captions that judge what they see, and is wrong about texts that do
+not; so the describer's texts are judged by the head of signs, after `plain_words`. Where a head is absent, likeness to
+sentences takes its place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final
 
@@ -24,16 +24,20 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cer_pipeline.branches.minilm import ZOO_ID, MiniLM
+from cer_pipeline.branches.plain_words import in_plain_words
 from cer_pipeline.branches.prompts import LabelHead, PromptHead, sentences_of
 from cer_pipeline.branches.sentences import Reader, branch, embed_rows, judge_rows, judged_by, middle, read_features
 from cer_pipeline.heads.io import load_head
 from cer_pipeline.heads.scene import Embed, SceneHead, encoder
+from cer_pipeline.heads.signs import SignsHead
 from cer_pipeline.profiles import EXECUTION
 from cer_pipeline.stage import StageContext
 
 MODULE: Final = "cer_pipeline.branches.scene"
 TRAINED: Final = "head_scene_minilm"
 """Zoo id of the trained head, which judges imported texts; also what stands in `model` where it did."""
+SIGNS: Final = "head_scene_signs"
+"""Zoo id of the head of signs, which judges the describer's texts."""
 
 SCENE_MINILM: Final = branch(
     name="scene_minilm",
@@ -44,7 +48,7 @@ SCENE_MINILM: Final = branch(
     embed=f"{MODULE}:EmbedScene",
     judge=f"{MODULE}:JudgeScene",
     config=("scene_minilm",),
-    trained=(TRAINED,),
+    trained=(TRAINED, SIGNS),
 )
 SCENE_LABEL: Final = branch(
     name="scene_label",
@@ -72,17 +76,21 @@ class EmbedLabel:
 
 
 class EmbedScene(EmbedLabel):
-    """Captions -> `features/scene_minilm`; imported texts by the trained head's encoder where it is present."""
+    """Captions -> `features/scene_minilm`, each text read as the head that will judge it learned to."""
 
     def __init__(self, context: StageContext) -> None:
         super().__init__(context)
         self.context = context
         trained = context.weights.digest(TRAINED) is not None
-        self.readers = {False: self.reader, True: Reader(self._adapted, self._state) if trained else self.reader}
+        own = Reader(self._told, middle) if context.weights.digest(SIGNS) is not None else self.reader
+        self.readers = {False: own, True: Reader(self._adapted, self._state) if trained else self.reader}
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows of the table for segments of the plan."""
         return embed_rows(units, self.readers, SCENE_MINILM.features.table)
+
+    def _told(self, texts: Sequence[str]) -> Iterable[NDArray[np.floating]]:
+        return self.reader.encode([in_plain_words(text) for text in texts])
 
     def _adapted(self, texts: Sequence[str]) -> NDArray[np.floating]:
         self.context.counters[f"calls/{ZOO_ID}"] += len(texts)
@@ -101,13 +109,16 @@ class EmbedScene(EmbedLabel):
 
 
 class JudgeScene:
-    """`features/scene_minilm` -> `probabilities/scene_minilm`: the trained head, or likeness to sentences."""
+    """`features/scene_minilm` -> `probabilities/scene_minilm`: a trained head, or likeness to sentences."""
 
     def __init__(self, context: StageContext) -> None:
         section = context.profile["scene_minilm"]
         model = MiniLM(context.weights.path(ZOO_ID), context.counters)
         sets = [np.stack(model.encode_all(sentences)) for sentences in sentences_of(section)]
-        self.likeness = judged_by(PromptHead(sets, section["temperature"]), "prompts")
+        likeness = judged_by(PromptHead(sets, section["temperature"]), "prompts")
+        signs = None if context.weights.digest(SIGNS) is None else SignsHead.load(context.weights.path(SIGNS))
+        self.imported = likeness  # where the scene head is absent
+        self.own = likeness if signs is None else judged_by(signs, SIGNS)
         self.trained = (
             None if context.weights.digest(TRAINED) is None else SceneHead.load(context.weights.path(TRAINED))
         )
@@ -118,8 +129,10 @@ class JudgeScene:
         return judge_rows(units, self.features, self._judge, SCENE_MINILM.probabilities.table)
 
     def _judge(self, unit: Mapping[str, Any], features: NDArray[np.floating]) -> tuple[str, NDArray[np.float64]]:
-        if self.trained is None or not unit["imported"]:
-            return self.likeness(unit, features)
+        if not unit["imported"]:
+            return self.own(unit, features)
+        if self.trained is None:
+            return self.imported(unit, features)
         return TRAINED, self.trained.segment(unit["texts"], features)
 
 

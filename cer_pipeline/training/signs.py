@@ -37,6 +37,7 @@ from cer_pipeline.heads.signs import KIND, SignsHead
 from cer_pipeline.labels import BASIC
 from cer_pipeline.profiles import load_profile
 from cer_pipeline.training.folds import FOLDS, check_classes, grouped_folds
+from cer_pipeline.training.options import apply
 from cer_pipeline.training.registry import Request
 from cer_pipeline.training.states import KeptStates
 
@@ -122,7 +123,7 @@ def train(request: Request) -> dict[str, Any]:
     """
     if len(request.corpora) != 1:
         raise CerError(f"{len(request.corpora)} corpora", "scene_signs", "name the one caption corpus to train on")
-    settings, folder = _settings(request), request.corpora[0].root
+    settings, folder = apply(SignsSettings(), request.options), request.corpora[0].root
     whole, dev = (read_split(folder, name, labelled=True) for name in ("train", "dev"))
     train_, shared = separate(whole, dev)
     check_classes(train_.targets, CLASSES, f"{train_.corpus} train")
@@ -175,19 +176,6 @@ def train(request: Request) -> dict[str, Any]:
     (request.out / f"{NAME}.scores.json").write_text(json.dumps(scores, indent=1) + "\n", "utf-8")
     (request.out / f"{NAME}.md").write_text(card(scores), "utf-8")
     return scores
-
-
-def _settings(request: Request) -> SignsSettings:
-    kinds = {"strength": float, "repeats": int, "seed": int}
-    values: dict[str, Any] = {}
-    for name, text in request.options.items():
-        if name not in kinds:
-            raise CerError("unknown option", name, f"scene_signs knows: {', '.join(kinds)}")
-        try:
-            values[name] = kinds[name](text)
-        except ValueError:
-            raise CerError(f"the option {name} is no number", text, "for example --set strength=0.003") from None
-    return SignsSettings(**values)
 
 
 def _rows(split: CaptionSplit, embed: KeptStates) -> _Rows:

@@ -20,7 +20,7 @@ from memory_inputs import MemoryInputs, rows, segment
 from cer_pipeline import tables
 from cer_pipeline.branches.minilm import MiniLM
 from cer_pipeline.branches.prompts import LabelHead, PromptHead, sentences_of, softmax
-from cer_pipeline.branches.scene import SCENE_LABEL, SCENE_MINILM, TRAINED
+from cer_pipeline.branches.scene import SCENE_LABEL, SCENE_MINILM, SIGNS, TRAINED
 from cer_pipeline.branches.sentences import DESCRIBER, Reader, embed_rows, judge_rows, judged_by, middle
 from cer_pipeline.branches.text import TEXT_MINILM
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
@@ -292,7 +292,7 @@ def imported() -> MemoryInputs:
 
 
 @pytest.mark.slow
-def test_imported_texts_go_to_the_trained_head_and_the_describers_to_likeness(weights):
+def test_imported_texts_go_to_the_scene_head_and_the_describers_to_the_head_of_signs(weights):
     from cer_pipeline.heads.io import load_head
     from cer_pipeline.heads.scene import SceneHead, encoder
 
@@ -303,7 +303,7 @@ def test_imported_texts_go_to_the_trained_head_and_the_describers_to_likeness(we
         inputs.tables[spec.name] = stage(spec.plan(inputs, PROFILE))
         assert spec is SCENE_MINILM.probabilities or counters == {"calls/minilm": 4}
     found = inputs.tables["probabilities/scene_minilm"].to_pylist()
-    assert [row["model"] for row in found] == [TRAINED, "prompts", TRAINED]
+    assert [row["model"] for row in found] == [TRAINED, SIGNS, TRAINED]
     path = weights.path(TRAINED)
     head, embed = SceneHead.load(path), encoder(*load_head(path), weights.path("minilm"))
     texts = inputs.tables["captions"].column("text").to_pylist()
@@ -313,6 +313,33 @@ def test_imported_texts_go_to_the_trained_head_and_the_describers_to_likeness(we
     assert [BASIC[int(p.argmax())] for p in expected] == ["Anger", "Happiness"]
     state = inputs.tables["features/scene_minilm"].column("features").to_pylist()[0]
     np.testing.assert_allclose(state, head.features([[texts[1]], [texts[0]]], embed)[0], atol=1e-6)
+
+
+class Without:
+    """Weights of a machine that lacks some heads."""
+
+    def __init__(self, weights, *absent: str) -> None:
+        self.weights, self.absent = weights, absent
+
+    def path(self, model: str):
+        assert model not in self.absent
+        return self.weights.path(model)
+
+    def digest(self, model: str) -> str | None:
+        return None if model in self.absent else self.weights.digest(model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("absent", [(SIGNS,), (TRAINED,), (SIGNS, TRAINED)])
+def test_where_a_trained_head_is_absent_likeness_to_sentences_judges(absent, weights):
+    inputs = imported()
+    for spec in (SCENE_MINILM.features, SCENE_MINILM.probabilities):
+        stage = spec.load()(StageContext(PROFILE, Without(weights, *absent), inputs))
+        inputs.tables[spec.name] = stage(spec.plan(inputs, PROFILE))
+    found = inputs.tables["probabilities/scene_minilm"].to_pylist()
+    heads = ["prompts" if head in absent else head for head in (TRAINED, SIGNS, TRAINED)]
+    assert [row["model"] for row in found] == heads
+    assert all(sum(row[c] for c in BASIC_COLUMNS) == pytest.approx(1) for row in found)
 
 
 @pytest.mark.slow
