@@ -26,6 +26,7 @@ TELLING: tuple[Status, ...] = (
     Status.NO_AUDIO,
     Status.NO_SPEECH,
     Status.EMPTY_TRANSCRIPT,
+    Status.NO_CAPTION,
     Status.MODEL_UNAVAILABLE,
 )
 """Which of several reasons a row gives, the most telling first: an error that may hide a value, then what the recording

@@ -5,6 +5,8 @@ Belongs here: from probability tables to rows of `fused`. Does not belong here: 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 
@@ -24,6 +26,10 @@ class Fuse:
 
     A branch without a value is masked. A segment that no branch could serve gets the most telling of their statuses
     (`evidence.TELLING`), and a reason that lists what every branch said.
+
+    A trained fusion takes its branches by name, in any order, and those of them that the profile does not enable for
+    absent. A branch that it was not trained with gets no weight, and `model` names it; a segment that only such
+    branches could serve is model_unavailable.
     """
 
     def __init__(self, context: StageContext) -> None:
@@ -45,21 +51,33 @@ class Fuse:
         """Rows for a batch of segments."""
         branches = units.column("branches")[0].as_py() if units.num_rows else []
         evidence = read_evidence(self._context.inputs, branches, units.column("segment_id"))
-        some: Mask = np.any(evidence.present, axis=1, keepdims=True)[:, 0]
-        present = evidence.present[some]
+        strangers = self._strangers(branches)
+        usable: Mask = evidence.present & ~np.isin(np.array(branches, dtype=object), strangers)
+        some: Mask = np.any(usable, axis=1, keepdims=True)[:, 0]
+        present = usable[some]
         values = evidence.probabilities[some]
         fused, weights = combine(self._weights(branches, values, present), values, present)
         return self._rows(units, evidence, some, fused, weights)
 
+    def _strangers(self, branches: Sequence[str]) -> list[str]:
+        """Branches that the trained fusion does not know."""
+        found = [] if self._trained is None else [b for b in branches if b not in self._trained.branches]
+        if found and len(found) == len(branches):
+            then = "train it again with these branches, or set fusion.method to equal"
+            raise CerError("the trained fusion knows none of the branches", ", ".join(found), then)
+        return found
+
     def _weights(self, branches: list[str], probabilities: Array, present: Mask) -> Array:
         if self._trained is None:
             return equal_weights(present, probabilities.shape[2])
-        # The trained fusion may know branches that this profile does not enable: to it they are absent.
-        places = list(self._trained.select(branches))
+        known = [i for i, b in enumerate(branches) if b in self._trained.branches]
+        places = [self._trained.branches.index(branches[i]) for i in known]
         wide = np.full((len(present), len(self._trained.branches), probabilities.shape[2]), np.nan)
         seen = np.zeros(wide.shape[:2], dtype=bool)
-        wide[:, places], seen[:, places] = probabilities, present
-        return self._trained.weights(wide, seen)[:, places]
+        wide[:, places], seen[:, places] = probabilities[:, known], present[:, known]
+        weights = np.zeros(probabilities.shape)
+        weights[:, known] = self._trained.weights(wide, seen)[:, places]
+        return weights
 
     def _rows(self, units: pa.Table, evidence: Evidence, some: Mask, fused: Array, weights: Array) -> pa.Table:
         n, classes = len(some), len(BASIC_COLUMNS)
@@ -78,10 +96,12 @@ class Fuse:
             columns[f"w_{branch}"] = pa.FixedSizeListArray.from_arrays(
                 pa.array(np.ascontiguousarray(spread[:, i]).ravel()), classes, mask=pa.array(~some)
             )
-        columns["model"] = pa.array([self._model if ok else None for ok in some], pa.string())
+        strangers = self._strangers(evidence.branches)
+        model = self._model + (f"; not trained with {', '.join(strangers)}" if strangers else "")
+        columns["model"] = pa.array([model if ok else None for ok in some], pa.string())
         found = list(zip(some, evidence.statuses, strict=True))
-        columns["status"] = pa.array([str(Status.OK if ok else most_telling(s)) for ok, s in found], pa.string())
-        reasons = [None if ok else _reason(evidence.branches, s) for ok, s in found]
+        columns["status"] = pa.array([str(Status.OK if ok else _status(s)) for ok, s in found], pa.string())
+        reasons = [None if ok else _reason(evidence.branches, s, strangers) for ok, s in found]
         columns["reason"] = pa.array(reasons, pa.string())
         return pa.table([columns[c.name] for c in spec.columns], schema=spec.schema)
 
@@ -91,7 +111,15 @@ def column(values: Array) -> pa.Array:
     return pa.array(values, pa.float64(), from_pandas=True)
 
 
-def _reason(branches: tuple[str, ...], statuses: np.ndarray) -> str:
+def _status(statuses: np.ndarray) -> Status:
+    # A segment without a fused value that some branch serves: the trained fusion does not know that branch.
+    return Status.MODEL_UNAVAILABLE if str(Status.OK) in statuses else most_telling(list(statuses))
+
+
+def _reason(branches: tuple[str, ...], statuses: np.ndarray, strangers: Sequence[str]) -> str:
     if not branches:
         return "the profile enables no branch"
-    return "no branch has a value: " + ", ".join(f"{b} {s}" for b, s in zip(branches, statuses, strict=True))
+    said = ", ".join(f"{b} {s}" for b, s in zip(branches, statuses, strict=True))
+    if str(Status.OK) in statuses:
+        return f"the fusion was not trained with {', '.join(strangers)}: {said}"
+    return f"no branch has a value: {said}"

@@ -9,32 +9,39 @@ softmax, so each of the 2^M - 1 subsets of branches gives a distribution.
 
 * static (section 3.6 of the paper, as its published code does it): weights w[h, m, c] = softmax over m of W[h, m, c],
   whatever the input. With all branches present, H heads equal one convex M x C matrix (`collapse`).
-* dynamic (what section 3.6 says): the scores before the softmax depend on what every branch says and how sure it is,
-  s[h, m, c] = b[h, m, c] + sum over branches m' present and evidence k of V[h, m, c, m', k] z[m', k].
+* dynamic (what section 3.6 says): the weights depend on what every branch says and how sure it is. Every head weighs
+  up the evidence of all branches that are present to an opinion of its own,
+  r[h, c] = softmax over c of s sum_mk V[h, c, m, k] z[m, k],
+  and trusts, class by class, the branches that come near it:
+  w[h, m, c] = softmax over m of -k ((p[m, c] - r[h, c]) / (range[c] + EPSILON))^2,
+  range[c] the largest p[m, c] of the branches present less the smallest. s is the sharpness, k the stiffness. The
+  opinion only steers: no fused value leaves the range of what the branches say.
 
 Evidence z of a branch with the distribution p: p, log(p + EPSILON) less its mean over the classes, the entropy of p,
 max p, each standardised over the training set, and 1 for being present.
+
+A class without a training unit has no opinion: the branches that are present share its weight equally.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from cer_pipeline.errors import CerError
-from cer_pipeline.fusion.combine import Array, Mask, combine, masked_softmax, ordered_sum
+from cer_pipeline.fusion.combine import Array, Mask, combine, equal_weights, masked_softmax, ordered_sum
 from cer_pipeline.heads.io import load_head, save_head
 
 STATIC: Final = "static"
 DYNAMIC: Final = "dynamic"
 KIND: Final = "mhpf"
+TENSORS: Final = ("scores", "mix", "maps", "mean", "scale")
 
 EPSILON: Final = 0.02
-"""Added to a probability before its logarithm: finer differences between small probabilities say nothing."""
+"""Added to a probability before its logarithm, and to a range of probabilities: finer differences say nothing."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +52,27 @@ class MHPF:
         method: static or dynamic.
         branches: M names.
         classes: C labels.
-        scores: W or b [H, M, C].
+        known: of these, the classes that had a training unit.
+        scores: W [H, M, C]; empty for dynamic.
         mix: a [H].
-        maps: V [H, M, C, M, K]; empty for static.
+        maps: V [H, C, M, K]; empty for static.
         mean: of the evidence over the training set [M, K - 1]; empty for static.
         scale: standard deviation of the evidence [M, K - 1]; empty for static.
+        sharpness: s; not used by static.
+        stiffness: k; not used by static.
     """
 
     method: str
     branches: tuple[str, ...]
     classes: tuple[str, ...]
+    known: tuple[bool, ...]
     scores: Array
     mix: Array
     maps: Array
     mean: Array
     scale: Array
+    sharpness: float = 1.0
+    stiffness: float = 1.0
 
     def weights(self, probabilities: Array, present: Mask) -> Array:
         """Weights of the branches.
@@ -72,26 +85,37 @@ class MHPF:
             [n, M, C], convex over the branches that are present.
         """
         shares = _softmax(self.mix)
-        scores = np.broadcast_to(self.scores, (len(present), *self.scores.shape))
         if self.method == DYNAMIC:
-            scores = scores + self._moved(probabilities, present)
+            scores = self._scores(probabilities, present)
+        else:
+            scores = np.broadcast_to(self.scores, (len(present), *self.scores.shape))
         heads = masked_softmax(scores, present[:, None, :])
-        return ordered_sum(shares[:, None, None] * heads, 1)
+        mixed = ordered_sum(shares[:, None, None] * heads, 1)
+        return np.where(self.known, mixed, equal_weights(present, len(self.classes)))
 
     def fuse(self, probabilities: Array, present: Mask) -> tuple[Array, Array]:
         """Fused distributions [n, C] and the effective weights [n, M, C]; see `combine.combine`."""
         return combine(self.weights(probabilities, present), probabilities, present)
 
-    def _moved(self, probabilities: Array, present: Mask) -> Array:
-        """What the evidence adds to the scores [n, H, M, C], summed in fixed order."""
-        seen = evidence(np.where(present[..., None], probabilities, 1.0 / probabilities.shape[-1]))
-        z = np.concatenate([(seen - self.mean) / self.scale, np.ones((*present.shape, 1))], axis=2)
-        z = np.where(present[..., None], z, 0.0)
-        moved = np.zeros((len(z), *self.scores.shape))
-        for m in range(z.shape[1]):
+    def opinions(self, probabilities: Array, present: Mask) -> Array:
+        """What every head of a dynamic fusion makes of the evidence: r [n, H, C], 0 for classes without training."""
+        z = standardised(probabilities, present, self.mean, self.scale)
+        logits = np.zeros((len(z), *self.maps.shape[:2]))
+        for m in range(z.shape[1]):  # in fixed order, so that a row does not depend on its batch
             for k in range(z.shape[2]):
-                moved += z[:, m, k, None, None, None] * self.maps[:, :, :, m, k]
-        return moved
+                logits += z[:, m, k, None, None] * self.maps[:, :, m, k]
+        logits = np.where(self.known, self.sharpness * logits, -np.inf)
+        raw = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return raw / ordered_sum(raw, -1)[..., None]
+
+    def _scores(self, probabilities: Array, present: Mask) -> Array:
+        """Scores before the softmax over branches [n, H, M, C]; what stands at absent branches is masked later."""
+        seen = present[..., None]
+        top = np.where(seen, probabilities, -np.inf).max(axis=1)
+        span = top - np.where(seen, probabilities, np.inf).min(axis=1) + EPSILON
+        known = np.where(seen, probabilities, 0.0)
+        away = known[:, None] - self.opinions(probabilities, present)[:, :, None, :]
+        return -self.stiffness * (away / span[:, None, None, :]) ** 2
 
     def collapse(self, present: Mask | None = None) -> Array:
         """The one convex matrix [M, C] that all heads of a static fusion come down to.
@@ -106,18 +130,6 @@ class MHPF:
             raise ValueError("only a static fusion has one matrix")
         here = np.ones(len(self.branches), dtype=bool) if present is None else present
         return self.weights(np.full((1, *self.scores.shape[1:]), np.nan), here[None])[0]
-
-    def select(self, branches: Sequence[str]) -> tuple[int, ...]:
-        """Positions in this fusion of some branches.
-
-        Raises:
-            CerError: a branch that it was not trained on.
-        """
-        unknown = [b for b in branches if b not in self.branches]
-        if unknown:
-            then = "train it again with these branches, or set fusion.method to equal"
-            raise CerError("the trained fusion does not know a branch", ", ".join(unknown), then)
-        return tuple(self.branches.index(b) for b in branches)
 
 
 def evidence(probabilities: Array) -> Array:
@@ -137,7 +149,24 @@ def evidence(probabilities: Array) -> Array:
     return np.concatenate([probabilities, centred, entropy, probabilities.max(axis=-1, keepdims=True)], axis=-1)
 
 
-def save_mhpf(path: Path, fusion: MHPF, meta: dict[str, object]) -> None:
+def standardised(probabilities: Array, present: Mask, mean: Array, scale: Array) -> Array:
+    """Evidence with 1 behind it for being present, and 0 everywhere for a branch that is absent.
+
+    Args:
+        probabilities: [n, M, C]; what stands at absent branches is not read.
+        present: [n, M].
+        mean: [M, 2 C + 2].
+        scale: [M, 2 C + 2].
+
+    Returns:
+        z [n, M, 2 C + 3].
+    """
+    seen = present[..., None]
+    raw = evidence(np.where(seen, probabilities, 1.0 / probabilities.shape[-1]))
+    return np.where(seen, np.concatenate([(raw - mean) / scale, np.ones((*present.shape, 1))], axis=2), 0.0)
+
+
+def save_mhpf(path: Path, fusion: MHPF, meta: dict[str, Any]) -> None:
     """Write a fusion as a head.
 
     Args:
@@ -145,8 +174,16 @@ def save_mhpf(path: Path, fusion: MHPF, meta: dict[str, object]) -> None:
         fusion: what to write; tensors keep float64, so that a fusion that is read back gives the same bits.
         meta: what else its header says: data, protocol, scores.
     """
-    tensors = {n: getattr(fusion, n) for n in ("scores", "mix", "maps", "mean", "scale")}
-    own = {"kind": KIND, "method": fusion.method, "branches": list(fusion.branches), "classes": list(fusion.classes)}
+    tensors = {n: getattr(fusion, n) for n in TENSORS}
+    own: dict[str, Any] = {
+        "kind": KIND,
+        "method": fusion.method,
+        "branches": list(fusion.branches),
+        "classes": list(fusion.classes),
+        "known": list(fusion.known),
+        "sharpness": fusion.sharpness,
+        "stiffness": fusion.stiffness,
+    }
     save_head(path, tensors, {**meta, **own})
 
 
@@ -157,10 +194,12 @@ def load_mhpf(path: Path) -> MHPF:
         CerError: the file is missing, damaged, or holds another kind of head.
     """
     tensors, meta = load_head(path)
-    if meta.get("kind") != KIND:
+    if meta.get("kind") != KIND or "known" not in meta:
         raise CerError("not a trained fusion", str(path), "train one with `cer train mhpf`")
-    values = {n: tensors[n].astype(np.float64) for n in ("scores", "mix", "maps", "mean", "scale")}
-    return MHPF(meta["method"], tuple(meta["branches"]), tuple(meta["classes"]), **values)
+    own: dict[str, Any] = {n: tuple(meta[n]) for n in ("branches", "classes", "known")}
+    own |= {n: meta[n] for n in ("method", "sharpness", "stiffness")}
+    own |= {n: tensors[n].astype(np.float64) for n in TENSORS}
+    return MHPF(**own)
 
 
 def _softmax(values: Array) -> Array:

@@ -1,7 +1,7 @@
-"""Multi-Head Probability Fusion as torch modules, for training.
+"""What a fusion is fitted by: the static form and its two losses, and the opinions of the dynamic form, with torch.
 
-Belongs here: both forms and both losses. Does not belong here: the training loop (`training`) or application (`mhpf`,
-which gives the same numbers with numpy).
+Belongs here: what has a gradient, and the one optimiser. Does not belong here: which units and classes are learned from
+(`training`), or application (`mhpf`, which gives the same numbers with numpy).
 
 Source of the static form and of its loss: section 3.6 of the paper and its published code, which feeds the fused
 probabilities to a cross-entropy as if they were logits. With C classes such a loss cannot see a class beyond
@@ -10,15 +10,17 @@ e / (e + C - 1), so it never rewards certainty; the likelihood does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
 from torch import Tensor, nn
 
-from cer_pipeline.fusion.combine import SPREAD
-from cer_pipeline.fusion.mhpf import DYNAMIC, MHPF, STATIC, evidence
-
 TINY = 1e-3  # added to a probability before its logarithm: a vote that both branches lack would cost without bound
+STEPS = 300  # of L-BFGS at most
+TOLERANCE = 1e-10  # L-BFGS ends where a step lowers the loss by a smaller share
 
 
 class StaticMHPF(nn.Module):
@@ -30,66 +32,15 @@ class StaticMHPF(nn.Module):
         self.scores = nn.Parameter(torch.rand(shape, generator=generator, dtype=torch.float64))
         self.mix = nn.Parameter(torch.rand(heads, generator=generator, dtype=torch.float64))
 
-    def weights(self, probabilities: Tensor, present: Tensor) -> Tensor:
-        """Weights [n, M, C]; see `mhpf.MHPF.weights`."""
-        return _mixed(self.scores.expand(len(probabilities), -1, -1, -1), self.mix, present)
+    def weights(self, present: Tensor) -> Tensor:
+        """Weights [n, M, C] for branches that are present [n, M]; see `mhpf.MHPF.weights`."""
+        scores = self.scores.masked_fill(~present[:, None, :, None], -torch.inf)
+        return (self.mix.softmax(0)[None, :, None, None] * scores.softmax(2)).sum(1)
 
     def forward(self, probabilities: Tensor, present: Tensor) -> Tensor:
-        """The weighted sum [n, C], not normalised over classes."""
-        return _sum(self.weights(probabilities, present), probabilities, present)
-
-    def plain(self, branches: Sequence[str], classes: Sequence[str]) -> MHPF:
-        """The parameters, to be applied with numpy."""
-        none = torch.empty(0, dtype=torch.float64)
-        return _plain(STATIC, branches, classes, self.scores, self.mix, none, none, none)
-
-
-class DynamicMHPF(nn.Module):
-    """Weights from what every branch says and how sure it is: one small linear map per head, branch and class."""
-
-    def __init__(self, heads: int, probabilities: Tensor, present: Tensor, generator: torch.Generator) -> None:
-        """Start near equal weights, with the evidence standardised.
-
-        Args:
-            heads: H.
-            probabilities: training set [n, M, C], from which mean and scale of the evidence are taken.
-            present: [n, M].
-            generator: of the first values.
-        """
-        super().__init__()
-        _, branches, classes = probabilities.shape
-        seen = self._evidence(probabilities, present)
-        known = present[..., None].to(seen.dtype)
-        count = known.sum(0).clamp_min(1.0)
-        mean = (seen * known).sum(0) / count
-        scale = (((seen - mean) ** 2 * known).sum(0) / count).sqrt() + 1e-6
-        self.mean, self.scale = mean, scale
-        shape = (heads, branches, classes)
-        self.scores = nn.Parameter(0.1 * torch.randn(shape, generator=generator, dtype=torch.float64))
-        self.mix = nn.Parameter(torch.zeros(heads, dtype=torch.float64))
-        maps = (*shape, branches, seen.shape[2] + 1)
-        self.maps = nn.Parameter(0.05 * torch.randn(maps, generator=generator, dtype=torch.float64))
-
-    @staticmethod
-    def _evidence(probabilities: Tensor, present: Tensor) -> Tensor:
-        known = torch.where(
-            present[..., None], probabilities, torch.full_like(probabilities, 1 / probabilities.shape[2])
-        )
-        return torch.from_numpy(evidence(known.numpy()))  # no gradient goes through the evidence
-
-    def weights(self, probabilities: Tensor, present: Tensor) -> Tensor:
-        """Weights [n, M, C]; see `mhpf.MHPF.weights`."""
-        z = (self._evidence(probabilities, present) - self.mean) / self.scale
-        z = torch.cat([z, torch.ones_like(z[..., :1])], dim=2) * present[..., None]
-        return _mixed(self.scores + torch.einsum("hmcjk,njk->nhmc", self.maps, z), self.mix, present)
-
-    def forward(self, probabilities: Tensor, present: Tensor) -> Tensor:
-        """The weighted sum [n, C], not normalised over classes."""
-        return _sum(self.weights(probabilities, present), probabilities, present)
-
-    def plain(self, branches: Sequence[str], classes: Sequence[str]) -> MHPF:
-        """The parameters, to be applied with numpy."""
-        return _plain(DYNAMIC, branches, classes, self.scores, self.mix, self.maps, self.mean, self.scale)
+        """The weighted sum [n, C], not normalised over classes; absent branches hold 0."""
+        subsets, which = torch.unique(present, dim=0, return_inverse=True)
+        return (self.weights(subsets)[which] * probabilities).sum(1)
 
 
 def published_loss(fused: Tensor, targets: Tensor, class_weights: Tensor) -> Tensor:
@@ -111,24 +62,57 @@ def likelihood_loss(fused: Tensor, targets: Tensor, class_weights: Tensor) -> Te
         targets: distributions [n, C].
         class_weights: [C].
     """
-    logs = torch.log(fused / fused.sum(1, keepdim=True) + TINY)
+    return _weighted(torch.log(fused / fused.sum(1, keepdim=True) + TINY), targets, class_weights)
+
+
+def fit_opinion(inputs: Tensor, free: Tensor, targets: Tensor, class_weights: Tensor, decay: float) -> Tensor:
+    """The linear map from evidence to the logits of an opinion: weighted maximum likelihood, with a penalty.
+
+    The problem is convex, so its answer depends on no first values.
+
+    Args:
+        inputs: standardised evidence, flat [n, K].
+        free: which inputs carry no penalty [K]: the ones for being present.
+        targets: distributions [n, C].
+        class_weights: [C].
+        decay: factor of the sum of squares of what is not free.
+
+    Returns:
+        [C, K].
+    """
+    maps = torch.zeros((targets.shape[1], inputs.shape[1]), dtype=torch.float64, requires_grad=True)
+    penalised = (~free).to(torch.float64)
+
+    def loss() -> Tensor:
+        logs = (inputs @ maps.T).log_softmax(1)
+        return _weighted(logs, targets, class_weights) + decay * (maps**2 * penalised).sum()
+
+    minimise([maps], loss)
+    return maps.detach()
+
+
+def minimise(parameters: Sequence[Tensor], loss: Callable[[], Tensor]) -> float:
+    """Bring a loss down to its minimum by L-BFGS, over whole data and without chance; returns the loss."""
+    sizes = [p.numel() for p in parameters]
+
+    def write(flat: NDArray[np.float64]) -> None:
+        with torch.no_grad():
+            for parameter, part in zip(parameters, np.split(flat, np.cumsum(sizes)[:-1]), strict=True):
+                parameter.copy_(torch.from_numpy(part.copy()).view_as(parameter))
+
+    def value_and_slope(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        write(flat)
+        value = loss()
+        slopes = torch.autograd.grad(value, list(parameters))
+        return value.item(), np.concatenate([s.numpy().ravel() for s in slopes])
+
+    start = np.concatenate([p.detach().numpy().ravel() for p in parameters])
+    # SciPy's, because the first optimiser of torch that a process makes loads its compiler, which takes seconds.
+    found = minimize(value_and_slope, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS, "ftol": TOLERANCE})
+    write(found.x)
+    return float(found.fun)
+
+
+def _weighted(logs: Tensor, targets: Tensor, class_weights: Tensor) -> Tensor:
     weighted = targets * class_weights
     return -(weighted * logs).sum() / weighted.sum()
-
-
-def _mixed(scores: Tensor, mix: Tensor, present: Tensor) -> Tensor:
-    """Masked softmax over branches, with the floor of `combine.masked_softmax`, and heads mixed: -> [n, M, C]."""
-    here = present[:, None, :, None]
-    top = scores.masked_fill(~here, -torch.inf).amax(dim=2, keepdim=True)
-    raw = torch.exp((scores - top).clamp(-SPREAD, 0.0)) * here
-    heads = raw / raw.sum(dim=2, keepdim=True)
-    return (mix.softmax(0)[None, :, None, None] * heads).sum(1)
-
-
-def _sum(weights: Tensor, probabilities: Tensor, present: Tensor) -> Tensor:
-    return (weights * torch.where(present[..., None], probabilities, torch.zeros_like(probabilities))).sum(1)
-
-
-def _plain(method: str, branches: Sequence[str], classes: Sequence[str], *values: Tensor) -> MHPF:
-    arrays = [v.detach().numpy().copy() for v in values]
-    return MHPF(method, tuple(branches), tuple(classes), *arrays)

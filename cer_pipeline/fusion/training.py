@@ -1,28 +1,28 @@
 """Training of the fusion on probabilities that its branches gave for units they were not trained on.
 
-Belongs here: the loop, early stopping, modality dropout. Does not belong here: the modules (`modules`), where
-probabilities come from, or any test score.
+Belongs here: which units, classes and subsets of branches each head learns from. Does not belong here: what is
+minimised (`modules`), where probabilities come from (`corpus_training`), or any test score.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.combine import Array, Mask
-from cer_pipeline.fusion.mhpf import DYNAMIC, MHPF, STATIC
-from cer_pipeline.fusion.modules import DynamicMHPF, StaticMHPF, likelihood_loss, published_loss
+from cer_pipeline.fusion.mhpf import DYNAMIC, MHPF, STATIC, evidence, standardised
+from cer_pipeline.fusion.modules import StaticMHPF, fit_opinion, likelihood_loss, minimise, published_loss
 
-PUBLISHED = "published"
-LIKELIHOOD = "likelihood"
+PUBLISHED: Final = "published"
+LIKELIHOOD: Final = "likelihood"
+FLAT: Final = 1e-6  # evidence that varies less than this is constant: it is not blown up to unit variance
 
 
 @dataclass(frozen=True)
@@ -31,50 +31,28 @@ class Settings:
 
     Args:
         method: static or dynamic.
-        loss: published (cross-entropy on probabilities as logits) or likelihood.
-        heads: H, per member.
-        members: trainings that are joined into one fusion; each stops early on another fold.
+        loss: of static: published (cross-entropy on probabilities as logits) or likelihood. Dynamic has likelihood.
+        heads: H. Static: heads that start from other values. Dynamic: each leaves out another inner fold of the groups.
         soft: whether targets keep their distribution; otherwise their most likely class counts.
         balance: exponent of the class weights (units / (classes x units of the class)) ** balance: 1 is balanced as
             published, 0 is none.
-        dropout: share of units that lose branches at random in every step (likelihood of each present branch 1/2, at
-            least one stays).
-        rate: learning rate of Adam.
-        decay: weight decay (decoupled, on all parameters).
-        steps: most steps, each over the whole set.
-        patience: steps without a better inner fold after which training stops.
-        folds: inner folds; groups are never split.
+        dropout: weight that units without some of their branches have, drawn anew for every head.
+        decay: dynamic: penalty on the maps.
+        sharpness: dynamic: s of `mhpf`.
+        stiffness: dynamic: k of `mhpf`.
         seed: of first values, folds and dropout.
     """
 
     method: str = DYNAMIC
     loss: str = LIKELIHOOD
-    heads: int = 4
-    members: int = 5
+    heads: int = 5
     soft: bool = False
-    balance: float = 0.0
+    balance: float = 0.5
     dropout: float = 0.1
-    rate: float = 0.02
-    decay: float = 0.1
-    steps: int = 600
-    patience: int = 60
-    folds: int = 5
+    decay: float = 0.002
+    sharpness: float = 8.0
+    stiffness: float = 4.0
     seed: int = 42
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained fusion and how its training went.
-
-    Args:
-        fusion: the members joined.
-        best_steps: for each member, the step that its inner fold chose.
-        inner_losses: for each member, the loss on its inner fold at that step.
-    """
-
-    fusion: MHPF
-    best_steps: tuple[int, ...]
-    inner_losses: tuple[float, ...]
 
 
 def grouped_folds(groups: Sequence[object] | NDArray[Any], folds: int, seed: int) -> NDArray[np.int64]:
@@ -100,37 +78,44 @@ def train_mhpf(
     branches: Sequence[str],
     classes: Sequence[str],
     settings: Settings,
-) -> Trained:
+) -> MHPF:
     """Train a fusion; the same arguments give the same bits on one machine.
 
     Args:
-        probabilities: out-of-fold probabilities of the branches [n, M, C].
+        probabilities: out-of-fold probabilities of the branches [n, M, C]; what stands at absent ones is not read.
         present: [n, M]; units without any branch are left out.
-        targets: distributions over the classes [n, C].
+        targets: distributions over the classes [n, C]; units without one (NaN or 0) are left out.
         groups: source video, speaker or clip of each unit [n]; inner folds never split one.
         branches: M names.
-        classes: C labels.
+        classes: C labels; one without a unit is not learned (`MHPF.known`).
         settings: see `Settings`.
 
-    Returns:
-        One fusion of `members` x `heads` heads: a mixture of convex weights is convex.
-
     Raises:
-        CerError: no unit has a branch and a target, a class has no unit, or groups are fewer than folds.
+        CerError: no unit has a branch and a target, all have the same class, or groups are fewer than heads.
     """
+    if settings.method not in (STATIC, DYNAMIC) or settings.loss not in (PUBLISHED, LIKELIHOOD):
+        raise CerError("unknown fusion method or loss", f"{settings.method}, {settings.loss}")
     usable = present.any(axis=1) & np.isfinite(targets).all(axis=1) & (targets.sum(axis=1) > 0)
     if not usable.any():
-        raise CerError("no unit has both a branch and a label")
-    p, m, t = probabilities[usable], present[usable], targets[usable]
+        raise CerError("no unit has both a branch and a label", then="run the branches, and label the corpus")
+    p, m, t = np.where(present[..., None], probabilities, 0.0)[usable], present[usable], targets[usable]
     t = t / t.sum(axis=1, keepdims=True) if settings.soft else np.eye(t.shape[1])[t.argmax(axis=1)]
     counts = t.sum(axis=0)
-    if settings.balance and (counts <= 0).any():
-        lacking = [c for c, n in zip(classes, counts, strict=True) if n <= 0]
-        raise CerError("classes without a training unit", ", ".join(lacking), "add units or leave these classes out")
-    weights = (len(t) / (len(counts) * np.maximum(counts, 1.0))) ** settings.balance
-    fold = grouped_folds(np.asarray(groups)[usable], settings.folds, settings.seed)
+    known = counts > 0
+    if known.sum() < 2:
+        raise CerError("all training units have the same class", classes[int(counts.argmax())], "label other ones too")
+    weights = np.where(known, (len(t) / (known.sum() * np.maximum(counts, 1e-9))) ** settings.balance, 0.0)
     with _one_thread():
-        return _train_members(p, m, t, weights, fold, branches, classes, settings)
+        fit = _static if settings.method == STATIC else _dynamic
+        return fit(p, m, t, np.asarray(groups)[usable], weights, branches, classes, settings)
+
+
+def dropped(present: Mask, rng: np.random.Generator) -> Mask:
+    """Presence after modality dropout: every branch goes with probability 1/2, at least one that was there stays."""
+    keep = present & (rng.random(present.shape) < 0.5)
+    spared = np.where(present, rng.random(present.shape), -1.0).argmax(axis=1)
+    keep[np.arange(len(keep)), spared] = True
+    return keep
 
 
 @contextmanager
@@ -144,83 +129,91 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _train_members(
+def _static(
     p: Array,
     m: Mask,
     t: Array,
+    _: NDArray[Any],
     weights: Array,
-    fold: NDArray[np.int64],
     branches: Sequence[str],
     classes: Sequence[str],
     settings: Settings,
-) -> Trained:
-    data = tuple(torch.from_numpy(np.ascontiguousarray(a)) for a in (np.where(m[..., None], p, 0.0), m, t))
-    balance = torch.from_numpy(weights)
-    members = [
-        _train_member(
-            data, balance, torch.from_numpy(fold != i % settings.folds), replace(settings, seed=settings.seed + i)
-        )
-        for i in range(settings.members)
-    ]
-    plain = [module.plain(branches, classes) for module, _, _ in members]
-    return Trained(_joined(plain), tuple(s for _, s, _ in members), tuple(v for _, _, v in members))
-
-
-def _train_member(
-    data: tuple[Tensor, ...], class_weights: Tensor, inside: Tensor, settings: Settings
-) -> tuple[StaticMHPF | DynamicMHPF, int, float]:
-    if settings.method not in (STATIC, DYNAMIC) or settings.loss not in (PUBLISHED, LIKELIHOOD):
-        raise CerError("unknown fusion method or loss", f"{settings.method}, {settings.loss}")
-    generator = torch.Generator().manual_seed(settings.seed)
+) -> MHPF:
+    module = StaticMHPF(settings.heads, p.shape[1], p.shape[2], torch.Generator().manual_seed(settings.seed))
     loss = published_loss if settings.loss == PUBLISHED else likelihood_loss
-    mine, other = [x[inside] for x in data], [x[~inside] for x in data]
-    if settings.method == STATIC:
-        module: StaticMHPF | DynamicMHPF = StaticMHPF(settings.heads, *data[0].shape[1:], generator=generator)
-    else:
-        module = DynamicMHPF(settings.heads, mine[0], mine[1], generator)
-    optimiser = torch.optim.AdamW(module.parameters(), lr=settings.rate, weight_decay=settings.decay)
-    best, best_step, kept = np.inf, 0, {k: v.clone() for k, v in module.state_dict().items()}
-    for step in range(1, settings.steps + 1):
-        here = _dropped(mine[1], settings.dropout, generator)
-        optimiser.zero_grad()
-        loss(module(mine[0], here), mine[2], class_weights).backward()
-        optimiser.step()
-        with torch.no_grad():
-            value = float(loss(module(other[0], other[1]), other[2], class_weights))
-        if value < best:
-            best, best_step, kept = value, step, {k: v.clone() for k, v in module.state_dict().items()}
-        elif step - best_step >= settings.patience:
-            break
-    module.load_state_dict(kept)
-    return module, best_step, best
+    values, targets, balance = torch.from_numpy(p), torch.from_numpy(t), torch.from_numpy(weights)
+    full = torch.from_numpy(m)
+    some = torch.from_numpy(dropped(m, np.random.default_rng(settings.seed)))
+
+    def total() -> torch.Tensor:
+        whole = loss(module(values, full), targets, balance)
+        if settings.dropout == 0.0:
+            return whole
+        return (1 - settings.dropout) * whole + settings.dropout * loss(module(values, some), targets, balance)
+
+    minimise(list(module.parameters()), total)
+    scores, mix = module.scores.detach().numpy().copy(), module.mix.detach().numpy().copy()
+    none = np.empty(0)
+    return MHPF(STATIC, tuple(branches), tuple(classes), _known(weights), scores, mix, none, none, none)
 
 
-def _dropped(present: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Presence after modality dropout."""
-    n, branches = present.shape
-    hit = torch.rand(n, generator=generator) < share
-    keep = torch.rand((n, branches), generator=generator) < 0.5
-    spared = torch.where(
-        present, torch.rand((n, branches), generator=generator), torch.full((n, branches), -1.0)
-    ).argmax(1)
-    keep[torch.arange(n), spared] = True
-    return torch.where(hit[:, None], present & keep, present)
+def _dynamic(
+    p: Array,
+    m: Mask,
+    t: Array,
+    groups: NDArray[Any],
+    weights: Array,
+    branches: Sequence[str],
+    classes: Sequence[str],
+    settings: Settings,
+) -> MHPF:
+    if settings.loss != LIKELIHOOD:
+        raise CerError("the dynamic fusion is trained by its likelihood", settings.loss, "use the loss likelihood")
+    mean, scale = _moments(p, m)
+    fold = grouped_folds(groups, settings.heads, settings.seed) if settings.heads > 1 else np.full(len(p), -1)
+    known = np.array(_known(weights))
+    balance = torch.from_numpy(weights[known])
+    maps = np.zeros((settings.heads, p.shape[2], p.shape[1], 2 * p.shape[2] + 3))
+    free = np.zeros(maps.shape[2:], dtype=bool)
+    free[:, -1] = True
+    for head in range(settings.heads):
+        mine = fold != head
+        some = dropped(m[mine], np.random.default_rng([settings.seed, head]))
+        # Where one branch is left its weight is 1 whatever the opinion: such a unit has nothing to teach.
+        telling = some.sum(axis=1) > 1
+        rows = [standardised(p[mine], m[mine], mean, scale)]
+        shares = [np.full(mine.sum(), 1 - settings.dropout)]
+        if settings.dropout > 0.0 and telling.any():
+            rows.append(standardised(p[mine][telling], some[telling], mean, scale))
+            shares.append(np.full(telling.sum(), settings.dropout))
+        inputs = np.concatenate(rows).reshape(-1, free.size)
+        aims = np.concatenate([t[mine], t[mine][telling]][: len(rows)])[:, known] * np.concatenate(shares)[:, None]
+        z, fixed, wanted = (torch.from_numpy(np.ascontiguousarray(a)) for a in (inputs, free.ravel(), aims))
+        maps[head, known] = fit_opinion(z, fixed, wanted, balance, settings.decay).numpy().reshape(-1, *free.shape)
+    return MHPF(
+        DYNAMIC,
+        tuple(branches),
+        tuple(classes),
+        _known(weights),
+        np.empty(0),
+        np.zeros(settings.heads),
+        maps,
+        mean,
+        scale,
+        settings.sharpness,
+        settings.stiffness,
+    )
 
 
-def _joined(members: Sequence[MHPF]) -> MHPF:
-    """One fusion of all members' heads; each member has the same total coefficient."""
-    first = members[0]
-    # Members standardise evidence by their own training folds: fold that into maps over the first one's scale.
-    scores, maps = [], []
-    for member in members:
-        moved, own = member.scores, member.maps
-        if member.method == DYNAMIC:
-            ratio = first.scale / member.scale
-            shift = (first.mean - member.mean) / member.scale
-            moved_constant = np.einsum("hmcjk,jk->hmcj", own[..., :-1], shift)
-            own = np.concatenate([own[..., :-1] * ratio, own[..., -1:] + moved_constant[..., None]], axis=-1)
-        scores.append(moved)
-        maps.append(own)
-    mixes = [m.mix - np.log(np.exp(m.mix - m.mix.max()).sum()) - m.mix.max() for m in members]
-    joined_maps = np.concatenate(maps) if first.method == DYNAMIC else first.maps
-    return replace(first, scores=np.concatenate(scores), mix=np.concatenate(mixes), maps=joined_maps)
+def _known(weights: Array) -> tuple[bool, ...]:
+    return tuple(bool(w > 0) for w in weights)
+
+
+def _moments(p: Array, m: Mask) -> tuple[Array, Array]:
+    """Mean and standard deviation of the evidence of every branch over the units that it serves."""
+    seen = m[..., None]
+    raw = evidence(np.where(seen, p, 1.0 / p.shape[2]))
+    count = np.maximum(seen.sum(axis=0), 1)
+    mean = np.where(seen, raw, 0.0).sum(axis=0) / count
+    scale = np.sqrt(np.where(seen, (raw - mean) ** 2, 0.0).sum(axis=0) / count)
+    return mean, np.where(scale > FLAT, scale, 1.0)
