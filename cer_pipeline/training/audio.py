@@ -8,6 +8,9 @@ fold, trained on the other three; then `members` networks are trained on all fou
 themselves. So the actors that a score is taken on chose nothing. The shipped head is trained on all actors with the
 candidate that was best on average over the inner folds.
 
+A head that heard two sentences is surer of them than of any other. So temperatures are taken from networks that judge
+actors, sentences and recording conditions that none of their training clips had (`unheard`).
+
 Everything is seeded and runs on one thread: the same data give the same scores. Each encoded variant and each trained
 network is a file, so a stopped run goes on with the next one.
 """
@@ -34,6 +37,8 @@ from cer_pipeline.heads.io import load_head, save_head
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.training import losses
 from cer_pipeline.training.checkpoint import Progress, quiet
+from cer_pipeline.training.options import apply
+from cer_pipeline.training.registry import Request
 from cer_pipeline.training.sound import WINDOW, trimmed, variant
 
 FOLDS: Final = 5
@@ -98,6 +103,16 @@ class Corpus:
     actors: np.ndarray
     names: list[str]
     digest: str
+
+    @property
+    def statements(self) -> np.ndarray:
+        """[n]: the sentence that is said, the fifth number of a name."""
+        return np.array([name.split("-")[4] for name in self.names])
+
+    @property
+    def rough(self) -> int:
+        """The variant that stands for other recording conditions; the clip itself where there is none."""
+        return min(1, len(self.states) - 1)
 
 
 def encode(clips: Sequence[Clip], encoder: Path, folder: Path, variants: int, progress: Progress = quiet) -> Corpus:
@@ -270,6 +285,29 @@ def choose(fits: Fits, settings: AudioSettings, outer: int, progress: Progress =
     return found
 
 
+def unheard(fits: Fits, settings: Sequence[AudioSettings], progress: Progress = quiet) -> np.ndarray:
+    """Outputs [n, 7] of single networks on clips whose actor and sentence they were not trained on, as a variant.
+
+    Where all clips say one sentence, only the actor is new.
+
+    Args:
+        fits: of a branch.
+        settings: for each fold of actors.
+        progress: told what is going on.
+    """
+    corpus = fits.corpus
+    fold, said = folds_of(corpus.actors), corpus.statements
+    found = np.zeros((len(fold), len(CLASSES)))
+    for outer, own in enumerate(settings):
+        for statement in sorted(set(said)):
+            progress(f"{fits.branch}: sentence {statement} unheard, fold {outer}", outer, FOLDS)
+            other = said != statement if len(set(said)) > 1 else np.ones(len(said), bool)
+            network = fits.get(np.flatnonzero((fold != outer) & other), own, seed=0)
+            held = np.flatnonzero((fold == outer) & (said == statement))
+            found[held] = outputs(network, corpus, held, version=corpus.rough)
+    return found
+
+
 def _uar(truth: np.ndarray, guess: np.ndarray) -> float:
     return float(metrics.uar(metrics.confusion(truth, guess, len(CLASSES)), range(len(CLASSES))))
 
@@ -348,13 +386,14 @@ def _train(fits: Fits, settings: AudioSettings, out: Path, progress: Progress) -
             progress(f"{branch}: member {seed} for fold {outer}", outer, FOLDS)
             network = fits.get(np.flatnonzero(fold != outer), own, seed)
             clean[seed, held] = outputs(network, corpus, held)
-            rough[seed, held] = outputs(network, corpus, held, version=min(1, len(corpus.states) - 1))
+            rough[seed, held] = outputs(network, corpus, held, version=corpus.rough)
+    strange = unheard(fits, [replace(settings, **CANDIDATES[branch][k]) for k in chosen], progress)
     p = np.zeros(clean.shape[1:])
     for outer in range(FOLDS):  # each fold at the temperature of the others
         others = fold != outer
-        at = best_temperature(list(rough[:, others]), corpus.labels[others])
+        at = best_temperature([strange[others]], corpus.labels[others])
         p[~others] = averaged(list(clean[:, ~others]), at)
-    temperature = best_temperature(list(rough), corpus.labels)
+    temperature = best_temperature([strange], corpus.labels)
 
     final = int(np.argmax(np.mean(inner, axis=0)))
     own = replace(settings, **CANDIDATES[branch][final])
@@ -380,6 +419,7 @@ def _train(fits: Fits, settings: AudioSettings, out: Path, progress: Progress) -
         **_scores(p, corpus),
     }
     scores["member_uar"] = [round(100 * _uar(corpus.labels, member.argmax(-1)), 2) for member in clean]
+    scores["unheard_uar"] = round(100 * _uar(corpus.labels, strange.argmax(-1)), 2)
     scores["rough_uar"] = round(100 * _uar(corpus.labels, averaged(list(rough), temperature).argmax(-1)), 2)
     columns: dict[str, Any] = {"id": corpus.names, "actor": corpus.actors, "fold": fold}
     columns["label"] = [BASIC[CLASSES[label]] for label in corpus.labels]
@@ -432,8 +472,9 @@ def card(branch: str, scores: dict[str, Any]) -> str:
             "  silence at its ends), all brought to one level: in the wild the level of a recording tells nothing.",
             f"* Settings: {', '.join(f'{k} {v}' for k, v in settings.items())}.",
             "* Protocol: 5 folds of 4 actors. Within each, a candidate is chosen on one fold of the training actors;",
-            "  the held-out actors choose nothing. The temperature of a fold comes from the other folds, on a variant",
-            "  of each clip instead of the clip, so that it is milder than clean acted speech would make it.",
+            "  the held-out actors choose nothing. The temperature of a fold comes from the other folds, there from",
+            "  networks that had heard neither the actor nor the sentence, on a variant of each clip: so it is milder",
+            "  than clean acted speech would make it.",
             f"* Candidates {scores['candidates']}; chosen by fold {scores['chosen']}.",
             f"* Shipped temperature {scores['temperature']}, {settings['members']} members.",
             "",
@@ -443,6 +484,7 @@ def card(branch: str, scores: dict[str, Any]) -> str:
             f"| macro-F1 | {_span(scores['macro_f1'])} |",
             f"| calibration error (ECE) | {scores['ece']} |",
             f"| UAR on a random variant of each clip | {scores['rough_uar']} |",
+            f"| UAR of one network on such a variant of an unheard sentence | {scores['unheard_uar']} |",
             f"| UAR of the members alone | {', '.join(map(str, scores['member_uar']))} |",
             "",
             "| class | recall | F1 |",
@@ -455,6 +497,22 @@ def card(branch: str, scores: dict[str, Any]) -> str:
             "",
         ]
     )
+
+
+def train(request: Request) -> dict[str, Any]:
+    """Entry of `cer train audio_bilstm` and `audio_uncertainty`: one corpus of the format `ravdess`.
+
+    Options: fields of `AudioSettings`, but for those of the candidates, which are chosen by inner folds.
+    """
+    if len(request.corpora) != 1:
+        names = ", ".join(corpus.name for corpus in request.corpora)
+        raise CerError(f"{request.branch} is trained on one corpus of recordings", names, "name one")
+    settings = apply(AudioSettings(), request.options)
+    tried = sorted({name for candidate in CANDIDATES[request.branch] for name in candidate} & set(request.options))
+    if tried:
+        raise CerError("inner folds choose this option", ", ".join(tried), "leave it out")
+    folder, encoder = request.corpora[0].root, request.weights.path("whisper_tiny_en")
+    return train_audio(folder, encoder, request.out, settings, [request.branch], request.progress)[request.branch]
 
 
 def _span(score: Sequence[float]) -> str:

@@ -14,6 +14,7 @@ from memory_inputs import rows as rows_of
 
 from cer_pipeline import tables
 from cer_pipeline.branches import text
+from cer_pipeline.corpora.registry import Corpus
 from cer_pipeline.corpora.utterances import Utterance
 from cer_pipeline.errors import CerError
 from cer_pipeline.heads.io import save_head
@@ -21,7 +22,9 @@ from cer_pipeline.heads.text import CLASSES, AdaptedEncoder, TextHead, load_enco
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.profiles import load_profile
 from cer_pipeline.stage import StageContext
+from cer_pipeline.store.home import Home
 from cer_pipeline.training import text as training
+from cer_pipeline.training.registry import Request
 
 TEXTS = ["i am so happy today", "leave me alone", "what", "he died and i cry", "so what today", "happy"]
 SETTINGS = training.TextSettings(rank=2, alpha=4.0, layers=1, batch=4, epochs=2, rate=0.05)
@@ -238,3 +241,79 @@ def test_the_branch_uses_the_trained_head_where_it_is_present(encoder: Path, tmp
 def test_meld_without_a_folder_is_a_mistake(encoder: Path, tmp_path: Path) -> None:
     with pytest.raises(CerError, match="no folder is given"):
         training.train_text(tmp_path, encoder, tmp_path / "out", None, with_meld=True)
+
+
+def write_dialogues(folder: Path, utterances: int = 3, dialogues: int = 8) -> None:
+    """MELD train of some dialogues; every text but one is said once."""
+    names = ("neutral", "anger", "joy")
+    lines = [
+        f"0,{'again' if u == 0 and d < 2 else f'so {d} {u}'},A,{names[u % 3]},x,{d},{u}\n"
+        for d in range(dialogues)
+        for u in range(utterances)
+    ]
+    (folder / "train_sent_emo.csv").write_text("n,Utterance,S,Emotion,T,Dialogue_ID,Utterance_ID\n" + "".join(lines))
+
+
+def test_folds_of_dialogues_decide_whether_meld_joins(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpora, meld = write_corpora(tmp_path)
+    write_dialogues(meld)
+    fitted: list[list[Utterance]] = []
+    fit = training.fit
+
+    def watching(rows, *args, **kwargs):
+        fitted.append([row for row in rows if row.id.startswith("dia")])
+        return fit(rows, *args, **kwargs)
+
+    monkeypatch.setattr(training, "fit", watching)
+    scores = training.train_text(corpora, encoder, tmp_path / "out", meld, settings=SETTINGS)
+    without, whole, again, first, second = fitted
+    assert not without
+    assert not again
+    assert len(whole) == 24
+    own = [{training.dialogue(row) for row in half} for half in (first, second)]
+    assert own[0].isdisjoint(own[1])
+    assert own[0] | own[1] == {training.dialogue(row) for row in whole}
+    found = scores["decision"]
+    mean = {k: (found[k]["goemotions_dev"] + found[k]["meld_train_out_of_fold"][0]) / 2 for k in ("with", "without")}
+    assert found["joins"] == (mean["with"] > mean["without"]) == scores["with_meld"]
+    halves = training.meld_half(whole)
+    shared = len({half for row, half in zip(whole, halves, strict=True) if row.text == "again"}) > 1
+    assert found["utterances"] == (22 if shared else 24)  # what stands in both halves does not count
+    card = (tmp_path / "out" / "text_minilm.md").read_text()
+    assert "by a rule set before" in card
+    assert ("GPL-3.0" in card.partition("Encoder")[0]) == scores["with_meld"]
+
+
+def test_the_entry_finds_its_corpora_by_their_files(encoder: Path, tmp_path: Path) -> None:
+    for name in ("goemotions", "meld", "neither"):
+        (tmp_path / name).mkdir()
+    write_corpora(tmp_path / "goemotions")
+    (tmp_path / "goemotions" / "train_sent_emo.csv").rename(tmp_path / "meld" / "train_sent_emo.csv")
+    (tmp_path / "goemotions" / "dev_sent_emo.csv").rename(tmp_path / "meld" / "dev_sent_emo.csv")
+
+    class Weights:
+        def path(self, model: str) -> Path:
+            return encoder
+
+        def digest(self, model: str) -> str | None:
+            return None
+
+    def request(names: str, options: dict[str, str]) -> Request:
+        corpora = tuple(Corpus(name, "utterances", tmp_path / name, 1, ()) for name in names.split(","))
+        return Request("text_minilm", Home(tmp_path), corpora, Weights(), tmp_path / "out", options, lambda *_: None)
+
+    few = {"rank": "2", "layers": "1", "epochs": "1"}
+    scores = training.train(request("meld,goemotions", {**few, "meld": "with"}))
+    assert scores["with_meld"]
+    assert scores["settings"]["rank"] == 2
+    for names, options, what in (
+        ("neither", {}, "not the files of GoEmotions or MELD"),
+        ("meld", {}, "GoEmotions is not among the corpora"),
+        ("goemotions,goemotions", {}, "GoEmotions is named twice"),
+        ("goemotions", {"meld": "with"}, "meld=with, but MELD is not among the corpora"),
+        ("goemotions,meld", {"meld": "maybe"}, "meld cannot be this: maybe"),
+    ):
+        with pytest.raises(CerError, match=what):
+            training.train(request(names, options))

@@ -13,10 +13,13 @@ import torch
 
 from cer_pipeline.branches import audio_encoder
 from cer_pipeline.corpora.ravdess import EMOTIONS
+from cer_pipeline.corpora.registry import Corpus
 from cer_pipeline.errors import CerError
 from cer_pipeline.heads.audio import CLASSES, STATE, AudioHead
 from cer_pipeline.labels import BASIC
+from cer_pipeline.store.home import Home
 from cer_pipeline.training import audio as training
+from cer_pipeline.training.registry import Request
 from cer_pipeline.training.sound import RATE, WINDOW, trimmed, variant
 
 SETTINGS = training.AudioSettings(width=16, epochs=8, variants=1, members=2, batch=16, rate=5e-3)
@@ -121,11 +124,63 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(clips: Path, tmp_path: Path) ->
 
 def test_the_held_out_actors_choose_nothing(clips: Path, tmp_path: Path) -> None:
     corpus = training.encode(training.read_ravdess(clips), whisper(tmp_path), tmp_path / "states", 1)
-    first = training.choose(training.Fits(corpus, "audio_bilstm", tmp_path / "a"), SETTINGS, outer=2)
+    first = training.choose(training.Fits(corpus, "audio_uncertainty", tmp_path / "a"), SETTINGS, outer=2)
     wrong = corpus.labels.copy()
     wrong[training.folds_of(corpus.actors) == 2] = 0
     changed = training.Corpus(corpus.states, corpus.steps, wrong, corpus.actors, corpus.names, corpus.digest)
-    assert training.choose(training.Fits(changed, "audio_bilstm", tmp_path / "b"), SETTINGS, outer=2) == first
+    assert training.choose(training.Fits(changed, "audio_uncertainty", tmp_path / "b"), SETTINGS, outer=2) == first
+
+
+@pytest.mark.parametrize("sentences", [2, 1])
+def test_temperatures_come_from_unheard_actors_and_sentences(sentences: int, tmp_path: Path) -> None:
+    names = [f"03-01-01-01-{k + 1:02d}-01-{actor:02d}" for actor in range(1, 11) for k in range(2)]
+    names = [name.replace("-02-01-", "-01-01-") if sentences == 1 else name for name in names]
+    actors, said = np.repeat(np.arange(1, 11), 2), np.array([name.split("-")[4] for name in names])
+    states = torch.randn(2, 20, training.STEPS, STATE, generator=torch.Generator().manual_seed(0))
+    steps = torch.full((2, 20), training.STEPS)
+    corpus = training.Corpus(states, steps, np.zeros(20, np.int64), actors, names, "")
+    network = training.KINDS["audio_uncertainty"](width=16).eval()
+    asked: list[np.ndarray] = []
+
+    class Recording(training.Fits):
+        def get(self, rows: np.ndarray, settings: training.AudioSettings, seed: int):
+            asked.append(rows)
+            return network
+
+    found = training.unheard(Recording(corpus, "audio_uncertainty", tmp_path), [SETTINGS] * training.FOLDS)
+    assert len(asked) == training.FOLDS * sentences
+    assert found == pytest.approx(training.outputs(network, corpus, np.arange(20), version=1), abs=1e-5)
+    for rows, (fold, sentence) in zip(asked, [(f, s) for f in range(5) for s in sorted(set(said))], strict=True):
+        assert fold not in training.folds_of(actors[rows])
+        assert sentences == 1 or sentence not in said[rows]
+        assert len(rows) == (16 if sentences == 1 else 8)
+
+
+def test_the_entry_takes_one_corpus_and_leaves_what_folds_choose(clips: Path, tmp_path: Path) -> None:
+    class Weights:
+        def path(self, model: str) -> Path:
+            assert model == "whisper_tiny_en"
+            return whisper(tmp_path)
+
+        def digest(self, model: str) -> str | None:
+            return None
+
+    corpus = Corpus("ravdess", "ravdess", clips, 1, ())
+
+    def request(options: dict[str, str], corpora: tuple[Corpus, ...] = (corpus,)) -> Request:
+        home, out = Home(tmp_path), tmp_path / "out"
+        return Request("audio_uncertainty", home, corpora, Weights(), out, options, lambda *_: None)
+
+    few = {"width": "16", "variants": "0", "members": "1", "batch": "32"}
+    assert training.train(request(few))["settings"]["width"] == 16
+    assert (tmp_path / "out" / "audio_uncertainty.safetensors").is_file()
+    for options, corpora, what in (
+        ({"epochs": "3"}, (corpus,), "inner folds choose this option: epochs"),
+        ({"depth": "3"}, (corpus,), "no such option of this training: depth"),
+        ({}, (corpus, corpus), "trained on one corpus of recordings"),
+    ):
+        with pytest.raises(CerError, match=what):
+            training.train(request(options, corpora))
 
 
 def test_folds_hold_women_and_men() -> None:
