@@ -25,7 +25,7 @@ def shard_digests(home: str) -> dict[str, str]:
     for name in registry.names(Path(home)):
         corpus = registry.load(Path(home), name)
         for shard in corpus.shard_labels():
-            files = [[f.video_id, f.sha256, f.split] for f in corpus.files_of(shard)]
+            files = [[f.video_id, f.sha256, f.split, f.labels, f.captions] for f in corpus.files_of(shard)]
             out[registry.shard_key(name, shard)] = digest_json(sorted(files, key=str))
     return out
 

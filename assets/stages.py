@@ -6,6 +6,7 @@ Belongs here: turning a StageSpec into an AssetsDefinition. Does not belong here
 # No postponed annotations here: Dagster reads them off the function as it is decorated.
 import dagster as dg
 
+from assets.leaks import leak_check_results, leak_check_specs
 from assets.metadata import asset_metadata, check_metadata, run_metadata
 from assets.models import heads_of
 from assets.partitions import corpus_shards
@@ -51,6 +52,7 @@ def stage_asset(spec: StageSpec) -> dg.AssetsDefinition:
                 description="Every unit that this table must answer for has its row, and no other has.",
             ),
             dg.AssetCheckSpec(NO_FAILURES, asset=key, description="No row failed for an unforeseen reason."),
+            *leak_check_specs(spec.name, key),
         ],
     )
     def compute(
@@ -81,6 +83,7 @@ def stage_asset(spec: StageSpec) -> dg.AssetsDefinition:
                     severity=dg.AssetCheckSeverity.WARN,
                     metadata=check_metadata(failed=failed),
                 ),
+                *leak_check_results(spec.name, key, tables.inputs(shard)),
             ],
         )
 

@@ -68,6 +68,10 @@ def add(
             }
         )
         return
+    if corpus.trains:
+        print(f"corpus {name}: {'; '.join(changes.told)}")
+        print(f"next: cer train {corpus.trains} --corpora {name}")
+        return
     print(
         f"corpus {name}: {len(corpus.files)} videos in {len(keys)} shards; {len(changes.added)} new, "
         f"{len(changes.changed)} changed, {len(changes.removed)} removed, {len(changes.unchanged)} unchanged"
@@ -78,7 +82,7 @@ def add(
         say(f"left out: {len(changes.ignored) - NAMES_SHOWN} more (see --json)")
     for text in changes.told:
         say(safe(text))
-    print(f"next: {f'cer train {corpus.trains} --corpora {name}' if corpus.trains else f'cer run {name}'}")
+    print(f"next: cer run {name}")
 
 
 def options_of(labels: Path | None, split: str | None, captions: Path | None, leaks: str) -> dict[str, str]:

@@ -104,6 +104,10 @@ def run_corpus(
     from cer_pipeline.zoo import open_zoo
 
     settings = settings_of(home, profile, overrides)
+    if branch := registry.load(home.root, name).trains:
+        raise CerError(
+            "the corpus has no videos, it is for training", name, f"run `cer train {branch} --corpora {name}`"
+        )
     refresh(home, name)
     corpus = registry.load(home.root, name)
     specs, zoo = stages(settings), open_zoo(heads=home.heads)

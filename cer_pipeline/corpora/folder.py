@@ -20,31 +20,42 @@ ENDINGS: Final = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".m
 
 
 def scan(root: Path, options: Mapping[str, Any]) -> Scan:  # noqa: ARG001
-    """Find every video below a folder.
+    """Find every video below a folder; see `find`."""
+    return find(root)
+
+
+def find(root: Path, endings: frozenset[str] = ENDINGS, kind: str = "video") -> Scan:
+    """Find every video, or other file by its ending, below a folder.
 
     Symbolic links are followed, but every real folder and file counts once: where it is reached twice, the way
     without links wins, then the first in order of names. Names that start with a dot are passed over.
 
+    Args:
+        root: the folder.
+        endings: of the files, in lower case; in a name they may have any case.
+        kind: what such a file is, for messages.
+
     Raises:
-        CerError: there is no such folder, or no video below it.
+        CerError: there is no such folder, or no such file below it.
     """
     if not root.exists():
         raise CerError("the folder does not exist", to_text(str(root)), "check the path")
     if not root.is_dir():
         raise CerError("not a folder", to_text(str(root)), "give the folder that holds the video")
-    walk = _Walk(root)
+    walk = _Walk(root, endings, kind)
     walk.run()
     if not walk.files:
-        what = "the folder is empty" if walk.is_empty else "no video file below the folder"
-        endings = ", ".join(sorted(ending[1:] for ending in ENDINGS))
-        raise CerError(what, to_text(str(root)), f"videos end in {endings}")
+        what = "the folder is empty" if walk.is_empty else f"no {kind} file below the folder"
+        told = ", ".join(sorted(ending[1:] for ending in endings))
+        raise CerError(what, to_text(str(root)), f"{kind}s end in {told}")
     names = {path: to_text(path) for path in sorted(walk.files)}
     ids = video_ids(names.values())
     return Scan([Found(text, ids[text]) for text in names.values()], walk.told())
 
 
 class _Walk:
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, endings: frozenset[str], kind: str) -> None:
+        self._endings, self._kind = endings, kind
         self.files: list[str] = []  # below the root, as the operating system gives them
         self.is_empty = True
         self._root = root
@@ -102,8 +113,8 @@ class _Walk:
 
     def _file(self, path: str) -> None:
         ending = os.path.splitext(path)[1].lower()  # noqa: PTH122 (no Path for every file of a large corpus)
-        if ending not in ENDINGS:
-            self._others["file that does not end like a video"] += 1
+        if ending not in self._endings:
+            self._others[f"file that does not end like a {self._kind}"] += 1
             return
         try:
             if not (self._root / path).is_file():

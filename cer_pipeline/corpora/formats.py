@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 
 from cer_pipeline.corpora.notes import Notes
 from cer_pipeline.errors import CerError
+from cer_pipeline.labels import BASIC
 
 LABELS: Final = "labels"
 SPLIT: Final = "split"
@@ -29,23 +30,66 @@ class Format:
         meaning: one clause for people.
         media: whether there is a media file behind every video.
         takes: options beside the path that it understands.
+        spans: whether `--labels` is a table of stretches of time (`cexpr.attach_spans`); else the format reads it.
         trains: what a corpus of this format can train where it holds no videos at all; empty where it holds some.
+        classes: basic emotions that the format annotates; empty where the annotation tells.
     """
 
     scan: str
     meaning: str
     media: bool = True
     takes: tuple[str, ...] = (SPLIT, CAPTIONS)
+    spans: bool = False
     trains: str = ""
+    classes: tuple[str, ...] = ()
 
 
 FORMATS: Final[Mapping[str, Format]] = {
-    "folder": Format("cer_pipeline.corpora.folder:scan", "every video below a folder"),
+    "folder": Format(
+        "cer_pipeline.corpora.folder:scan",
+        "every video below a folder",
+        takes=(LABELS, SPLIT, CAPTIONS),
+        spans=True,
+    ),
+    "afew": Format("cer_pipeline.corpora.afew:scan", "clips in class folders below split folders", classes=BASIC[:-1]),
+    "affwild2": Format(
+        "cer_pipeline.corpora.affwild2:scan",
+        "videos with a class for every frame",
+        takes=(LABELS, SPLIT, CAPTIONS),
+        classes=BASIC,
+    ),
+    "cexpr": Format(
+        "cer_pipeline.corpora.cexpr:scan",
+        "videos, with or without stretches of compound expressions",
+        takes=(LABELS, SPLIT, CAPTIONS),
+        spans=True,
+    ),
     "captions": Format(
         "cer_pipeline.corpora.caption_corpus:scan",
         "CSV files of texts by vision-language models, without video",
         media=False,
+        takes=(LABELS, SPLIT),
+        spans=True,
+    ),
+    "ravdess": Format(
+        "cer_pipeline.corpora.ravdess:scan",
+        "spoken clips whose names tell the emotion",
         takes=(SPLIT,),
+        classes=BASIC[:-1],
+    ),
+    "votes": Format(
+        "cer_pipeline.corpora.votes:scan",
+        "votes on face, voice and both, without media",
+        media=False,
+        takes=(),
+        trains="mhpf",
+    ),
+    "utterances": Format(
+        "cer_pipeline.corpora.utterances:scan",
+        "labelled sentences: GoEmotions or MELD",
+        media=False,
+        takes=(),
+        trains="text_minilm",
     ),
 }
 
@@ -81,11 +125,13 @@ class Scan:
         files: the videos.
         ignored: one line for everything that was left out and that a user may miss.
         told: one line for everything else that a user may want to know.
+        content: digest of a corpus without videos.
     """
 
     files: list[Found]
     ignored: list[str] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
+    content: str = ""
 
 
 def format_of(name: str) -> Format:

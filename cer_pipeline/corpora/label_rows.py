@@ -3,8 +3,8 @@
 Belongs here: the arithmetic from annotated clips, windows, frames and stretches of time to rows. Does not belong here:
 reading annotation files (the formats), or what is scored (`evaluation`).
 
-A window's label is the mean over its annotated frames; the sentinel of frames without a class enters no mean (as in
-AffWild2's segment labels, and section 1.2 of the notes on the published code). A frame belongs to a window by its own
+A window's label is the mean over its annotated frames; the sentinel of frames without a class enters no mean, as in the
+segment labels of AffWild2 that the paper's authors publish. A frame belongs to a window by its own
 time stamp, so a variable frame rate shifts nothing; where no time stamp is known, by its number over the nominal rate.
 """
 

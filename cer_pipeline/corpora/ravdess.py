@@ -11,10 +11,15 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
 
+from cer_pipeline.corpora.folder import find
+from cer_pipeline.corpora.formats import SPLIT, Found, Scan
+from cer_pipeline.corpora.notes import Annotation, Notes
+from cer_pipeline.corpora.splits import TRAIN
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
 
@@ -32,6 +37,9 @@ EMOTIONS: Final[dict[int, str]] = {
 
 _NAME: Final = re.compile(r"(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)")
 _SOUND: Final = (".flac", ".wav")
+EMOTION: Final = 3
+ACTOR: Final = 7
+"""Which numbers of a name tell the emotion and the actor, from 1."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +90,43 @@ def read_ravdess(folder: Path) -> list[Clip]:
     return sorted(clips, key=lambda clip: (clip.actor, clip.name))
 
 
-def _clip(path: Path) -> Clip:
+def scan(root: Path, options: Mapping[str, Any]) -> Scan:
+    """Find the sound files, with their labels; the actor is the source, so that no actor stands in two splits.
+
+    A name spells the emotion as a number, so the video_id leaves that number out and ends in a digest of the name
+    instead: `Actor_01/03-01-01-02-01-01-1f2e3d4c`. Without `--split` all clips are for training.
+
+    Raises:
+        CerError: no folder or clip, or a name of another form or with an unknown emotion.
+    """
+    walked = find(root, frozenset(_SOUND), "sound")
+    split = None if options.get(SPLIT) else TRAIN
+    return Scan([_found(file.path, split) for file in walked.files], walked.ignored)
+
+
+def _found(path: str, split: str | None) -> Found:
+    match = _match(Path(path))
+    folder = str(PurePosixPath(path).parent)
+    rest = "-".join(match[i] for i in range(1, 8) if i != EMOTION)
+    token = hashlib.blake2b(PurePosixPath(path).stem.encode(), digest_size=4).hexdigest()
+    label = EMOTIONS[int(match[EMOTION])]
+    clip = tuple(1.0 if name == label else 0.0 for name in BASIC)
+    return Found(path, f"{folder}/{rest}-{token}", split, f"Actor_{match[ACTOR]}", Notes(Annotation(clip=clip)))
+
+
+def _match(path: Path) -> re.Match[str]:
     match = _NAME.fullmatch(path.stem)
     if not match:
         raise CerError("the name is not of RAVDESS's form", str(path), "expected 03-01-EE-II-SS-RR-NN")
-    emotion, actor = int(match[3]), int(match[7])
-    if emotion not in EMOTIONS:
-        raise CerError(f"unknown emotion {match[3]}", str(path), "use 01 to 08")
-    if path.parent.name != f"Actor_{actor:02d}":
+    if int(match[EMOTION]) not in EMOTIONS:
+        raise CerError(f"unknown emotion {match[EMOTION]}", str(path), "use 01 to 08")
+    if path.parent.name != f"Actor_{match[ACTOR]}":
         raise CerError("the folder and the name tell different actors", str(path), "move or rename the file")
+    return match
+
+
+def _clip(path: Path) -> Clip:
+    match = _match(path)
+    emotion, actor = int(match[EMOTION]), int(match[ACTOR])
     content = hashlib.sha256(path.read_bytes()).hexdigest()
     return Clip(path.stem, path, actor, BASIC.index(EMOTIONS[emotion]), emotion == 2, content)

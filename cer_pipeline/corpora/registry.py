@@ -20,8 +20,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from cer_pipeline.corpora import leaks
-from cer_pipeline.corpora.formats import CAPTIONS, SPLIT, Found, Scan, format_of, scan
+from cer_pipeline.corpora import findings, leaks
+from cer_pipeline.corpora.formats import CAPTIONS, LABELS, SPLIT, Found, Scan, format_of, scan
 from cer_pipeline.corpora.names import from_text, to_text
 from cer_pipeline.corpora.notes import Notes, digest, read_text_digests, write
 from cer_pipeline.corpora.splits import apply_split
@@ -33,6 +33,7 @@ VIDEOS_PER_SHARD: Final = 256
 """Minutes to hours of work on one machine, one Parquet file a table."""
 
 LEAKS: Final = "leaks"  # option: what to do about them
+CONTENT: Final = "content"  # option: digest of a corpus without videos
 
 _NAME: Final = re.compile(r"[a-z0-9_]{1,40}")
 _KEY: Final = re.compile(r"([a-z0-9_]{1,40})-(s\d{3,})")
@@ -253,6 +254,8 @@ def register(
     options = options if options is not None else (old.options if old else {})
     root = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 (links stay as the user named them)
     found = _scan(format, root, options)
+    if format_of(format).trains:
+        return _register_sheet(home, old, Corpus(name, format, root, 0, (), {**options, CONTENT: found.content}), found)
     shards = old.shards if old else max(1, math.ceil(len(found.files) / VIDEOS_PER_SHARD))
     # What was known about a file holds only below the same folder.
     known = {file.path: file for file in old.files} if old and old.root == root else {}
@@ -261,6 +264,7 @@ def register(
         raise CerError("no video file can be read", to_text(str(root)), "; ".join(problems[:3]))
     notes = {item.video_id: item.notes for item in found.files}
     files, told = _separated(name, hashed, notes, options.get(LEAKS, leaks.EXCLUDE))
+    told += findings.look(files, notes, format_of(format).classes)
     kept = write(home / "corpora", name, ((f.shard, f.video_id, notes[f.video_id]) for f in files))
     ordered = tuple(sorted(files, key=lambda f: f.video_id))
     corpus = Corpus(name, format, root, shards, ordered, options, home / "corpora" / kept if kept else None)
@@ -271,13 +275,26 @@ def register(
 
 def _scan(format_: str, root: Path, options: Mapping[str, Any]) -> Scan:
     found = scan(format_, root, options)
-    files = apply_split(found.files, options.get(SPLIT))
-    if not options.get(CAPTIONS):
-        return replace(found, files=leaks.tell_apart(files))
-    from cer_pipeline.corpora.caption_corpus import attach
+    files, ignored = apply_split(found.files, options.get(SPLIT)), list(found.ignored)
+    if options.get(CAPTIONS):
+        from cer_pipeline.corpora.caption_corpus import attach
 
-    attached = attach(files, Path(options[CAPTIONS]))
-    return replace(found, files=leaks.tell_apart(attached.files), ignored=[*found.ignored, *attached.ignored])
+        attached = attach(files, Path(options[CAPTIONS]))
+        files, ignored = attached.files, [*ignored, *attached.ignored]
+    files = leaks.tell_apart(files)
+    if options.get(LABELS) and format_of(format_).spans:
+        from cer_pipeline.corpora.cexpr import attach_spans
+
+        files = attach_spans(files, Path(options[LABELS]))
+    return replace(found, files=files, ignored=ignored)
+
+
+def _register_sheet(home: Path, old: Corpus | None, corpus: Corpus, found: Scan) -> Changes:
+    """Register a corpus without videos: where it lies and what it holds, for training alone."""
+    _save(home, corpus)
+    is_same = old is not None and old.options.get(CONTENT) == found.content
+    told = [*found.told, *(["its content has changed"] if old is not None and not is_same else [])]
+    return Changes((), (), (), (), (), tuple(found.ignored), tuple(told))
 
 
 def _separated(name: str, files: Iterable[File], notes: Mapping[str, Notes], mode: str) -> tuple[list[File], list[str]]:

@@ -10,11 +10,14 @@ kept, and whoever reads them states its own rule.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from cer_pipeline.corpora.formats import Scan
+from cer_pipeline.corpora.notes import plain
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
 
@@ -108,15 +111,34 @@ def read_meld(folder: Path, split: str) -> list[Utterance]:
     return _some(rows, path)
 
 
+def scan(folder: Path, options: Mapping[str, Any]) -> Scan:  # noqa: ARG001
+    """Check a folder of GoEmotions (it has labels.txt) or MELD; it holds no videos.
+
+    Raises:
+        CerError: the folder holds neither, or see `read_goemotions` and `read_meld`.
+    """
+    if not folder.is_dir():
+        raise CerError("the folder does not exist", str(folder), "check the path")
+    is_goemotions = (folder / "labels.txt").is_file()
+    read, pattern = (read_goemotions, "*.tsv") if is_goemotions else (read_meld, "*_sent_emo.csv")
+    files = sorted(folder.glob(pattern))
+    splits = [path.name.partition("_")[0].partition(".")[0] for path in files]
+    if "train" not in splits:
+        then = "expected labels.txt with train.tsv, or train_sent_emo.csv"
+        raise CerError("neither GoEmotions nor MELD", str(folder), then)
+    rows = {split: read(folder, split) for split in splits}
+    told = [f"{split}: {len(found)} sentences" for split, found in rows.items()]
+    for split, found in rows.items():
+        seen = 0 if split == "train" else len(found) - len(unseen(found, rows["train"]))
+        told += [f"{seen} sentences of {split} also stand in train"] if seen else []
+    content = hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files)).hexdigest()
+    return Scan([], told=told, content=content)
+
+
 def unseen(rows: Iterable[Utterance], train: Iterable[Utterance]) -> list[Utterance]:
     """The rows whose text, blanks and case aside, is in no training row."""
     known = {plain(row.text) for row in train}
     return [row for row in rows if plain(row.text) not in known]
-
-
-def plain(text: str) -> str:
-    """A text without case and with single blanks, for comparing."""
-    return " ".join(text.casefold().split())
 
 
 def _class(name: str, where: str) -> int:

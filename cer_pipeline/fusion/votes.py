@@ -1,6 +1,6 @@
 """Fusion on votes: people who saw only the face, or heard only the voice, against people who saw and heard both.
 
-Belongs here: reading such votes and comparing fusions on them. Does not belong here: the fusions themselves.
+Belongs here: comparing fusions on such votes. Does not belong here: reading them (`corpora.votes`), or the fusions.
 
 Votes are a fusion corpus without media: the vote distributions of face and voice stand for the probabilities of two
 branches, the majority of the votes for both together is the label. CREMA-D (Cao et al. 2014) holds them for 5,721 clips
@@ -13,7 +13,6 @@ branches; Surprise and Other have no vote, and are fused with equal weights ther
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from cer_pipeline.corpora.votes import BRANCHES, CLASSES, Votes, read_votes
 from cer_pipeline.errors import CerError
 from cer_pipeline.evaluation.metrics import Score, bootstrap, confusion, macro_f1, paired_bootstrap
 from cer_pipeline.fusion.combine import Array
@@ -30,9 +30,6 @@ from cer_pipeline.fusion.mhpf import DYNAMIC, MHPF, STATIC
 from cer_pipeline.fusion.training import LIKELIHOOD, PUBLISHED, Settings, grouped_folds, train_mhpf
 from cer_pipeline.labels import BASIC
 
-BRANCHES: Final = ("voice", "face")
-TARGET: Final = "both"
-CLASSES: Final = {"A": "Anger", "D": "Disgust", "F": "Fear", "H": "Happiness", "N": "Neutral", "S": "Sadness"}
 PLACES: Final = [BASIC.index(label) for label in CLASSES.values()]
 LAST_TRAINING_ACTOR: Final = 1050
 
@@ -50,38 +47,6 @@ PRODUCT_FLOOR: Final = 1e-3  # added before the logarithm, so that one missing v
 
 
 @dataclass(frozen=True)
-class Votes:
-    """Votes on clips.
-
-    Args:
-        clips: n names.
-        actors: actor of each clip [n].
-        probabilities: vote distributions of voice and face [n, 2, 6].
-        targets: vote distributions of both together [n, 6].
-    """
-
-    clips: tuple[str, ...]
-    actors: NDArray[np.int64]
-    probabilities: Array
-    targets: Array
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """The majority of the votes for both together; of equal ones the first class."""
-        return self.targets.argmax(axis=1)
-
-    @property
-    def tied(self) -> NDArray[np.bool_]:
-        """Clips whose votes for both have no single majority."""
-        return (self.targets == self.targets.max(axis=1, keepdims=True)).sum(axis=1) > 1
-
-    def part(self, chosen: NDArray[np.bool_]) -> Votes:
-        """Some of the clips."""
-        names = tuple(c for c, keep in zip(self.clips, chosen, strict=True) if keep)
-        return Votes(names, self.actors[chosen], self.probabilities[chosen], self.targets[chosen])
-
-
-@dataclass(frozen=True)
 class Result:
     """One system on the test clips; differences are paired, in macro-F1."""
 
@@ -89,37 +54,6 @@ class Result:
     score: Score
     against_face: Score | None
     against_published: Score | None
-
-
-def read_votes(path: Path) -> Votes:
-    """Read votes: columns fileName (it begins with the four digits of the actor), modality, and one per class.
-
-    Raises:
-        CerError: the file or a column is missing, a number is none, or a clip lacks a modality or any vote.
-    """
-    if not path.is_file():
-        raise CerError("the votes file does not exist", str(path))
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        lacking = [c for c in ("fileName", "modality", *CLASSES) if c not in (reader.fieldnames or [])]
-        if lacking:
-            raise CerError("columns are missing", f"{', '.join(lacking)} in {path}")
-        found: dict[str, dict[str, list[float]]] = {}
-        for row in reader:
-            try:
-                found.setdefault(row["fileName"], {})[row["modality"]] = [float(row[c]) for c in CLASSES]
-            except (TypeError, ValueError):
-                raise CerError("a number of votes is no number", f"line {reader.line_num} of {path}") from None
-    clips = sorted(found)
-    for clip in clips:
-        for modality in (*BRANCHES, TARGET):
-            if sum(found[clip].get(modality, [])) <= 0:
-                raise CerError(f"a clip has no votes for {modality}", f"{clip} in {path}")
-        if not clip[:4].isdigit():
-            raise CerError("a name does not begin with the four digits of its actor", f"{clip} in {path}")
-    counts = np.array([[found[c][m] for m in (*BRANCHES, TARGET)] for c in clips])
-    shares = counts / counts.sum(axis=2, keepdims=True)
-    return Votes(tuple(clips), np.array([int(c[:4]) for c in clips]), shares[:, :2], shares[:, 2])
 
 
 def train(votes: Votes, settings: Settings) -> Callable[[Array], Array]:

@@ -470,7 +470,7 @@ def test_votes_are_read_by_clip_and_modality(tmp_path):
     ("lines", "message"),
     [
         (["1002_X,face,1,0,0,3,0,0"], "no votes for voice"),
-        (["1002_X,face,1,0,0,3,0,many"], "line 2"),
+        (["1002_X,face,1,0,0,3,0,many"], "row 2"),
         ([f"XXXX_X,{m},1,0,0,0,0,0" for m in ("face", "voice", "both")], "four digits"),
     ],
 )
