@@ -192,6 +192,9 @@ def test_train_text_writes_a_head_its_card_and_predictions(encoder: Path, tmp_pa
 
     table = pq.read_table(out / "text_minilm.predictions.parquet")
     assert table.num_rows == 22
+    last = table.slice(21).to_pylist()[0]
+    p = head.probabilities(head.features(f"{TEXTS[-1]} dev"))  # what stands in the table is what the file says
+    assert [last[name] for name in BASIC_COLUMNS] == pytest.approx(p.tolist(), abs=1e-5)
     first = (out / "text_minilm.safetensors").read_bytes()
     training.train_text(corpora, encoder, tmp_path / "again", meld, with_meld=True, settings=SETTINGS)
     assert (tmp_path / "again" / "text_minilm.safetensors").read_bytes() == first
@@ -259,28 +262,27 @@ def test_folds_of_dialogues_decide_whether_meld_joins(
 ) -> None:
     corpora, meld = write_corpora(tmp_path)
     write_dialogues(meld)
-    fitted: list[list[Utterance]] = []
-    fit = training.fit
+    counts: list[int] = []
+    fit = training._linear
 
-    def watching(rows, *args, **kwargs):
-        fitted.append([row for row in rows if row.id.startswith("dia")])
-        return fit(rows, *args, **kwargs)
+    def watching(x: np.ndarray, y: np.ndarray):
+        counts.append(len(x))
+        return fit(x, y)
 
-    monkeypatch.setattr(training, "fit", watching)
+    monkeypatch.setattr(training, "_linear", watching)
     scores = training.train_text(corpora, encoder, tmp_path / "out", meld, settings=SETTINGS)
-    without, whole, again, first, second = fitted
-    assert not without
-    assert not again
-    assert len(whole) == 24
-    own = [{training.dialogue(row) for row in half} for half in (first, second)]
-    assert own[0].isdisjoint(own[1])
-    assert own[0] | own[1] == {training.dialogue(row) for row in whole}
+    told = training.read_meld(meld, "train")
+    halves = training.meld_half(told)
+    assert {len({h for row, h in zip(told, halves, strict=True) if training.dialogue(row) == f"dia{d}"})
+            for d in range(8)} == {1}  # fmt: skip
+    own = [halves.count(k) for k in (0, 1)]
+    assert counts == [7, 7 + own[1], 7 + own[0]]
     found = scores["decision"]
     mean = {k: (found[k]["goemotions_dev"] + found[k]["meld_train_out_of_fold"][0]) / 2 for k in ("with", "without")}
     assert found["joins"] == (mean["with"] > mean["without"]) == scores["with_meld"]
-    halves = training.meld_half(whole)
-    shared = len({half for row, half in zip(whole, halves, strict=True) if row.text == "again"}) > 1
+    shared = len({half for row, half in zip(told, halves, strict=True) if row.text == "again"}) > 1
     assert found["utterances"] == (22 if shared else 24)  # what stands in both halves does not count
+    assert set(scores["other"]) == {"dev", "test", "meld_dev"}
     card = (tmp_path / "out" / "text_minilm.md").read_text()
     assert "by a rule set before" in card
     assert ("GPL-3.0" in card.partition("Encoder")[0]) == scores["with_meld"]
