@@ -31,7 +31,8 @@ def one_hot(label: str | None) -> list[str]:
 def caption_rows(clips: Mapping[str, str | None], text: str = "A person in a room") -> list[list[str]]:
     """One row for every segment name, each with a text of its own."""
     return [
-        [name, f"{text}, number {i} of {name[:9]}.", *one_hot(label)] for i, (name, label) in enumerate(clips.items())
+        [name, f"{text}, number {i} of {name.partition('___')[0]}.", *one_hot(label)]
+        for i, (name, label) in enumerate(clips.items())
     ]
 
 
