@@ -1,7 +1,7 @@
 """Jobs: named selections of assets that people and sensors launch.
 
 Belongs here: selections. `process_shard` makes every table of one corpus shard; `train_models`
-trains heads.
+trains heads; `evaluate_corpus` scores a corpus.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import dagster as dg
 
 PROCESS_SHARD = "process_shard"
 TRAIN = "train_models"
+EVALUATE = "evaluate_corpus"
 
 
 def process_shard_job(keys: list[dg.AssetKey]) -> dg.UnresolvedAssetJobDefinition:
@@ -31,4 +32,14 @@ def train_job(heads: Sequence[dg.AssetsDefinition]) -> dg.UnresolvedAssetJobDefi
         selection=dg.AssetSelection.assets(*(key for head in heads for key in head.keys)),
         executor_def=dg.in_process_executor,
         description="Train heads on registered corpora and publish them. Processing a corpus never trains.",
+    )
+
+
+def evaluate_job(assets: Sequence[dg.AssetsDefinition]) -> dg.UnresolvedAssetJobDefinition:
+    """Scores and report of one corpus. A job of its own, so that the nightly evaluation never trains or predicts."""
+    return dg.define_asset_job(
+        EVALUATE,
+        selection=dg.AssetSelection.assets(*(key for asset in assets for key in asset.keys)),
+        executor_def=dg.in_process_executor,
+        description="Score a labelled corpus and write its report. It never trains and predicts nothing anew.",
     )

@@ -12,7 +12,8 @@ from typing import Any
 
 import dagster as dg
 
-from assets.jobs import process_shard_job, train_job
+from assets.evaluation import evaluation_assets, nightly_schedule
+from assets.jobs import evaluate_job, process_shard_job, train_job
 from assets.models import model_assets
 from assets.sensors import corpus_changes_sensor
 from assets.stages import asset_key, stage_asset
@@ -39,15 +40,16 @@ def build_definitions(
     """
     settings = settings or Settings(profile=os.environ.get(PROFILE_VARIABLE, DEFAULT_PROFILE))
     specs = stages(settings.get_profile())
-    heads = model_assets(specs)
+    heads, scores = model_assets(specs), evaluation_assets(specs)
     resources: dict[str, Any] = {
         "settings": settings,
         "tables": Tables(settings=settings),
         "progress": LogProgress(),
     }
     return dg.Definitions(
-        assets=[*(stage_asset(spec) for spec in specs), *heads],
-        jobs=[process_shard_job([asset_key(spec.name) for spec in specs]), train_job(heads)],
+        assets=[*(stage_asset(spec) for spec in specs), *heads, *scores],
+        jobs=[process_shard_job([asset_key(spec.name) for spec in specs]), train_job(heads), evaluate_job(scores)],
+        schedules=[nightly_schedule()],
         sensors=[corpus_changes_sensor()],
         resources=resources | dict(resource_overrides or {}),
         executor=dg.in_process_executor,

@@ -14,7 +14,7 @@ import sys
 
 import typer
 
-from cer_pipeline.cli import corpus, demo, doctor, models, report, run, status, train, ui
+from cer_pipeline.cli import corpus, demo, doctor, evaluate, models, report, run, status, train, ui
 from cer_pipeline.errors import CerError
 from cer_pipeline.store.files import is_disk_full
 from cer_pipeline.store.home import default_home
@@ -36,6 +36,7 @@ app.add_typer(corpus.app, name="corpus")
 app.command("run")(run.run)
 app.command("status")(status.status)
 app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)
 app.add_typer(models.app, name="models")
 app.command("ui")(ui.ui)

@@ -1,0 +1,104 @@
+"""The scores of a corpus as one table of text: every system of every split, whoever shows it.
+
+Belongs here: which numbers stand beside each other and how they read. Does not belong here: the numbers
+(`evaluation`), or printing (`cli`, `assets`, `evaluation_page`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from cer_pipeline.evaluation.protocols import ALL, FRAME, PAIRED, SEGMENT, UNION, Cell
+from cer_pipeline.evaluation.read import FUSED, PFSA, PPA
+
+COLUMNS: Final = (
+    "units",
+    "system",
+    "n",
+    "coverage",
+    "macro-F1 [95 %]",
+    "UAR [95 %]",
+    "average",
+    "union F1 UAR",
+    "all F1 UAR",
+    "ECE",
+    "against",
+)
+RIGHT: Final = ("n", "coverage", "average", "ECE")
+NOTES: Final = (
+    "Percent. Classes of macro-F1 and UAR: those that the corpus annotates; union: those labelled or predicted (the "
+    "paper's rule). n and coverage: labelled units that the system serves; all: every labelled unit, no answer counts "
+    "as wrong. against: macro-F1 of the fusion (of PPA, for compounds; for pfsa: its own) minus the other's over "
+    "the units that both serve, with its interval: above 0, the first beats the second. Intervals: 95 %, over "
+    "resampled source videos."
+)
+
+
+def score_rows(cells: Iterable[Cell]) -> list[tuple[str, ...]]:
+    """One row for every system of every split and level, as `COLUMNS` names them."""
+    known = {(c.split, c.protocol, c.system, c.metric): c for c in cells}
+    levels = [(split, level) for split in sorted({c.split for c in known.values()}) for level in (SEGMENT, FRAME)]
+    rows = []
+    for split, level in levels:
+        systems = {s for a, b, s, _ in known if a == split and b == level}
+        rows += [_row(known, split, level, system) for system in sorted(systems, key=rank)]
+    return rows
+
+
+def rank(system: str) -> tuple[int, str]:
+    """Order of systems: branches, fused, branches mapped alone, ppa, pfsa."""
+    last = {FUSED: 1, PPA: 3, PFSA: 4}
+    return last.get(system, 2 if system.endswith(f"/{PPA}") else 0), system
+
+
+def paired_name(system: str) -> str | None:
+    """The comparison in which a system is told: `fused - BRANCH`, `ppa - BRANCH/ppa` or `pfsa - ppa`."""
+    if system in (FUSED, PPA):
+        return None
+    if system == PFSA:
+        return f"{PFSA} - {PPA}"
+    return f"{PPA if system.endswith(f'/{PPA}') else FUSED} - {system}"
+
+
+def interval(cell: Cell | None, signed: bool = False) -> str:
+    """A value with its interval, such as 42.18 [37.2, 46.8]; the status where there is no value."""
+    if cell is None:
+        return ""
+    if cell.value is None:
+        return cell.status
+    text = f"{cell.value:+.2f}" if signed else f"{cell.value:.2f}"
+    return text if cell.low is None else f"{text} [{cell.low:.1f}, {cell.high:.1f}]"
+
+
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> str:
+    """A Markdown table; bars in cells are escaped."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + "|".join("---:" if c in right else "---" for c in columns) + "|"]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _row(known: Mapping[tuple[str, str, str, str], Cell], split: str, level: str, system: str) -> tuple[str, ...]:
+    def cell(metric: str, kind: str = "", name: str = system) -> Cell | None:
+        return known.get((split, f"{level}{kind}", name, metric))
+
+    def pair(kind: str) -> str:
+        both = (cell("macro_f1", kind), cell("uar", kind))
+        return " ".join(f"{c.value:.1f}" for c in both if c is not None and c.value is not None)
+
+    main = cell("macro_f1")
+    assert main is not None
+    average, ece, other = cell("average"), cell("ece"), paired_name(system)
+    return (
+        f"{split} {level}",
+        system,
+        str(main.n),
+        f"{100 * main.coverage:.1f}",
+        interval(main),
+        interval(cell("uar")) if main.value is not None else "",
+        f"{average.value:.2f}" if average is not None and average.value is not None else "",
+        pair(UNION),
+        pair(ALL),
+        f"{ece.value:.2f}" if ece is not None and ece.value is not None else "",
+        interval(cell("macro_f1", PAIRED, other), signed=True) if other else "",
+    )
