@@ -193,7 +193,7 @@ def fit(
     optimiser = kind(network.parameters(), lr=settings.rate, weight_decay=settings.decay)
     parameters = dict(network.named_parameters())
     told = _told(data, rows, branch, settings)
-    best_file = state.with_suffix(".best")
+    best_file = best_of(state)
     meta = load_state(state, parameters, optimiser, told) or {"epochs": [], "rate": settings.rate, "calm": 0}
     records, rate, calm = list(meta["epochs"]), meta["rate"], meta["calm"]
     per_epoch = -(-len(learn) // settings.batch)
@@ -228,6 +228,11 @@ def fit(
     tensors, _ = load_head(best_file)
     network.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
     return Fitted(network.eval(), records)
+
+
+def best_of(state: Path) -> Path:
+    """The file of the best epoch's network, beside the state of its fit."""
+    return state.with_suffix(".best")
 
 
 def _network(branch: str, settings: TemporalSettings, inputs: int) -> TemporalHead:
@@ -375,7 +380,7 @@ def searched(
         branch: key of `KINDS`.
         settings: what the search leaves as it is.
         trials: how many.
-        journal: file of the study; the states of its fits lie in a folder of the same name.
+        journal: file of the study; the states of a trial's fits lie in a folder of the same name until it ends.
         progress: told what is going on.
         inputs: features of a step.
     """
@@ -384,11 +389,14 @@ def searched(
 
     def score(chosen: TemporalSettings, number: int) -> float:
         guess = np.zeros(len(rows), np.int64)
-        for k, fold in enumerate(inner):
-            state = journal.with_suffix("") / f"trial_{number}_{k}.state"
+        states = [journal.with_suffix("") / f"trial_{number}_{k}.state" for k in range(len(inner))]
+        for fold, state in zip(inner, states, strict=True):
             network = fit(data, rows[fold.train], branch, chosen, state, progress, inputs).network
             held = rows[fold.test]
             guess[fold.test] = judged(network, x[held], mask[held]).argmax(1)
+        for state in states:  # a hundred trials of large networks would fill a disk
+            state.unlink()
+            best_of(state).unlink()
         return _score(data.classes[rows], guess)
 
     return search.search(settings, search.TEMPORAL[branch], score, trials, journal, settings.seed, progress)

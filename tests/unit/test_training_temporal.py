@@ -383,6 +383,7 @@ def test_a_search_sees_inner_folds_only_and_serves_the_outer_one(
         assert seen[f"fold_{k}"] == set(np.flatnonzero(fold != k).tolist())
     assert set(scores["chosen"]) == {"fold_0", "fold_1", "fold_2", "all"}
     assert all(own["hidden"] in (4, 16) for own in scores["chosen"].values())
+    assert not list((tmp_path / "search").glob("*/*"))  # the fits of a finished trial are gone
     assert "2 trials within each fold" in (tmp_path / f"{MAMBA}.md").read_text()
 
 
