@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -82,7 +82,8 @@ def joined(features: pa.Table, labels: pa.Table, corpus: str, sources: Mapping[s
         sources: video_id -> the clip that it was cut from; the video itself where it says nothing.
 
     Raises:
-        CerError: the corpus has no window, no label, no training split, or no window with both features and a label.
+        CerError: the corpus has no window, no label, no training split or one that lacks a class of the other splits, or
+            no window with both features and a label.
     """
     if not labels.num_rows:
         raise CerError("the corpus is empty", corpus, "add videos, and run `cer run` on it")
@@ -91,9 +92,12 @@ def joined(features: pa.Table, labels: pa.Table, corpus: str, sources: Mapping[s
     if not known:
         raise CerError("the corpus has no labels of basic emotions", corpus, "register it with its annotations")
     if any(r["split"] for r in rows):
-        known = [r for r in known if r["split"] == TRAIN]
+        every, known = known, [r for r in known if r["split"] == TRAIN]
         if not known:
             raise CerError("the corpus has no labelled window in its training split", corpus, "name another corpus")
+        if lost := _occurring(every) - _occurring(known):
+            where = f"{', '.join(BASIC[c] for c in sorted(lost))} in {corpus}"
+            raise CerError("the training split lacks a class that the corpus has", where, "move videos of it there")
     target = {r["segment_id"]: [r[name] for name in LABEL_COLUMNS] for r in known}
     used = [r for r in features.to_pylist() if r["status"] == Status.OK and r["segment_id"] in target]
     if not used:
@@ -107,6 +111,10 @@ def joined(features: pa.Table, labels: pa.Table, corpus: str, sources: Mapping[s
         corpora=[corpus] * len(used),
         counts={corpus: len(used)},
     )
+
+
+def _occurring(rows: Iterable[Mapping[str, Any]]) -> set[int]:
+    return {int(np.argmax([row[name] for name in LABEL_COLUMNS])) for row in rows}
 
 
 def concatenated(parts: Sequence[Windows]) -> Windows:

@@ -308,6 +308,10 @@ def test_two_corpora_are_read_one_after_another_and_their_videos_kept_apart(tmp_
             "no labels of basic emotions",
         ),
         (lambda f, labels: (f, [r | {"split": "test"} for r in labels]), "no labelled window in its training split: c"),
+        (
+            lambda f, labels: (f, [r | {"split": "train" if int(r["segment"]) % 2 else "dev"} for r in labels]),
+            "the training split lacks a class that the corpus has: Sadness in c",
+        ),
         (lambda f, labels: ([feature_row(r["segment_id"], None) for r in f], labels), "has features: c"),
     ],
 )
