@@ -32,15 +32,15 @@ def add(
     ] = None,
     captions: Annotated[Path | None, typer.Option(help="Folder of caption files for the videos.")] = None,
     leaks: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="What to do about clips that stand in two splits: exclude them from the less held-out one, refuse "
             "the corpus, or keep them (nothing can be trained on it then)."
         ),
-    ] = "exclude",
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Register a corpus, or pick up what has changed in it."""
+    """Register a corpus, or pick up what has changed in it; options of the last time hold unless given again."""
     from cer_pipeline.cli.dagster_home import add_partitions
     from cer_pipeline.corpora import registry
     from cer_pipeline.store.home import default_home
@@ -85,11 +85,11 @@ def add(
     print(f"next: cer run {name}")
 
 
-def options_of(labels: Path | None, split: str | None, captions: Path | None, leaks: str) -> dict[str, str]:
+def options_of(labels: Path | None, split: str | None, captions: Path | None, leaks: str | None) -> dict[str, str]:
     """What a registration keeps of the options: those that were given, paths in full."""
-    given = {"labels": labels and _full(labels), "captions": captions and _full(captions)}
+    given = {"labels": labels and _full(labels), "captions": captions and _full(captions), "leaks": leaks}
     given["split"] = _full(Path(split)) if split and Path(split).is_file() else split
-    return {"leaks": leaks} | {name: value for name, value in given.items() if value}
+    return {name: value for name, value in given.items() if value}
 
 
 def _full(path: Path) -> str:

@@ -251,7 +251,7 @@ def register(
     old = load(home, name) if _file(home, name).exists() else None
     if old is not None and old.format != format:
         raise CerError(f"a corpus of the format {old.format} has this name", name, "choose another, or remove it first")
-    options = options if options is not None else (old.options if old else {})
+    options = {**(old.options if old else {}), **(options or {})}
     root = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 (links stay as the user named them)
     found = _scan(format, root, options)
     if format_of(format).trains:
