@@ -82,8 +82,8 @@ def joined(features: pa.Table, labels: pa.Table, corpus: str, sources: Mapping[s
         sources: video_id -> the clip that it was cut from; the video itself where it says nothing.
 
     Raises:
-        CerError: the corpus has no window, no label, no training split or one that lacks a class of the other splits, or
-            no window with both features and a label.
+        CerError: the corpus has no window, no label, no training split, one that lacks a class of the others, or no
+            window with both features and a label.
     """
     if not labels.num_rows:
         raise CerError("the corpus is empty", corpus, "add videos, and run `cer run` on it")
