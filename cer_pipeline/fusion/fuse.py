@@ -70,14 +70,7 @@ class Fuse:
     def _weights(self, branches: list[str], probabilities: Array, present: Mask) -> Array:
         if self._trained is None:
             return equal_weights(present, probabilities.shape[2])
-        known = [i for i, b in enumerate(branches) if b in self._trained.branches]
-        places = [self._trained.branches.index(branches[i]) for i in known]
-        wide = np.full((len(present), len(self._trained.branches), probabilities.shape[2]), np.nan)
-        seen = np.zeros(wide.shape[:2], dtype=bool)
-        wide[:, places], seen[:, places] = probabilities[:, known], present[:, known]
-        weights = np.zeros(probabilities.shape)
-        weights[:, known] = self._trained.weights(wide, seen)[:, places]
-        return weights
+        return self._trained.weights_of(branches, probabilities, present)
 
     def _rows(self, units: pa.Table, evidence: Evidence, some: Mask, fused: Array, weights: Array) -> pa.Table:
         n, classes = len(some), len(BASIC_COLUMNS)

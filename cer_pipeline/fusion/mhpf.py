@@ -25,6 +25,7 @@ A class without a training unit has no opinion: the branches that are present sh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -92,6 +93,28 @@ class MHPF:
         heads = masked_softmax(scores, present[:, None, :])
         mixed = ordered_sum(shares[:, None, None] * heads, 1)
         return np.where(self.known, mixed, equal_weights(present, len(self.classes)))
+
+    def weights_of(self, branches: Sequence[str], probabilities: Array, present: Mask) -> Array:
+        """Weights of branches that are given by name, in any order and number, whatever corpus they come from.
+
+        Branches of this fusion that are not among them count as absent; those that it was not trained with get 0.
+
+        Args:
+            branches: B names.
+            probabilities: [n, B, C]; what stands at absent branches is not read.
+            present: [n, B]; in every unit at least one that this fusion was trained with.
+
+        Returns:
+            [n, B, C].
+        """
+        own = [i for i, b in enumerate(branches) if b in self.branches]
+        places = [self.branches.index(branches[i]) for i in own]
+        wide = np.full((len(present), len(self.branches), len(self.classes)), np.nan)
+        seen = np.zeros(wide.shape[:2], dtype=bool)
+        wide[:, places], seen[:, places] = probabilities[:, own], present[:, own]
+        weights = np.zeros(probabilities.shape)
+        weights[:, own] = self.weights(wide, seen)[:, places]
+        return weights
 
     def fuse(self, probabilities: Array, present: Mask) -> tuple[Array, Array]:
         """Fused distributions [n, C] and the effective weights [n, M, C]; see `combine.combine`."""

@@ -68,36 +68,41 @@ def likelihood_loss(fused: Tensor, targets: Tensor, class_weights: Tensor) -> Te
 def fit_opinion(inputs: Tensor, free: Tensor, targets: Tensor, class_weights: Tensor, decay: float) -> Tensor:
     """The linear map from evidence to the logits of an opinion: weighted maximum likelihood, with a penalty.
 
-    The problem is convex, so its answer depends on no first values.
+    The problem is convex, so its answer depends on no first values. Its slope is written out, because the bookkeeping
+    of gradients takes ten times as long as these few sums.
 
     Args:
         inputs: standardised evidence, flat [n, K].
         free: which inputs carry no penalty [K]: the ones for being present.
-        targets: distributions [n, C].
+        targets: distributions [n, C], or shares of them.
         class_weights: [C].
         decay: factor of the sum of squares of what is not free.
 
     Returns:
         [C, K].
     """
-    maps = torch.zeros((targets.shape[1], inputs.shape[1]), dtype=torch.float64, requires_grad=True)
-    penalised = (~free).to(torch.float64)
+    shape = (targets.shape[1], inputs.shape[1])
+    weighted = targets * class_weights
+    mass, rows = float(weighted.sum()), weighted.sum(1, keepdim=True)
+    penalty = decay * (~free).to(torch.float64)
 
-    def loss() -> Tensor:
+    def value_and_slope(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        maps = torch.from_numpy(flat).view(shape)
         logs = (inputs @ maps.T).log_softmax(1)
-        return _weighted(logs, targets, class_weights) + decay * (maps**2 * penalised).sum()
+        value = float((penalty * maps**2).sum()) - float((weighted * logs).sum()) / mass
+        slope = (rows * logs.exp() - weighted).T @ inputs / mass + 2 * penalty * maps
+        return value, slope.numpy().ravel()
 
-    minimise([maps], loss)
-    return maps.detach()
+    return torch.from_numpy(_least(np.zeros(shape[0] * shape[1]), value_and_slope)).view(shape)
 
 
-def minimise(parameters: Sequence[Tensor], loss: Callable[[], Tensor]) -> float:
-    """Bring a loss down to its minimum by L-BFGS, over whole data and without chance; returns the loss."""
-    sizes = [p.numel() for p in parameters]
+def minimise(parameters: Sequence[Tensor], loss: Callable[[], Tensor]) -> None:
+    """Bring a loss of some parameters down to a minimum, over whole data and without chance."""
+    sizes = np.cumsum([p.numel() for p in parameters])[:-1]
 
     def write(flat: NDArray[np.float64]) -> None:
         with torch.no_grad():
-            for parameter, part in zip(parameters, np.split(flat, np.cumsum(sizes)[:-1]), strict=True):
+            for parameter, part in zip(parameters, np.split(flat, sizes), strict=True):
                 parameter.copy_(torch.from_numpy(part.copy()).view_as(parameter))
 
     def value_and_slope(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -106,11 +111,15 @@ def minimise(parameters: Sequence[Tensor], loss: Callable[[], Tensor]) -> float:
         slopes = torch.autograd.grad(value, list(parameters))
         return value.item(), np.concatenate([s.numpy().ravel() for s in slopes])
 
-    start = np.concatenate([p.detach().numpy().ravel() for p in parameters])
+    write(_least(np.concatenate([p.detach().numpy().ravel() for p in parameters]), value_and_slope))
+
+
+def _least(
+    start: NDArray[np.float64], value_and_slope: Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]]
+) -> NDArray[np.float64]:
     # SciPy's, because the first optimiser of torch that a process makes loads its compiler, which takes seconds.
-    found = minimize(value_and_slope, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS, "ftol": TOLERANCE})
-    write(found.x)
-    return float(found.fun)
+    options = {"maxiter": STEPS, "ftol": TOLERANCE}
+    return minimize(value_and_slope, start, jac=True, method="L-BFGS-B", options=options).x
 
 
 def _weighted(logs: Tensor, targets: Tensor, class_weights: Tensor) -> Tensor:

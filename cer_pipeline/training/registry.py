@@ -132,7 +132,7 @@ TRAINERS: Final[Mapping[str, Trainer]] = {
         ),
         Trainer(
             "mhpf",
-            "cer_pipeline.fusion.training:train",
+            "cer_pipeline.fusion.corpus_training:train",
             (),
             (),
             ("labels",),
@@ -179,8 +179,8 @@ def key_of(corpora: Sequence[registry.Corpus], options: Mapping[str, str]) -> st
     A training that was stopped goes on below the folder of its key; one on other data starts anew.
     """
     contents = [
-        [c.name, c.format, sorted([f.video_id, f.sha256, f.split or ""] for f in c.files)]
-        + ([] if c.files else [str(c.root)])
+        [c.name, c.format, sorted([f.video_id, f.sha256, f.split or "", f.labels, f.captions] for f in c.files)]
+        + ([] if c.files else [str(c.root), c.options.get("content", "")])
         for c in corpora
     ]
     return digest_json([contents, dict(sorted(options.items()))])[:12]
