@@ -75,14 +75,14 @@ class Graph:
 
 @pytest.fixture
 def graph(tmp_home: Path) -> Iterator[Graph]:
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         yield Graph(tmp_home, instance)
 
 
 @pytest.fixture(scope="module")
 def settled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Graph]:
     """A graph for corpora that tests only look at."""
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         yield Graph(tmp_path_factory.mktemp("settled") / "home", instance)
 
 
