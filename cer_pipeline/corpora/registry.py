@@ -24,7 +24,7 @@ from cer_pipeline.corpora import findings, leaks
 from cer_pipeline.corpora.formats import CAPTIONS, LABELS, SPLIT, Found, Scan, format_of, scan
 from cer_pipeline.corpora.names import from_text, to_text
 from cer_pipeline.corpora.notes import Notes, digest, read_text_digests, write
-from cer_pipeline.corpora.splits import apply_split
+from cer_pipeline.corpora.splits import TRAIN, apply_split
 from cer_pipeline.errors import CerError
 from cer_pipeline.store.files import commit_bytes
 
@@ -319,6 +319,19 @@ def members(home: Path, corpora: Iterable[str] | None = None) -> list[leaks.Memb
         corpus = load(home, name)
         texts = read_text_digests(corpus.annotations)
         out += [_member(name, file, texts.get(file.video_id, ())) for file in corpus.files]
+    return out
+
+
+def learned(home: Path, corpora: Iterable[Corpus]) -> list[leaks.Member]:
+    """The videos that a training on some corpora learns from: the labelled ones of the training split.
+
+    A corpus without splits is for training as a whole.
+    """
+    out = []
+    for corpus in corpora:
+        labelled = {file.video_id for file in corpus.files if file.labels and not file.excluded}
+        mine = [m for m in members(home, [corpus.name]) if m.video_id in labelled]
+        out += [m for m in mine if m.split == TRAIN] if corpus.splits else [replace(m, split=TRAIN) for m in mine]
     return out
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from cer_pipeline.corpora import registry
+from cer_pipeline.corpora.leaks import check_training
 from cer_pipeline.errors import CerError
 from cer_pipeline.stage import Weights
 from cer_pipeline.store.fingerprint import digest_json
@@ -193,8 +194,9 @@ def run(request: Request) -> dict[str, Any]:
         What stands in `<branch>.scores.json`.
 
     Raises:
-        CerError: a mistake in the data or the options; nothing is published then.
+        CerError: a mistake in the data or the options, or a training video is held out; nothing is published then.
     """
+    check_training(registry.learned(request.home.root, request.corpora), lambda: registry.members(request.home.root))
     module, _, name = trainer(request.branch).function.partition(":")
     function = cast("Callable[[Request], dict[str, Any]]", getattr(importlib.import_module(module), name))
     request.out.mkdir(parents=True, exist_ok=True)

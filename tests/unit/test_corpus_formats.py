@@ -9,6 +9,7 @@ import pytest
 
 from cer_pipeline.corpora import registry
 from cer_pipeline.corpora.formats import FORMATS
+from cer_pipeline.corpora.leaks import check_training
 from cer_pipeline.corpora.notes import Annotation, read_captions, read_labels
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, COMPOUND
@@ -536,3 +537,26 @@ def test_the_real_captions_register(home, shared_data):
     registry.register(home, "x", shared_data / "captions" / "C-EXPR-DB", "captions")
     test = registry.load(home, "x")
     assert (len(test.files), sum(len(f.windows) for f in test.files), test.has_labels) == (56, 449, False)
+
+
+def test_what_a_training_learns_from_is_the_labelled_part_of_its_training_split(home, root, tmp_path):
+    add(home, files.afew_captions(root, dev={"000002000___Fear_0000.avi": "Fear"}), "captions")
+    learned = registry.learned(home, [corpus(home)])
+    assert {m.split for m in learned} == {"train"}
+    assert sorted(m.video_id for m in learned) == [f"00000{i}000" for i in range(7) if i != 2]
+    check_training(learned, lambda: registry.members(home))
+    held = files.write_csv(
+        tmp_path / "held/m_prompt1_test.csv", files.CAPTION_HEADER, [["9___0000.mp4", "A  dog.", *[""] * 8]]
+    )
+    registry.register(home, "held", held.parent, "captions")
+    path = root / "m_prompt1_train.csv"
+    path.write_text(path.read_text().replace("m_prompt1 sees a person, number 4 of 000004000.", "a dog."), "utf-8")
+    add(home, root, "captions")
+    with pytest.raises(CerError, match=r"1 training videos are held out elsewhere: 000004000 .*test of held \(9\)"):
+        check_training(registry.learned(home, [corpus(home)]), lambda: registry.members(home))
+
+
+def test_a_training_on_leaks_that_were_kept_is_refused(home, root):
+    add(home, files.afew_captions(root, dev={"000002000___Fear_0000.avi": "Fear"}), "captions", leaks="keep")
+    with pytest.raises(CerError, match="000002000@train"):
+        check_training(registry.learned(home, [corpus(home)]), lambda: registry.members(home))
