@@ -29,12 +29,18 @@ FUSED: Final = "all views"
 
 def predict(head: SceneHead, split: CaptionSplit, embed: Embed) -> dict[str, NDArray[np.float64]]:
     """Probabilities [n, 8] by each view alone (nan where it has no text) and, under `FUSED`, by all together."""
+    every = list(dict.fromkeys(text for texts in split.texts.values() for text in texts if text is not None))
+    known = dict(zip(every, embed(every), strict=True))  # a text is needed twice, and the encoder is slow
+
+    def recall(texts: Sequence[str]) -> NDArray[Any]:
+        return np.stack([known[text] for text in texts]) if texts else np.empty((0, len(head.mean)))
+
     found: dict[str, NDArray[np.float64]] = {}
     for view, texts in split.texts.items():
         rows = [i for i, text in enumerate(texts) if text is not None]
         found[view] = np.full((len(split), len(BASIC)), np.nan)
-        found[view][rows] = head.probabilities([text for text in texts if text is not None], embed)
-    return found | {FUSED: head.fused(list(split.texts.values()), embed)}
+        found[view][rows] = head.probabilities([text for text in texts if text is not None], recall)
+    return found | {FUSED: head.fused(list(split.texts.values()), recall)}
 
 
 def predictions_table(split: CaptionSplit, predicted: Mapping[str, NDArray[np.float64]], **constant: str) -> pa.Table:

@@ -5,7 +5,8 @@ the head wants it. Does not belong here: training (`training.scene`), tables (`b
 (`corpora.captions`).
 
 A text is seen twice: as a bag of words and pairs of words, where words behind a negation count as words of their own,
-and as the mean-pooled states of MiniLM with low-rank changes that were trained on sentences with emotion labels. Each
+and as the mean over its sentences of the mean-pooled states of MiniLM with low-rank changes that were trained on
+sentences with emotion labels: a whole caption is a kind of text that these changes have never met. Each
 vector has length at most 1, so that no text, however strange, can pull the scores far: what the bag does not know adds
 to its length but to no score, and a text without a known word leaves the encoder alone to speak.
 
@@ -39,10 +40,12 @@ CLASSES: Final = tuple(BASIC.index(name) for name in BASIC if name != "Other")
 """Columns of `BASIC` that the head answers for; AFEW has no "Other", which is never trained and gets 0."""
 
 MAX_TOKENS: Final = 256  # with [CLS] and [SEP]: the longest input that MiniLM was trained for; 5 % of captions are cut
+SENTENCES: Final = "sentences"  # in a head's meta: whether the encoder reads the sentences of a text too
 ADAPTER: Final = "adapter/"  # prefix of the tensors of the low-rank changes
 NOT: Final = "not_"  # prefix of words behind a negation
 
 _SENTENCE: Final = re.compile(r"(?<=[.!?;])\s+")
+_PART: Final = re.compile(r"(?<=[.!?;:])\s+|\n+")
 _WORD: Final = re.compile(r"[a-z][a-z-]*[a-z]")
 _NEGATION: Final = re.compile(
     r"\b(no|not|without|rather than|lack(?:s|ing)?|absence|n't|neither|nor|minimal|hardly)\b|n't\b"
@@ -63,6 +66,12 @@ def grams(text: str) -> list[str]:
         found += words
         found += [f"{a} {b}" for a, b in itertools.pairwise(words)]
     return found
+
+
+def parts(text: str) -> list[str]:
+    """The sentences and clauses of a text, without marks of lists and emphasis; the text itself where it has none."""
+    found = [part.strip(" -*#") for part in _PART.split(text)]
+    return [part for part in found if part] or [text]
 
 
 @dataclass(frozen=True)
@@ -246,12 +255,13 @@ def encoder(tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], folder
 
     Args:
         tensors: the head's tensors; those whose names begin with `ADAPTER` are read.
-        meta: the head's meta; `adapter` is read.
+        meta: the head's meta; `adapter` and `sentences` are read.
         folder: the folder of plain MiniLM.
         threads: texts at a time; the states do not depend on it.
 
     Returns:
-        A function that puts each text through the network on its own.
+        A function from texts to states. Each text is put through the network on its own; with `sentences`, its parts
+        are, together, and the state is the mean of theirs.
     """
     from cer_pipeline.heads.text import TextHead
 
@@ -259,8 +269,11 @@ def encoder(tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], folder
     network = TextHead(own, meta["adapter"], folder)
     network.tokenizer.enable_truncation(MAX_TOKENS)
 
+    def state(text: str) -> NDArray[Any]:
+        return network.batch(parts(text) if meta.get(SENTENCES) else [text]).mean(0)
+
     def embed(texts: Sequence[str]) -> NDArray[Any]:
-        rows = each(lambda text: network.batch([text])[0], texts, threads)
+        rows = each(state, texts, threads)
         return np.stack(rows) if rows else np.empty((0, network.weight.shape[1]), np.float32)
 
     return embed

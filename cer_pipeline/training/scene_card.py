@@ -27,8 +27,8 @@ def card(scores: dict[str, Any], adapter: dict[str, Any], shared: Overlap) -> st
     lines = [
         "# scene_minilm: what a caption says -> 8 basic emotions",
         "",
-        "A balanced ridge regression on a bag of words (with negation) and on MiniLM's mean-pooled states with",
-        "low-rank changes; `cer_pipeline/heads/scene.py` says how a text is scored and how views are put together.",
+        "A balanced ridge regression on a bag of words (with negation) and on the states of MiniLM with low-rank",
+        f"changes over {_what(settings)}; `cer_pipeline/heads/scene.py` says how texts are scored and views joined.",
         '"Other" is never trained and gets probability 0.',
         "",
         "## Data and licence",
@@ -72,15 +72,14 @@ def card(scores: dict[str, Any], adapter: dict[str, Any], shared: Overlap) -> st
         "",
         "## Repeat",
         "",
-        "```python",
-        "from pathlib import Path",
-        "from cer_pipeline.training.scene import train_scene_minilm",
-        "",
-        'train_scene_minilm(Path("captions/AFEW"), Path("minilm"), Path("scene_minilm.safetensors"), Path("out"))',
+        "```sh",
+        "cer corpus add afew_captions captions/AFEW --format captions",
+        "cer train scene_minilm --corpora afew_captions",
         "```",
         "",
-        "The third argument is where the low-rank changes are taken from: this file, a text head, or what",
-        "`training.scene_adapter.train_adapter` writes. Without kept states the encoder takes ten minutes of one core.",
+        "takes the low-rank changes from the head in use; with `--corpora afew_captions,goemotions` they are trained",
+        "anew (an hour of one core). Without kept states the encoder takes ten minutes of one core. In Python:",
+        "`training.scene.train_scene_minilm(captions, minilm, head_with_the_changes, out)`.",
         "",
         "## Limits",
         "",
@@ -92,6 +91,10 @@ def card(scores: dict[str, Any], adapter: dict[str, Any], shared: Overlap) -> st
         "",
     ]
     return "\n".join(lines)
+
+
+def _what(settings: dict[str, Any]) -> str:
+    return "sentences" if settings.get("sentences") else "texts"
 
 
 def _interval(score: Sequence[float]) -> str:

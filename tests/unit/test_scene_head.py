@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from cer_pipeline.errors import CerError
 from cer_pipeline.heads import scene
 from cer_pipeline.heads.io import load_head, save_head
-from cer_pipeline.heads.scene import CLASSES, Bag, SceneHead, grams, sharpness, softmax, standard
+from cer_pipeline.heads.scene import CLASSES, Bag, SceneHead, encoder, grams, parts, sharpness, softmax, standard
 from cer_pipeline.labels import BASIC
 from cer_pipeline.training.scene import SceneSettings, choose_sharpness, fit, out_of_fold_scores, read_adapter
 
@@ -230,3 +230,24 @@ def test_the_shipped_head_reads_a_plain_sentence_of_every_emotion(weights):
     p = scene.SceneHead(tensors, meta).probabilities(texts, scene.encoder(tensors, meta, weights.path("minilm")))
     assert [BASIC[i] for i in p[:4].argmax(1)] == ["Anger", "Happiness", "Sadness", "Fear"]
     assert p[4].max() < 0.4
+
+
+def test_a_text_falls_into_its_sentences_without_marks_of_lists():
+    text = "**Face:**\n- The man frowns; his jaw is set.\n- He shouts!  Is he angry?"
+    assert parts(text) == ["Face:", "The man frowns;", "his jaw is set.", "He shouts!", "Is he angry?"]
+    assert parts("one clause") == ["one clause"]
+    assert parts("") == [""] and parts(" - * ") == [" - * "]
+
+
+@pytest.mark.slow
+def test_the_state_of_a_text_is_the_mean_over_its_sentences_whatever_stands_beside_it(weights):
+    tensors, meta = load_head(weights.path("head_scene_minilm"))
+    folder = weights.path("minilm")
+    whole, split = (encoder(tensors, meta | {"sentences": on}, folder, threads=2) for on in (False, True))
+    texts = ["The man frowns. His jaw is set; he shouts.", "She smiles.", "He weeps. " * 4]
+    got = split(texts)
+    for text, state in zip(texts, got, strict=True):
+        np.testing.assert_allclose(state, whole(parts(text)).mean(0), atol=1e-5)
+        assert split([text])[0].tobytes() == state.tobytes()
+    assert got[1].tobytes() == whole([texts[1]])[0].tobytes()
+    assert np.abs(got[0] - whole([texts[0]])[0]).max() > 1e-3
