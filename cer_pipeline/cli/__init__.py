@@ -14,7 +14,7 @@ import sys
 
 import typer
 
-from cer_pipeline.cli import corpus, demo, doctor, evaluate, models, report, run, status, train, ui
+from cer_pipeline.cli import corpus, demo, doctor, evaluate, export, models, report, reproduce, run, status, train, ui
 from cer_pipeline.errors import CerError
 from cer_pipeline.store.files import is_disk_full
 from cer_pipeline.store.home import default_home
@@ -37,7 +37,9 @@ app.command("run")(run.run)
 app.command("status")(status.status)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("reproduce")(reproduce.reproduce)
 app.command("report")(report.report)
+app.command("export")(export.export)
 app.add_typer(models.app, name="models")
 app.command("ui")(ui.ui)
 app.command("doctor")(doctor.doctor)

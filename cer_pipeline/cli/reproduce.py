@@ -1,0 +1,138 @@
+"""`cer reproduce`: the paper's tables beside what was measured here.
+
+Belongs here: the command, its progress lines, and the printed tables. Does not belong here: any number (`evaluation`).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cer_pipeline.cli.options import Json, settings_of
+from cer_pipeline.cli.output import console, print_json, print_table, safe, say
+
+if TYPE_CHECKING:
+    from cer_pipeline.evaluation.reproduce import Measured, PaperCell
+    from cer_pipeline.store.home import Home
+
+DECIMALS = 4
+COMMAND = "cer reproduce --data DIR"
+
+
+def reproduce(
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder with captions/AFEW and the like; CER_DATA unless given.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Print Tables 1 and 2 of the paper: every cell measured here, or with the command that would fill it."""
+    from cer_pipeline.evaluation.reproduce import DATA_VARIABLE, cells, data_folder, paper
+    from cer_pipeline.store.home import default_home
+
+    home = default_home()
+    folder = data_folder(data, os.environ.get(DATA_VARIABLE, ""))
+    found = cells(measured(home, folder))
+    if json:
+        print_json([record(cell) for cell in found])
+    else:
+        show(found, paper()["footnotes"])
+
+
+def measured(home: Home, data: Path | None) -> dict[str, list[Measured]]:
+    """Everything at hand: caption files of the data folder, then registered corpora.
+
+    Raises:
+        CerError: a caption file that cannot be right.
+    """
+    from cer_pipeline.evaluation.measure import MODELS, measure
+    from cer_pipeline.evaluation.reproduce import AFEW, Measured, caption_folder, registered
+    from cer_pipeline.zoo import open_zoo
+
+    found = {}
+    folder = caption_folder(data, AFEW)
+    if folder is None:
+        say(f"no captions of {AFEW} at hand; --data or CER_DATA names a folder that holds captions/{AFEW}")
+    else:
+        zoo = open_zoo(heads=home.heads)
+        absent = [model for model in MODELS if zoo.digest(model) is None]
+        if absent:
+            say(f"{', '.join(absent)}: not on this machine; run `cer models pull {' '.join(absent)}`")
+        else:
+            started = time.monotonic()
+
+            def tell(what: str, done: int, count: int) -> None:
+                say(f"{time.monotonic() - started:5.0f} s  {what}, {done} of {count}")
+
+            cells = measure(home, folder, "dev", zoo, settings_of(home), tell)
+            source = f"captions of {AFEW} dev: {COMMAND}"
+            found[AFEW] = [Measured(tuple(cells), source, whole=False)]
+    for name, several in registered(home).items():
+        found.setdefault(name, []).extend(several)
+    return found
+
+
+def record(cell: PaperCell) -> dict[str, Any]:
+    """A cell for machines."""
+    fields = asdict(cell) | {"notes": list(cell.notes)}
+    first = ("system", "corpus", "metric", "value", "low", "high", "paper", "source")
+    ordered = {name: fields[name] for name in first} | fields
+    return {name: round(v, DECIMALS) if isinstance(v, float) else v for name, v in ordered.items()}
+
+
+def show(found: Sequence[PaperCell], footnotes: dict[str, str]) -> None:
+    """Print both tables, what is missing, and the footnotes."""
+    marks = {key: chr(ord("a") + i) for i, key in enumerate(footnotes)}
+    rows = _rows([c for c in found if c.table == "1"], marks)
+    names = ("ID", "model", "here", "AffWild2", "AFEW", "C-EXPR-DB")
+    print_table("Table 1: paper / here, percent: macro-F1, UAR, average; C-EXPR-DB: macro-F1 by PPA, PFSA", names, rows)
+    second = [
+        (safe(c.model) + _mark(c, marks), _number(c.paper), _number(c.value, c) if c.system else "")
+        for c in found
+        if c.table == "2"
+    ]
+    print_table("Table 2: C-EXPR-DB, macro-F1", ("method", "paper", "here"), second)
+    out = console()
+    for text in dict.fromkeys(c.source for c in found):
+        out.print(safe(text), soft_wrap=True)
+    for key, text in footnotes.items():
+        out.print(f"[{marks[key]}] {text}", soft_wrap=True, markup=False)
+
+
+def _rows(found: Sequence[PaperCell], marks: dict[str, str]) -> list[tuple[str, ...]]:
+    rows = []
+    for key in dict.fromkeys((c.id, c.model, c.system) for c in found):
+        mine = [c for c in found if (c.id, c.model, c.system) == key]
+        cells = [_corner([c for c in mine if c.corpus == corpus]) for corpus in ("AffWild2", "AFEW", "C-EXPR-DB")]
+        rows.append((key[0], safe(key[1]) + _mark(mine[0], marks), safe(key[2]), *cells))
+    return rows
+
+
+def _corner(cells: Sequence[PaperCell]) -> str:
+    """The cells of one row and corpus: the paper's numbers, then ours or what they need."""
+    if not cells:
+        return ""
+    printed = " ".join(_number(c.paper) for c in cells) if any(c.paper is not None for c in cells) else "-"
+    if any(c.value is not None for c in cells):
+        return f"{printed}\n" + "\n".join(_number(c.value, c) for c in cells)
+    return f"{printed}\n{cells[0].source.partition(':')[0].partition(' (')[0]}"
+
+
+def _number(value: float | None, cell: PaperCell | None = None) -> str:
+    if value is None:
+        return "-" if cell is None else cell.source.partition(":")[0]
+    text = f"{value:.2f}"
+    if cell is not None and cell.low is not None and cell.high is not None:
+        text += safe(f" [{cell.low:.1f}, {cell.high:.1f}]")
+    if cell is not None and cell.union is not None:
+        text += f", by the paper's rule {cell.union:.2f}"
+    return text
+
+
+def _mark(cell: PaperCell, marks: dict[str, str]) -> str:
+    return "".join(safe(f" [{marks[key]}]") for key in cell.notes)

@@ -1,0 +1,95 @@
+"""Exported files hold every segment, with or without a value, and every frame by its number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from evaluated_home import BRANCHES, NAME, ToyCorpus, write
+
+from cer_pipeline.errors import CerError
+from cer_pipeline.export import abaw, tables
+from cer_pipeline.labels import BASIC_COLUMNS, COMPOUND_COLUMNS
+from cer_pipeline.store.home import Home
+
+
+@pytest.fixture(scope="module")
+def corpus() -> ToyCorpus:
+    made = ToyCorpus(videos=6)
+    frame = made.rows["frame_predictions"][-1]
+    frame |= dict.fromkeys((*BASIC_COLUMNS, *COMPOUND_COLUMNS)) | {"status": "no_face"}
+    return made
+
+
+@pytest.fixture(scope="module")
+def home(corpus: ToyCorpus, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    return write(tmp_path_factory.mktemp("home"), corpus)
+
+
+@pytest.mark.parametrize("to", tables.FORMATS)
+def test_every_segment_has_both_mappings_with_its_times(corpus, home, tmp_path, to):
+    compound, _ = tables.export(home, NAME, tmp_path / "new", to)
+    frame = pd.read_parquet(compound) if to == "parquet" else pd.read_csv(compound)
+    expected = {(r["segment_id"], r["method"]): r for r in corpus.rows["compound"]}
+    assert len(frame) == len(expected) == 2 * len(corpus.rows["segments"])
+    times = {r["segment_id"]: (r["start_s"], r["end_s"]) for r in corpus.rows["segments"]}
+    for row in frame.to_dict("records"):
+        own = expected[row["segment_id"], row["method"]]
+        np.testing.assert_allclose([row[c] for c in COMPOUND_COLUMNS], [own[c] for c in COMPOUND_COLUMNS])
+        assert (row["start_s"], row["end_s"]) == times[row["segment_id"]]
+        assert row["status"] == "ok"
+
+
+def test_every_system_answers_for_every_segment_if_only_with_a_reason(corpus, home, tmp_path):
+    _, basic = tables.export(home, NAME, tmp_path, "parquet")
+    frame = pd.read_parquet(basic)
+    assert len(frame) == (len(BRANCHES) + 1) * len(corpus.rows["segments"])
+    silent = frame.query("system == 'text_minilm' and status != 'ok'")
+    assert len(silent) == sum(r.get("status") == "no_speech" for r in corpus.rows["probabilities/text_minilm"]) > 0
+    assert set(silent["reason"]) == {"silence"}
+    assert np.isnan(silent[list(BASIC_COLUMNS)].to_numpy(float)).all()
+    fused = frame[frame["system"] == "fused"].set_index("segment_id")
+    for row in corpus.rows["fused"]:
+        np.testing.assert_allclose(
+            fused.loc[row["segment_id"], list(BASIC_COLUMNS)].to_numpy(float), [row[c] for c in BASIC_COLUMNS]
+        )
+
+
+def test_a_file_may_be_named_for_the_compounds(home, tmp_path):
+    files = tables.export(home, NAME, tmp_path / "mine.csv", "csv")
+    assert [f.name for f in files] == ["mine.csv", "mine_basic.csv"]
+    assert all(f.is_file() for f in files)
+
+
+def test_the_files_of_the_challenges_number_frames_from_one_and_leave_gaps_as_they_are(corpus, home, tmp_path):
+    compound, basic = abaw.export(home, NAME, tmp_path)
+    assert len(list(compound.glob("*.txt"))) == len(list(basic.glob("*.txt"))) == len(corpus.split)
+    last = list(corpus.split)[-1]
+    own = [r for r in corpus.rows["frame_predictions"] if r["video_id"] == last]
+    lines = (compound / f"{last}.txt").read_text().splitlines()
+    assert lines[0].startswith("image_location,Fearfully_Surprised,Happily_Surprised")
+    expected = [int(np.argmax([r[c] for c in COMPOUND_COLUMNS])) for r in own[:-1]]
+    assert lines[1:] == [
+        *(f"{last}/{i + 1:05d}.jpg,{k}" for i, k in enumerate(expected)),
+        f"{last}/{len(own):05d}.jpg,-1",
+    ]
+    plain = (basic / f"{last}.txt").read_text().splitlines()
+    assert plain[0] == "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other"
+    assert plain[1:] == [*(str(int(np.argmax([r[c] for c in BASIC_COLUMNS]))) for r in own[:-1]), "-1"]
+
+
+def test_what_cannot_be_exported_says_why(corpus, tmp_path):
+    home = write(tmp_path, corpus)
+    with pytest.raises(CerError, match="unknown format: xml - choose one of: parquet, csv"):
+        tables.export(home, NAME, tmp_path / "out", "xml")
+    with pytest.raises(CerError, match="no such corpus"):
+        tables.export(home, "nobody", tmp_path / "out", "csv")
+    Path(tmp_path / "file").write_text("mine")
+    with pytest.raises(CerError, match="not a folder"):
+        tables.export(home, NAME, tmp_path / "file", "csv")
+    home.table("compound", NAME, "s000").unlink()
+    with pytest.raises(CerError, match=r"compound of toy-s000 has not been made - run `cer run toy`"):
+        tables.export(home, NAME, tmp_path / "out", "csv")
+    assert not (tmp_path / "out").exists()
