@@ -165,9 +165,30 @@ def _votes(corpus: registry.Corpus, names: Mapping[str, str], last_actor: int | 
     )
 
 
-def _tables(home: Home, corpus: registry.Corpus, branches: Sequence[str]) -> FusionData:
-    """One corpus with tables; segments of other splits than train are left out, where it has splits."""
-    labels = _table(home, corpus, "labels", ["segment_id", "video_id", "split", "status", *LABEL_COLUMNS])
+@dataclass(frozen=True)
+class Labelled:
+    """The labelled segments of one corpus that may be trained on, in the order of its tables.
+
+    Args:
+        segments: segment_id of each.
+        videos: video_id of each.
+        targets: label distributions [n, 8].
+        groups: corpus and source clip of each.
+    """
+
+    segments: tuple[str, ...]
+    videos: tuple[str, ...]
+    targets: Array
+    groups: NDArray[np.str_]
+
+
+def labelled(home: Home, corpus: registry.Corpus) -> Labelled:
+    """The labelled segments of a corpus; those of other splits than train are left out, where it has splits.
+
+    Raises:
+        CerError: no labels of basic emotions, or a training split without any, or without a class that others have.
+    """
+    labels = read_shards(home, corpus, "labels", ["segment_id", "video_id", "split", "status", *LABEL_COLUMNS])
     values = matrix(labels, LABEL_COLUMNS)
     known = np.array([s == Status.OK for s in texts(labels, "status")], bool) & np.isfinite(values).all(axis=1)
     known &= np.nan_to_num(values).sum(axis=1) > 0
@@ -184,37 +205,44 @@ def _tables(home: Home, corpus: registry.Corpus, branches: Sequence[str]) -> Fus
             what = "the training split lacks a class that the corpus has"
             raise CerError(what, f"{', '.join(lost)} in {corpus.name}", "move videos of it into the training split")
     rows = np.flatnonzero(known)
-    segments = [texts(labels, "segment_id")[i] for i in rows]
-    videos = [texts(labels, "video_id")[i] for i in rows]
+    segments, videos = texts(labels, "segment_id"), texts(labels, "video_id")
     source = {file.video_id: file.source or file.video_id for file in corpus.files}
-    offered = [b for b in branches_on_disk(home, corpus) if not branches or b in branches]
+    own = tuple(videos[i] for i in rows)
+    groups = np.array([f"{corpus.name}/{source.get(v, v)}" for v in own])
+    return Labelled(tuple(segments[i] for i in rows), own, values[rows], groups)
+
+
+def _tables(home: Home, corpus: registry.Corpus, branches: Sequence[str]) -> FusionData:
+    """One corpus with tables."""
+    known = labelled(home, corpus)
+    offered = [b for b in tables_on_disk(home, corpus, "probabilities") if not branches or b in branches]
     if not offered:
         raise CerError("the corpus has no probability tables", corpus.name, f"run `cer run {corpus.name}`")
-    found = [_said(home, corpus, b, segments) for b in offered]
+    found = [_said(home, corpus, b, known.segments) for b in offered]
     return FusionData(
         tuple(offered),
         np.stack([p for p, _ in found], axis=1),
-        values[rows],
-        tuple(segments),
-        tuple(videos),
-        np.array([f"{corpus.name}/{source.get(v, v)}" for v in videos]),
-        (corpus.name,) * len(rows),
-        np.zeros(len(rows), bool),
+        known.targets,
+        known.segments,
+        known.videos,
+        known.groups,
+        (corpus.name,) * len(known.segments),
+        np.zeros(len(known.segments), bool),
         {b: f"{corpus.name}: {text}" for b, (_, text) in zip(offered, found, strict=True)},
     )
 
 
-def branches_on_disk(home: Home, corpus: registry.Corpus) -> list[str]:
-    """Branches of which every shard of a corpus has a probability table, sorted."""
-    folder = home.table_folder("probabilities")
+def tables_on_disk(home: Home, corpus: registry.Corpus, kind: str) -> list[str]:
+    """Branches of which every shard of a corpus has a table `kind/BRANCH`, sorted."""
+    folder = home.table_folder(kind)
     names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
-    made = [[home.table(f"probabilities/{n}", corpus.name, s).is_file() for s in corpus.shard_labels()] for n in names]
+    made = [[home.table(f"{kind}/{n}", corpus.name, s).is_file() for s in corpus.shard_labels()] for n in names]
     return [n for n, files in zip(names, made, strict=True) if files and all(files)]
 
 
 def _said(home: Home, corpus: registry.Corpus, branch: str, segments: Sequence[str]) -> tuple[Array, str]:
     """What a branch says of some segments [n, 8], and where that comes from."""
-    table = _table(home, corpus, f"probabilities/{branch}", ["segment_id", "status", *BASIC_COLUMNS])
+    table = read_shards(home, corpus, f"probabilities/{branch}", ["segment_id", "status", *BASIC_COLUMNS])
     place = {s: i for i, s in enumerate(texts(table, "segment_id"))}
     lost = next((s for s in segments if s not in place), None)
     if lost is not None:
@@ -261,7 +289,12 @@ def _names(table: pa.Table, wanted: Sequence[str]) -> Iterable[dict[str, Any]]:
     return table.select([c for c in wanted if c in table.column_names]).to_pylist()
 
 
-def _table(home: Home, corpus: registry.Corpus, name: str, columns: Sequence[str]) -> pa.Table:
+def read_shards(home: Home, corpus: registry.Corpus, name: str, columns: Sequence[str]) -> pa.Table:
+    """Columns of a table over all shards of a corpus.
+
+    Raises:
+        CerError: a shard has not been made.
+    """
     parts = []
     for shard in corpus.shard_labels():
         path = home.table(name, corpus.name, shard)
