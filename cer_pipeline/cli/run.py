@@ -203,12 +203,17 @@ def _selection(text: str) -> str:
 def broken_steps(result: Any) -> dict[str, str]:
     """Steps that failed, with the line for the user where there is one, else the innermost reason."""
     out = {}
+    blocked = {
+        "__".join(check.asset_key.path): check.description
+        for check in result.get_asset_check_evaluations()
+        if not check.passed and check.blocking and check.description
+    }
     for event in result.all_events:
         if event.is_step_failure and event.event_specific_data.error:
             error = event.event_specific_data.error
             while error.cause and error.cls_name != CerError.__name__:
                 error = error.cause
-            out[event.step_key] = " ".join(error.message.split())
+            out[event.step_key] = blocked.get(event.step_key) or " ".join(error.message.split())
     return out
 
 

@@ -6,8 +6,10 @@ Belongs here: the order of these steps and the rows that come out. Does not belo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import cv2
@@ -55,10 +57,13 @@ class Faces:
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows of the faces table for a batch of videos."""
-        with FaceMesh(self._mesh_model, confidence=self._settings["mesh_confidence"]) as mesh:
+        with contextlib.ExitStack() as stack:
+            confidence = self._settings["mesh_confidence"]
+            # Loading it takes longer than many a video without any picture or face.
+            mesh = cache(lambda: stack.enter_context(FaceMesh(self._mesh_model, confidence=confidence)))
             return pa.concat_tables([self._video(video, mesh) for video in units.column(UNIT).to_pylist()])
 
-    def _video(self, video: str, mesh: FaceMesh) -> pa.Table:
+    def _video(self, video: str, mesh: Callable[[], FaceMesh]) -> pa.Table:
         faces = [face for frame in self._frames(video) for face in self._sample(frame, mesh)]
         if not faces:
             faces = [_Face(0, 0, Status.NO_VIDEO, "the video has no sample")]
@@ -80,7 +85,7 @@ class Faces:
         rows = [row for batch in self._context.inputs.batches("segments", video, columns) for row in batch.to_pylist()]
         return {row["segment"]: range(row["first_sample"], row["first_sample"] + row["samples"]) for row in rows}
 
-    def _sample(self, frame: dict[str, Any], mesh: FaceMesh) -> Iterator[_Face]:
+    def _sample(self, frame: dict[str, Any], mesh: Callable[[], FaceMesh]) -> Iterator[_Face]:
         if frame["status"] != Status.OK:
             yield _Face(frame["sample"], 0, frame["status"], frame["reason"])
             return
@@ -90,7 +95,7 @@ class Faces:
         if not boxes:
             yield _Face(frame["sample"], 0, Status.NO_FACE, "no face was detected")
         for i, box in enumerate(boxes):
-            yield self._verify(rgb, frame["sample"], i, box, mesh)
+            yield self._verify(rgb, frame["sample"], i, box, mesh())
 
     def _verify(self, rgb: NDArray[np.uint8], sample: int, face: int, box: Box, model: FaceMesh) -> _Face:
         square = expand(box.x, box.y, box.w, box.h, self._settings["margin"])
