@@ -139,6 +139,14 @@ TRAINERS: Final[Mapping[str, Trainer]] = {
             ("labels",),
             "Multi-Head Probability Fusion on probabilities of branches that did not see the segment.",
         ),
+        Trainer(
+            "feature_fusion",
+            "cer_pipeline.fusion.feature_training:train",
+            (),
+            (),
+            ("labels",),
+            "A query over the features of the branches; an alternative to mhpf whose values do not split into parts.",
+        ),
     )
 }
 
