@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cer_pipeline.pipeline import stages
 from cer_pipeline.profiles import load_profile
-from cer_pipeline.tables import STORE_COLUMNS, Column
+from cer_pipeline.tables import METRICS, STORE_COLUMNS, Column
 
 TARGET = Path(__file__).with_name("tables.md")
 MEANING = {
@@ -54,6 +54,15 @@ def document() -> str:
             "",
             *_columns(table.columns),
         ]
+    parts += [
+        "",
+        f"## {METRICS.name}",
+        "",
+        "Scores of a labelled corpus, made by `cer evaluate` from all its shards; its one shard is `all`.",
+        f"One row per {METRICS.row}. Key: {', '.join(f'`{k}`' for k in METRICS.key)}.",
+        "",
+        *_columns(METRICS.columns),
+    ]
     return "\n".join(parts) + "\n"
 
 
