@@ -48,8 +48,10 @@ def card(scores: dict[str, Any], adapter: dict[str, Any], shared: Overlap) -> st
         "",
         f"- {len(shared.videos)} source clips stand in train and in dev ({', '.join(shared.videos)}); their",
         f"  {len(shared.rows)} training segments are left out.",
-        f"- Chosen on the training split alone, over {settings['folds']} folds grouped by source clip and the seeds",
-        f"  {', '.join(map(str, settings['seeds']))}: settings `{json.dumps(settings)}`,",
+        "- Chosen on the training split alone, on folds grouped by source clip: the default settings over ten seeds (one",
+        "  row a segment, the mean over views), the sharpening and the figures under `folds` below over "
+        f"{settings['folds']} folds",
+        f"  and the seeds {', '.join(map(str, settings['seeds']))}. Settings `{json.dumps(settings)}`,",
         f"  sharpening `{json.dumps(scores['sharpening'])}`.",
         "- Dev is scored by the finished head: segment level, 7 classes, 95 % intervals over resampled source clips",
         f"  ({metrics.RESAMPLES} resamples). `union` is the paper's rule: the mean over classes labelled or predicted.",
