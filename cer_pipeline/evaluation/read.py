@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cer_pipeline.compound.frames import windows_at
 from cer_pipeline.compound.ppa import ppa
 from cer_pipeline.corpora import registry
+from cer_pipeline.corpora.formats import FORMATS
 from cer_pipeline.errors import CerError
 from cer_pipeline.evaluation.protocols import FRAME, NONE, SEGMENT, System, Task, annotated_classes, top
 from cer_pipeline.fusion.evidence import matrix, texts
@@ -181,12 +182,20 @@ def _segment_tasks(own: Sequence[ShardInputs], systems: Roster) -> Iterator[Scor
     for names, columns, kind in ((BASIC, LABEL_COLUMNS, 0), (COMPOUND, COMPOUND_LABEL_COLUMNS, 1)):
         shares = matrix(labels, columns)
         valid = ok & np.isfinite(shares).all(axis=1) & (np.nan_to_num(shares).sum(axis=1) > 0)
-        classes = annotated_classes(shares[valid])
+        classes = _with_format(own[0], names, annotated_classes(shares[valid]))
         for split in sorted(set(where[valid].tolist())):
             rows = np.flatnonzero(valid & (where == split))
             rows = rows[np.argsort(ids[rows])]  # a sum of floats must not depend on how videos fell into shards
             task = Task(split, SEGMENT, names, classes, shares[rows].argmax(axis=1), videos[rows])
             yield Scored(task, tuple(_systems([found[kind] for found in per_shard], rows)))
+
+
+def _with_format(shard: ShardInputs, names: Sequence[str], annotated: tuple[int, ...]) -> tuple[int, ...]:
+    """The classes that were annotated, and those that the corpus's format annotates even where this part has none."""
+    if tuple(names) != BASIC:
+        return annotated
+    told = FORMATS[shard.registered().format].classes
+    return tuple(sorted({*annotated, *(BASIC.index(name) for name in told)}))
 
 
 def _systems(per_shard: Sequence[dict[str, Values]], rows: Ints) -> Iterator[System]:
@@ -248,7 +257,7 @@ def _frame_tasks(own: Sequence[ShardInputs], systems: Roster) -> Iterator[Scored
         truth = np.concatenate([part.truth[kind] for part in parts])
         guesses = {n: np.concatenate([part.guesses[kind][n] for part in parts]) for n in parts[0].guesses[kind]}
         valid = truth != NONE
-        classes = tuple(int(c) for c in np.unique(truth[valid]))
+        classes = _with_format(own[0], names, tuple(int(c) for c in np.unique(truth[valid])))
         for split in sorted(set(where[valid].tolist())):
             rows = valid & (where == split)
             task = Task(split, FRAME, names, classes, truth[rows], videos[rows])

@@ -326,3 +326,10 @@ def test_only_labels_are_needed_for_the_path_of_a_corpus_without_frame_labels(tm
     cells = evaluate(write(tmp_path, made), NAME, FEW).cells
     assert {c.protocol.partition("_")[0] for c in cells} == {"segment"}
     assert not Path(tmp_path / "reports").exists()
+
+
+def test_a_format_that_annotates_eight_classes_is_averaged_over_eight(corpus, tmp_path):
+    made = evaluate(write(tmp_path, corpus, layout="affwild2"), NAME, FEW)
+    truth, guess = naive_segments(corpus, "dev", "fused")
+    expected = sklearn_scores(truth, guess, list(range(8)))["macro_f1"]
+    assert found(made, "dev", "segment", "fused", "macro_f1").value == pytest.approx(expected)
