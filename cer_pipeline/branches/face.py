@@ -182,7 +182,7 @@ def _temporal(name: str, title: str, table1: int, network: str) -> BranchSpec:
     return BranchSpec(
         name=name,
         title=title,
-        modality="face",
+        modality="face in time",
         table1=table1,
         features=StageSpec(
             table=tables.features(name, STEPS * len(STEP_FEATURES)),

@@ -17,7 +17,8 @@ class BranchSpec:
     Args:
         name: branch name: table suffix, column suffix and metric key; `[a-z0-9_]+`.
         title: what people read.
-        modality: face, scene, label, audio or text.
+        modality: one of the paper's six: face, face in time, scene, label, audio or text. Without a trained fusion the
+            branches of one modality share its weight.
         table1: ID of the paper's Table 1 that it stands for; None where it stands for none.
         features: stage that makes `features/NAME`, one row per segment.
         probabilities: stage that makes `probabilities/NAME`, one row per segment.

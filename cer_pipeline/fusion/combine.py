@@ -9,6 +9,7 @@ an axis in another order when the batch has another shape, and a row must not de
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -47,17 +48,22 @@ def masked_softmax(scores: Array, present: Mask) -> Array:
     return raw / ordered_sum(raw, -2)[..., None, :]
 
 
-def equal_weights(present: Mask, classes: int) -> Array:
-    """The same weight for every branch that is present.
+def equal_weights(present: Mask, classes: int, modalities: Sequence[str] | None = None) -> Array:
+    """The same weight for every modality that is present, in equal parts on its branches that are present.
 
     Args:
         present: [n, M].
         classes: C.
+        modalities: the modality of every branch [M]; each branch is one of its own unless given.
 
     Returns:
         Weights [n, M, C].
     """
-    return masked_softmax(np.zeros((*present.shape, classes)), present)
+    of = list(modalities) if modalities is not None else list(range(present.shape[1]))
+    same = np.array([[float(a == b) for b in of] for a in of])
+    sharing = ordered_sum(same * present[:, None, :], -1)  # branches that are there, of each branch's modality
+    scores = -np.log(np.maximum(sharing, 1.0))
+    return masked_softmax(np.broadcast_to(scores[..., None], (*present.shape, classes)), present)
 
 
 def combine(weights: Array, probabilities: Array, present: Mask) -> tuple[Array, Array]:

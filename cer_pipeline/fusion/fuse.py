@@ -56,7 +56,8 @@ class Fuse:
         some: Mask = np.any(usable, axis=1, keepdims=True)[:, 0]
         present = usable[some]
         values = evidence.probabilities[some]
-        fused, weights = combine(self._weights(branches, values, present), values, present)
+        modalities = units.column("modalities")[0].as_py() if units.num_rows else []
+        fused, weights = combine(self._weights(branches, modalities, values, present), values, present)
         return self._rows(units, evidence, some, fused, weights)
 
     def _strangers(self, branches: Sequence[str]) -> list[str]:
@@ -67,9 +68,9 @@ class Fuse:
             raise CerError("the trained fusion knows none of the branches", ", ".join(found), then)
         return found
 
-    def _weights(self, branches: list[str], probabilities: Array, present: Mask) -> Array:
+    def _weights(self, branches: list[str], modalities: list[str], probabilities: Array, present: Mask) -> Array:
         if self._trained is None:
-            return equal_weights(present, probabilities.shape[2])
+            return equal_weights(present, probabilities.shape[2], modalities)
         return self._trained.weights_of(branches, probabilities, present)
 
     def _rows(self, units: pa.Table, evidence: Evidence, some: Mask, fused: Array, weights: Array) -> pa.Table:

@@ -30,16 +30,16 @@ def fusion_stages(branches: Sequence[BranchSpec], method: str = EQUAL) -> tuple[
         branches: the branches that the profile enables, in the order of the weights.
         method: `fusion.method` of the profile: every other method than "equal" needs the trained fusion.
     """
-    names = tuple(b.name for b in branches)
+    names, modalities = tuple(b.name for b in branches), tuple(b.modality for b in branches)
     return (
         StageSpec(
             table=tables.fused(names),
             description="One distribution per segment from all branches, with the weight of every branch and class.",
             group="fusion",
             inputs=("segments", *(f"probabilities/{name}" for name in names)),
-            plan=partial(_plan, names),
+            plan=partial(_plan, names, modalities),
             stage="cer_pipeline.fusion.fuse:Fuse",
-            code_version="2",
+            code_version="3",
             config=("fusion",),
             models=() if method == EQUAL else (HEAD,),
             kinds=("parquet", "numpy"),
@@ -48,13 +48,14 @@ def fusion_stages(branches: Sequence[BranchSpec], method: str = EQUAL) -> tuple[
     )
 
 
-def _plan(names: Sequence[str], inputs: Inputs, _: Profile) -> pa.Table:
+def _plan(names: Sequence[str], modalities: Sequence[str], inputs: Inputs, _: Profile) -> pa.Table:
     segments = inputs.table("segments", ["segment_id", "video_id", "segment"])
     seen = [inputs.digests(f"probabilities/{name}", unit="segment_id") for name in names]
     digests = [digest(segment, *(d.get(segment, "") for d in seen)) for segment in texts(segments, "segment_id")]
-    listed = pa.array([list(names)] * segments.num_rows, pa.list_(pa.string()))
+    listed, of = (pa.array([list(v)] * segments.num_rows, pa.list_(pa.string())) for v in (names, modalities))
     return (
         segments.append_column(UNIT, segments.column("segment_id"))
         .append_column(INPUTS, pa.array(digests, pa.string()))
         .append_column("branches", listed)
+        .append_column("modalities", of)
     )

@@ -94,6 +94,20 @@ def test_equal_weights_are_the_mean_of_the_branches_that_are_present():
         np.testing.assert_allclose(fused[i], probabilities[i][present[i]].mean(axis=0), atol=1e-15)
 
 
+def test_branches_of_one_modality_share_its_weight_among_those_that_are_present():
+    rng = np.random.default_rng(2)
+    modalities = ["face", "audio", "audio", "text", "audio"]
+    present = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 1, 0], [0, 1, 1, 0, 0], [1, 0, 1, 0, 1]], dtype=bool)
+    probabilities = rng.dirichlet(np.ones(C), size=(4, 5))
+    weights = equal_weights(present, C, modalities)
+    expected = [[1 / 3, 1 / 9, 1 / 9, 1 / 3, 1 / 9], [1 / 3, 1 / 3, 0, 1 / 3, 0], [0, 0.5, 0.5, 0, 0]]
+    expected += [[0.5, 0, 0.25, 0, 0.25]]
+    np.testing.assert_allclose(weights, np.repeat(np.array(expected)[..., None], C, axis=2), atol=1e-15)
+    fused, effective = combine(weights, probabilities, present)
+    np.testing.assert_allclose(fused, (effective * probabilities).sum(1), atol=1e-12)
+    np.testing.assert_allclose(fused.sum(1), 1, atol=1e-12)
+
+
 def test_the_most_telling_status_puts_errors_first_and_the_machine_last():
     assert most_telling(["no_speech", "model_unavailable", "no_face"]) == Status.NO_FACE
     assert most_telling(["no_face", "failed"]) == Status.FAILED
