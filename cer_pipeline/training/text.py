@@ -595,7 +595,8 @@ def _decided(scores: Mapping[str, Any]) -> list[str]:
     means = (f"{how} MELD {found[how]['goemotions_dev']} and {_span(found[how]['meld_train_out_of_fold'])}"
              for how in ("without", "with"))  # fmt: skip
     return [
-        f"MELD {'joined' if found['joins'] else 'did not join'} by a rule set before: macro-F1 on GoEmotions dev and",
+        f"MELD {'joined' if found['joins'] else 'did not join'} by a rule set before any head with MELD was scored:",
+        "macro-F1 on GoEmotions dev and",
         f"on MELD train out of fold (dialogues halved, {found['utterances']} utterances), of linear layers on",
         "the states of the head without MELD, are",
         f"{', '.join(means)}; the higher mean wins.",
