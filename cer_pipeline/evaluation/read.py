@@ -72,9 +72,13 @@ def shards(home: Home, name: str) -> list[ShardInputs]:
     """All shards of a registered corpus.
 
     Raises:
-        CerError: no such corpus.
+        CerError: no such corpus, or one without videos, which has no predictions.
     """
-    return [ShardInputs(home, name, label) for label in registry.load(home.root, name).shard_labels()]
+    corpus = registry.load(home.root, name)
+    if corpus.trains:
+        then = f"`cer train {corpus.trains} --corpora {name}` prints scores"
+        raise CerError("the corpus has no videos, it is for training", name, then)
+    return [ShardInputs(home, name, label) for label in corpus.shard_labels()]
 
 
 def branches_of(shard: ShardInputs) -> list[str]:

@@ -52,6 +52,12 @@ def test_a_corpus_for_training_alone_names_what_it_can_train(tmp_path: Path) -> 
     assert refused.exception.line() == (
         "the corpus has no videos, it is for training: votes - run `cer train mhpf --corpora votes`"
     )
+    for words in (("evaluate", "votes"), ("export", "votes", "--to", "csv"), ("export", "votes", "--to", "abaw")):
+        refused = cer(*words)
+        assert isinstance(refused.exception, CerError), words
+        assert refused.exception.line() == (
+            "the corpus has no videos, it is for training: votes - `cer train mhpf --corpora votes` prints scores"
+        )
 
 
 @pytest.mark.parametrize(
