@@ -11,6 +11,7 @@ competition".)
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -65,7 +66,7 @@ def _videos(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     table = table.filter(pa.array(np.asarray(table.column("frame").to_numpy()) >= 0))
     names = texts(table, "video_id")
     starts = [i for i, v in enumerate(names) if i == 0 or v != names[i - 1]]
-    for start, stop in zip(starts, [*starts[1:], len(names)], strict=True):
+    for start, stop in itertools.pairwise([*starts, len(names)] if starts else []):
         yield names[start], table.slice(start, stop - start)
 
 

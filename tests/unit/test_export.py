@@ -93,3 +93,15 @@ def test_what_cannot_be_exported_says_why(corpus, tmp_path):
     with pytest.raises(CerError, match=r"compound of toy-s000 has not been made - run `cer run toy`"):
         tables.export(home, NAME, tmp_path / "out", "csv")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_corpus_without_frames_has_segments_to_export_and_says_so(tmp_path):
+    """A caption corpus has no video, so no frame, but predictions of its segments."""
+    texts_alone = ToyCorpus(videos=4)
+    texts_alone.rows["frame_predictions"] = []
+    home = write(tmp_path, texts_alone)
+    with pytest.raises(CerError) as error:
+        abaw.export(home, NAME, tmp_path / "out")
+    assert error.value.line() == "the corpus has no frames: toy - use `cer export toy --to parquet`"
+    assert not (tmp_path / "out").exists()
+    assert len(pd.read_parquet(tables.export(home, NAME, tmp_path / "out", "parquet")[0]))
