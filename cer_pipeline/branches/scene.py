@@ -26,7 +26,16 @@ from numpy.typing import NDArray
 from cer_pipeline.branches.minilm import ZOO_ID, MiniLM
 from cer_pipeline.branches.plain_words import in_plain_words
 from cer_pipeline.branches.prompts import LabelHead, PromptHead, sentences_of
-from cer_pipeline.branches.sentences import Reader, branch, embed_rows, judge_rows, judged_by, middle, read_features
+from cer_pipeline.branches.sentences import (
+    Judge,
+    Reader,
+    branch,
+    embed_rows,
+    judge_rows,
+    judged_by,
+    middle,
+    read_features,
+)
 from cer_pipeline.heads.io import load_head
 from cer_pipeline.heads.scene import Embed, SceneHead, encoder
 from cer_pipeline.heads.signs import SignsHead
@@ -112,16 +121,9 @@ class JudgeScene:
     """`features/scene_minilm` -> `probabilities/scene_minilm`: a trained head, or likeness to sentences."""
 
     def __init__(self, context: StageContext) -> None:
-        section = context.profile["scene_minilm"]
-        model = MiniLM(context.weights.path(ZOO_ID), context.counters)
-        sets = [np.stack(model.encode_all(sentences)) for sentences in sentences_of(section)]
-        likeness = judged_by(PromptHead(sets, section["temperature"]), "prompts")
-        signs = None if context.weights.digest(SIGNS) is None else SignsHead.load(context.weights.path(SIGNS))
-        self.imported = likeness  # where the scene head is absent
-        self.own = likeness if signs is None else judged_by(signs, SIGNS)
-        self.trained = (
-            None if context.weights.digest(TRAINED) is None else SceneHead.load(context.weights.path(TRAINED))
-        )
+        self.context, weights = context, context.weights
+        self.signs = None if weights.digest(SIGNS) is None else SignsHead.load(weights.path(SIGNS))
+        self.trained = None if weights.digest(TRAINED) is None else SceneHead.load(weights.path(TRAINED))
         self.features = read_features(context, SCENE_MINILM.features.name)
 
     def __call__(self, units: pa.Table) -> pa.Table:
@@ -129,11 +131,19 @@ class JudgeScene:
         return judge_rows(units, self.features, self._judge, SCENE_MINILM.probabilities.table)
 
     def _judge(self, unit: Mapping[str, Any], features: NDArray[np.floating]) -> tuple[str, NDArray[np.float64]]:
-        if not unit["imported"]:
-            return self.own(unit, features)
-        if self.trained is None:
-            return self.imported(unit, features)
-        return TRAINED, self.trained.segment(unit["texts"], features)
+        if unit["imported"] and self.trained is not None:
+            return TRAINED, self.trained.segment(unit["texts"], features)
+        if not unit["imported"] and self.signs is not None:
+            return SIGNS, self.signs.probabilities(features)
+        return self._likeness(unit, features)
+
+    @cached_property
+    def _likeness(self) -> Judge:
+        """What judges where a head is absent; its sentences are encoded only then."""
+        section = self.context.profile["scene_minilm"]
+        model = MiniLM(self.context.weights.path(ZOO_ID), self.context.counters)
+        sets = [np.stack(model.encode_all(sentences)) for sentences in sentences_of(section)]
+        return judged_by(PromptHead(sets, section["temperature"]), "prompts")
 
 
 class JudgeLabel:
