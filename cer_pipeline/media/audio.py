@@ -46,11 +46,11 @@ def extract(request: dict[str, Any], emit: Callable[[Any], None]) -> dict[str, A
     import imageio_ffmpeg
     import pyarrow as pa
 
-    from cer_pipeline.media.container import OPTIONS, input_name, open_media
+    from cer_pipeline.media.container import OPTIONS, has_codec, input_name, open_media
     from cer_pipeline.tables import AUDIO
 
     with open_media(request["path"]) as container:
-        stream = next(iter(container.streams.audio), None)
+        stream = next((s for s in container.streams.audio if has_codec(s)), None)
         if stream is None:
             raise MediaError(Status.NO_AUDIO, "the file has no audio stream")
         index = stream.index

@@ -21,6 +21,7 @@ import av
 import av.error
 import av.logging
 from av.container import InputContainer
+from av.stream import Stream
 from av.video.stream import VideoStream
 
 from cer_pipeline.media.errors import MediaError
@@ -93,8 +94,14 @@ def _why_not(path: str, error: Exception) -> str:
 
 
 def video_stream(container: InputContainer) -> VideoStream | None:
-    """The first video stream that is no attached picture; FFmpeg's own order of streams."""
-    return next((s for s in container.streams.video if not s.disposition & s.disposition.attached_pic), None)
+    """The first video stream of a known codec that is no attached picture; FFmpeg's own order of streams."""
+    streams = (s for s in container.streams.video if not s.disposition & s.disposition.attached_pic)
+    return next((s for s in streams if has_codec(s)), None)
+
+
+def has_codec(stream: Stream) -> bool:
+    """Whether FFmpeg knows the stream's codec: a damaged header can name one that does not exist."""
+    return stream.codec_context is not None
 
 
 @dataclass(frozen=True)

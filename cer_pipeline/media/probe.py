@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 from cer_pipeline.media.container import (
     HEADER_TOLERANCE_S,
     Complaints,
+    has_codec,
     mp4_header,
     open_media,
     read_time_line,
@@ -55,7 +56,9 @@ def probe(request: dict[str, Any], _emit: Callable[[Any], None]) -> dict[str, An
         if stream is None and row["audio_codec"] is None:
             raise MediaError(Status.UNDECODABLE, "the file holds neither video nor sound")
         end_us = 0
-        if stream is None:
+        if stream is None and not all(map(has_codec, container.streams.video)):
+            row |= {"status": str(Status.UNDECODABLE), "reason": "the video stream is of an unknown codec"}
+        elif stream is None:
             pictures = "only an attached picture" if container.streams.video else "no video stream"
             row |= {"status": str(Status.NO_VIDEO), "reason": f"the file has {pictures}"}
         else:
@@ -108,7 +111,7 @@ def _last_packet_us(path: str) -> int:
 
 
 def _sound(container: InputContainer) -> dict[str, Any]:
-    stream = next(iter(container.streams.audio), None)
+    stream = next((s for s in container.streams.audio if has_codec(s)), None)
     if stream is None:
         return {"audio_codec": None, "audio_rate": None, "audio_channels": None}
     context = stream.codec_context
