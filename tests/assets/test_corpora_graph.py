@@ -27,6 +27,8 @@ from resources.progress import LogProgress
 from resources.settings import Settings
 from resources.tables import Tables
 
+pytestmark = pytest.mark.slow  # whole graphs or trainings
+
 TABLES = ("videos", "segments", "frames", "labels", "frame_labels")
 SPECS = {spec.name: spec for spec in stages(load_profile())}
 

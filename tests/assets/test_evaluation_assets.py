@@ -18,6 +18,8 @@ from assets.partitions import CORPUS
 from cer_pipeline.definitions import build_definitions
 from resources.settings import Settings
 
+pytestmark = pytest.mark.slow  # whole graphs or trainings
+
 AT = datetime(2026, 1, 5, 2, tzinfo=UTC)
 
 

@@ -24,6 +24,8 @@ from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.training.registry import Request
 from cer_pipeline.zoo.zoo import open_zoo
 
+pytestmark = pytest.mark.slow  # whole graphs or trainings
+
 NAMES, SIZES = ("face", "scene", "voice"), (5, 3, 4)
 SMALL = Shape(width=16, layers=2, heads=4, inner=32)
 

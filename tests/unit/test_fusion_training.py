@@ -28,6 +28,8 @@ from cer_pipeline.training.registry import TRAINERS, Request
 from cer_pipeline.zoo.published import publish
 from cer_pipeline.zoo.zoo import open_zoo
 
+pytestmark = pytest.mark.slow  # whole graphs or trainings
+
 
 def request(home, corpora, out, **options) -> Request:
     """What `cer train mhpf` hands over."""

@@ -22,6 +22,8 @@ from cer_pipeline.training import audio as training
 from cer_pipeline.training.registry import Request
 from cer_pipeline.training.sound import RATE, WINDOW, trimmed, variant
 
+pytestmark = pytest.mark.slow  # whole graphs or trainings
+
 SETTINGS = training.AudioSettings(width=16, epochs=8, variants=1, members=2, batch=16, rate=5e-3)
 
 

@@ -27,6 +27,8 @@ from cer_pipeline.training.search import Choice, Span
 from cer_pipeline.training.temporal import TemporalSettings
 from cer_pipeline.training.windows import Windows
 
+pytestmark = pytest.mark.slow  # whole graphs or trainings
+
 INPUTS = 3
 T = 8
 FAST = TemporalSettings(
