@@ -86,7 +86,7 @@ def card(scores: dict[str, Any], adapter: dict[str, Any], shared: Overlap) -> st
         "",
         "Trained on captions that judge what they see (film scenes, actors, English). A text of plain facial actions",
         "without a judgement is out of its domain: the distribution is then nearly flat and its top class often wrong,",
-        "so such texts are better served by their likeness to sentences (`branches.prompts`).",
+        "so such texts go to the head of signs (`heads.signs`).",
         "",
         f"SHA-256 of the head: {scores['head_sha256']}",
         "",
