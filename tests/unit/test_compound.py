@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from memory_inputs import branch, context, shard
 
@@ -45,13 +45,16 @@ def naive_ppa(p):
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.01, 0.3, 5.0]))
+@example(seed=68608085, sharpness=0.01)  # two scores become one value
 @settings(max_examples=60, deadline=None)
 def test_ppa_equals_the_naive_pair_sums_and_keeps_their_order(seed, sharpness):
     p = np.random.default_rng(seed).dirichlet(np.full(8, sharpness), size=5)
     values = ppa(p)
     for row, value in zip(p, values, strict=True):
         np.testing.assert_allclose(value, naive_ppa(row), atol=1e-12)
-    assert (values.argmax(axis=1) == ppa_scores(p).argmax(axis=1)).all()
+    # Dividing by the sum keeps the order, but two scores that differ in the last bit may round to one value.
+    top = ppa_scores(p).argmax(axis=1)
+    assert (values[np.arange(len(p)), top] == values.max(axis=1)).all()
 
 
 def test_ppa_spreads_evenly_what_speaks_for_no_compound():
