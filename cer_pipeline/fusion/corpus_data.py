@@ -28,7 +28,7 @@ from cer_pipeline.fusion.evidence import matrix, texts
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.status import Status
 from cer_pipeline.store.home import Home
-from cer_pipeline.store.tables import read_table
+from cer_pipeline.store.inputs import corpus_table
 from cer_pipeline.tables import LABEL_COLUMNS
 from cer_pipeline.zoo.published import Published, read_current
 
@@ -188,7 +188,7 @@ def labelled(home: Home, corpus: registry.Corpus) -> Labelled:
     Raises:
         CerError: no labels of basic emotions, or a training split without any, or without a class that others have.
     """
-    labels = read_shards(home, corpus, "labels", ["segment_id", "video_id", "split", "status", *LABEL_COLUMNS])
+    labels = corpus_table(home, corpus, "labels", ["segment_id", "video_id", "split", "status", *LABEL_COLUMNS])
     values = matrix(labels, LABEL_COLUMNS)
     known = np.array([s == Status.OK for s in texts(labels, "status")], bool) & np.isfinite(values).all(axis=1)
     known &= np.nan_to_num(values).sum(axis=1) > 0
@@ -242,7 +242,7 @@ def tables_on_disk(home: Home, corpus: registry.Corpus, kind: str) -> list[str]:
 
 def _said(home: Home, corpus: registry.Corpus, branch: str, segments: Sequence[str]) -> tuple[Array, str]:
     """What a branch says of some segments [n, 8], and where that comes from."""
-    table = read_shards(home, corpus, f"probabilities/{branch}", ["segment_id", "status", *BASIC_COLUMNS])
+    table = corpus_table(home, corpus, f"probabilities/{branch}", ["segment_id", "status", *BASIC_COLUMNS])
     place = {s: i for i, s in enumerate(texts(table, "segment_id"))}
     lost = next((s for s in segments if s not in place), None)
     if lost is not None:
@@ -287,22 +287,6 @@ def _annotated(targets: Array) -> set[int]:
 
 def _names(table: pa.Table, wanted: Sequence[str]) -> Iterable[dict[str, Any]]:
     return table.select([c for c in wanted if c in table.column_names]).to_pylist()
-
-
-def read_shards(home: Home, corpus: registry.Corpus, name: str, columns: Sequence[str]) -> pa.Table:
-    """Columns of a table over all shards of a corpus.
-
-    Raises:
-        CerError: a shard has not been made.
-    """
-    parts = []
-    for shard in corpus.shard_labels():
-        path = home.table(name, corpus.name, shard)
-        if not path.is_file():
-            where = f"{name} of {registry.shard_key(corpus.name, shard)}"
-            raise CerError("a table has not been made", where, f"run `cer run {corpus.name}`")
-        parts.append(read_table(path, columns))
-    return pa.concat_tables(parts)
 
 
 def _joined(parts: Sequence[FusionData], branches: tuple[str, ...]) -> FusionData:

@@ -28,12 +28,13 @@ from numpy.typing import NDArray
 from cer_pipeline.corpora import registry
 from cer_pipeline.errors import CerError
 from cer_pipeline.evaluation.metrics import RESAMPLES, bootstraps, macro_f1, uar
-from cer_pipeline.fusion.corpus_data import labelled, read_shards, tables_on_disk
+from cer_pipeline.fusion.corpus_data import labelled, tables_on_disk
 from cer_pipeline.fusion.feature_level import FLAT, FeatureFusion, FeatureHead, Shape, save
 from cer_pipeline.fusion.training import dropped, grouped_folds
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.status import Status
 from cer_pipeline.store.home import Home
+from cer_pipeline.store.inputs import corpus_table
 from cer_pipeline.training.losses import class_weights, soft_focal
 from cer_pipeline.training.options import apply
 from cer_pipeline.training.registry import Request
@@ -298,7 +299,7 @@ def card(scores: Mapping[str, Any]) -> str:
 def _features(
     home: Home, corpus: registry.Corpus, branch: str, segments: Sequence[str]
 ) -> tuple[Floats, NDArray[np.bool_]]:
-    table = read_shards(home, corpus, f"features/{branch}", ["segment_id", "status", "features"])
+    table = corpus_table(home, corpus, f"features/{branch}", ["segment_id", "status", "features"])
     place = {s: i for i, s in enumerate(table.column("segment_id").to_pylist())}
     lost = next((s for s in segments if s not in place), None)
     if lost is not None:

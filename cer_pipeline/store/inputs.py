@@ -19,6 +19,16 @@ from cer_pipeline.store.home import Home
 from cer_pipeline.store.tables import read_table, read_unit
 
 
+def corpus_table(home: Home, corpus: registry.Corpus, name: str, columns: Sequence[str]) -> pa.Table:
+    """Columns of a table over all shards of a corpus, in order of the shards.
+
+    Raises:
+        CerError: a shard of it has not been made.
+    """
+    shards = (ShardInputs(home, corpus.name, label) for label in corpus.shard_labels())
+    return pa.concat_tables([shard.table(name, columns) for shard in shards])
+
+
 @dataclass(frozen=True)
 class ShardInputs:
     """The tables and files of one corpus shard."""

@@ -21,7 +21,7 @@ from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
 from cer_pipeline.status import Status
 from cer_pipeline.store.home import Home
-from cer_pipeline.store.tables import read_table
+from cer_pipeline.store.inputs import corpus_table
 from cer_pipeline.tables import LABEL_COLUMNS
 
 TRAIN: Final = "train"
@@ -138,21 +138,10 @@ def read(home: Home, corpora: Iterable[registry.Corpus], branch: str) -> Windows
     """
     parts = []
     for corpus in corpora:
-        features = _table(home, corpus, f"features/{branch}", ["segment_id", "video_id", "features", "status"])
-        labels = _table(home, corpus, "labels", ["segment_id", "split", *LABEL_COLUMNS, "status"])
+        features = corpus_table(home, corpus, f"features/{branch}", ["segment_id", "video_id", "features", "status"])
+        labels = corpus_table(home, corpus, "labels", ["segment_id", "split", *LABEL_COLUMNS, "status"])
         parts.append(joined(features, labels, corpus.name, {file.video_id: file.source for file in corpus.files}))
     return concatenated(parts)
-
-
-def _table(home: Home, corpus: registry.Corpus, name: str, columns: Sequence[str]) -> pa.Table:
-    tables = []
-    for shard in corpus.shard_labels():
-        path = home.table(name, corpus.name, shard)
-        if not path.is_file():
-            where = f"{name} of {registry.shard_key(corpus.name, shard)}"
-            raise CerError("a table has not been made", where, f"run `cer run {corpus.name}`")
-        tables.append(read_table(path, columns))
-    return pa.concat_tables(tables)
 
 
 def check(windows: Windows, where: str) -> None:

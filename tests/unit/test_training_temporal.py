@@ -332,7 +332,7 @@ def test_videos_of_one_source_clip_are_one_group() -> None:
 
 
 def test_tables_that_were_not_made_are_named(tmp_path: Path) -> None:
-    with pytest.raises(CerError, match=f"features/{MAMBA} of c-s000 - run `cer run c`"):
+    with pytest.raises(CerError, match=f"the table features/{MAMBA} of c-s000 has not been made - run `cer run c`"):
         windows.read(Home(tmp_path), [Corpus("c", "folder", tmp_path, 1, ())], MAMBA)
 
 
