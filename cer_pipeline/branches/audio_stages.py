@@ -7,6 +7,7 @@ Does not belong here: specs and plans (`audio`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,7 +31,11 @@ class States:
     def __init__(self, context: StageContext) -> None:
         self._context = context
         self._least_s = context.profile["audio_states"]["least_speech_s"]
-        self._encoder = WhisperStates(context.weights.path(ENCODER))
+
+    @cached_property
+    def _encoder(self) -> WhisperStates:
+        """Loaded where somebody speaks."""
+        return WhisperStates(self._context.weights.path(ENCODER))
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows for a batch of videos."""

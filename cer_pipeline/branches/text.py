@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -52,11 +53,15 @@ class EmbedText:
     """Transcripts -> `features/text_minilm`, by the trained head's encoder where it is present."""
 
     def __init__(self, context: StageContext) -> None:
-        folder = context.weights.path(ZOO_ID)
-        if context.weights.digest(TRAINED) is None:
-            self.encode = MiniLM(folder, context.counters).encode
-        else:
-            self.encode = _trained(context.weights.path(TRAINED), folder, context.counters)
+        self.context = context
+
+    @cached_property
+    def encode(self) -> Callable[[str], NDArray[np.float32]]:
+        """Text -> [384]; loaded where somebody speaks."""
+        weights, counters = self.context.weights, self.context.counters
+        if weights.digest(TRAINED) is None:
+            return MiniLM(weights.path(ZOO_ID), counters).encode
+        return _trained(weights.path(TRAINED), weights.path(ZOO_ID), counters)
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows of the table for segments of the plan."""
