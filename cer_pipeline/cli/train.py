@@ -8,8 +8,7 @@ from __future__ import annotations
 import json as json_
 import os
 import socket
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -44,9 +43,9 @@ def train(
         return
     names = [name.strip() for name in corpora.split(",") if name.strip()]
     options = _options(set_ or [])
-    chosen = registry.chosen(home, what, names)  # before any library is loaded: a mistake answers at once
+    registry.chosen(home, what, names)  # before any library is loaded: a mistake answers at once
     head, run_id = _launch(home, branch, names, options, quiet=json)
-    scores = _scores(home.training(branch, registry.key_of(chosen, options)) / f"{branch}.scores.json")
+    scores = json_.loads((head.folder / f"{branch}.scores.json").read_text("utf-8"))
     if json:
         record = {"branch": branch, "corpora": names, "run": run_id, "sha256": head.sha256}
         print_json({**record, "folder": str(head.folder), "scores": scores})
@@ -94,7 +93,3 @@ def _launch(home: Home, branch: str, names: list[str], options: dict[str, str], 
     if head is None:
         raise CerError("the training published nothing", branch, "see the run in `cer ui`")
     return head, result.run_id
-
-
-def _scores(path: Path) -> dict[str, Any]:
-    return json_.loads(path.read_text("utf-8")) if path.is_file() else {}

@@ -48,12 +48,12 @@ def publish(heads: Path, branch: str, made: Path) -> Published:
     Args:
         heads: folder of all trained heads.
         branch: whose head it is.
-        made: folder with `<branch>.safetensors` and its card `<branch>.md`.
+        made: folder with `<branch>.safetensors`, its card `<branch>.md` and `<branch>.scores.json`.
 
     Raises:
-        CerError: the weights or the card are missing.
+        CerError: the weights, the card or the scores are missing.
     """
-    for ending in (WEIGHTS, "md"):
+    for ending in (WEIGHTS, "md", "scores.json"):
         if not (made / f"{branch}.{ending}").is_file():
             raise CerError(f"the training left no {branch}.{ending}", str(made), "train again; nothing was published")
     data = (made / f"{branch}.{WEIGHTS}").read_bytes()

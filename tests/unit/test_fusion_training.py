@@ -208,6 +208,7 @@ def test_what_a_head_said_of_held_out_segments_goes_before_its_table(tmp_path):
     made.mkdir()
     (made / "face_static.safetensors").write_bytes(b"weights")
     (made / "face_static.md").write_text("card")
+    (made / "face_static.scores.json").write_text("{}")
     rows = [
         {"corpus": c, "segment_id": s} | dict(zip(BASIC_COLUMNS, np.eye(8)[k].tolist(), strict=True))
         for c, s, k in (

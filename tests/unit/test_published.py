@@ -17,6 +17,7 @@ from cer_pipeline.zoo.published import publish, published_heads, read_current, r
 def trained(folder: Path, value: float, branch: str = "scene_minilm") -> Path:
     save_head(folder / f"{branch}.safetensors", {"w": np.full(3, value)}, {"branch": branch})
     (folder / f"{branch}.md").write_text(f"# card {value}\n")
+    (folder / f"{branch}.scores.json").write_text("{}")
     (folder / f"{branch}.state").write_bytes(b"moments")
     (folder / "something_else.bin").write_bytes(b"scratch")
     return folder
@@ -33,7 +34,11 @@ def test_a_published_head_goes_before_the_shipped_one(tmp_path):
 
 def test_only_the_files_of_the_branch_are_published_and_no_training_state(tmp_path):
     head = publish(tmp_path / "heads", "scene_minilm", trained(tmp_path / "out", 1.0))
-    assert {path.name for path in head.folder.iterdir()} == {"scene_minilm.safetensors", "scene_minilm.md"}
+    assert {path.name for path in head.folder.iterdir()} == {
+        "scene_minilm.safetensors",
+        "scene_minilm.md",
+        "scene_minilm.scores.json",
+    }
 
 
 def test_a_newer_head_takes_over_and_the_older_one_stays_on_disk(tmp_path):
@@ -56,8 +61,8 @@ def test_a_retired_head_makes_room_for_the_shipped_one(tmp_path):
         retire(heads, "scene_minilm")
 
 
-@pytest.mark.parametrize("lacking", ["b.safetensors", "b.md"])
-def test_nothing_is_published_without_weights_and_card(tmp_path, lacking):
+@pytest.mark.parametrize("lacking", ["b.safetensors", "b.md", "b.scores.json"])
+def test_nothing_is_published_without_weights_card_and_scores(tmp_path, lacking):
     heads = tmp_path / "heads"
     first = publish(heads, "b", trained(tmp_path / "one", 1.0, "b"))
     (trained(tmp_path / "two", 2.0, "b") / lacking).unlink()
