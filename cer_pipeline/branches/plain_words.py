@@ -60,12 +60,8 @@ def in_plain_words(text: str) -> str:
     Args:
         text: one or more English sentences.
     """
-    kept = [sentence for sentence in _SENTENCE.split(text) if sentence and not _is_setting(sentence)]
+    kept = [sentence for sentence in _SENTENCE.split(text) if sentence and not _NO_SIGN.search(sentence)]
     return " ".join(_renamed(sentence) for sentence in kept) or NOTHING
-
-
-def _is_setting(sentence: str) -> bool:
-    return bool(_NO_SIGN.search(sentence)) and "teeth" not in sentence
 
 
 def _renamed(sentence: str) -> str:

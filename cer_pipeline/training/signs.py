@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -130,8 +131,6 @@ def train(request: Request) -> dict[str, Any]:
     minilm = request.weights.path(ZOO_ID)
 
     def encoder() -> Any:
-        from collections import Counter
-
         model = MiniLM(minilm, Counter())
         return model.encode_all
 
@@ -198,12 +197,9 @@ def _rows(split: CaptionSplit, embed: KeptStates) -> _Rows:
 
 def _scores(p: NDArray[np.float64], rows: _Rows) -> dict[str, Any]:
     """Scores of single texts, and of segments by the mean over their texts; intervals over resampled videos."""
-    ids = list(dict.fromkeys(rows.segments))
-    index = {segment: k for k, segment in enumerate(ids)}
-    of = np.array([index[s] for s in rows.segments])
+    ids, first, of = np.unique(rows.segments, return_index=True, return_inverse=True)
     total = np.zeros((len(ids), p.shape[1]))
     np.add.at(total, of, p)
-    first = np.array([rows.segments.index(s) for s in ids])
     systems = {
         "text": (p.argmax(1), rows.targets, rows.videos),
         "segment": (total.argmax(1), rows.targets[first], [rows.videos[i] for i in first]),

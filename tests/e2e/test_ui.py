@@ -107,7 +107,7 @@ def text_of(browser: Any) -> str:
 def test_the_graph_shows_all_groups(browser: Any, page: str) -> None:
     browser.get(f"{page}/asset-groups")
     groups = ("ingest", "perception", "features", "probabilities", "fusion", "predictions")
-    wait(lambda: all(group in text_of(browser) for group in groups))
+    assert wait(lambda: all(group in text_of(browser) for group in groups))
 
 
 def test_a_materialised_partition_shows_its_numbers_and_its_plot(browser: Any, page: str) -> None:
@@ -128,4 +128,4 @@ def test_a_materialised_partition_shows_its_numbers_and_its_plot(browser: Any, p
 
 def test_the_run_of_the_terminal_is_there(browser: Any, page: str) -> None:
     browser.get(f"{page}/runs")
-    wait(lambda: "process_shard" in text_of(browser) and "Success" in text_of(browser))
+    assert wait(lambda: "process_shard" in text_of(browser) and "Success" in text_of(browser))

@@ -96,13 +96,13 @@ def test_training_again_gives_the_same_bytes_from_any_head_with_the_same_changes
 
 
 def test_a_repeated_run_encodes_nothing(folders, tmp_path, monkeypatch):
-    train(folders, tmp_path / "out")
+    first = train(folders, tmp_path / "out")
 
     def refuse(*_):
         raise AssertionError("the encoder was made again")
 
     monkeypatch.setattr(scene, "encoder", refuse)
-    train(folders, tmp_path / "out")
+    assert train(folders, tmp_path / "out") == first
 
 
 def test_clips_shared_with_dev_leave_training_and_are_named(folders, tmp_path):
