@@ -137,11 +137,11 @@ def compare(found: dict[str, Floats], truth: Ints) -> dict[str, dict[str, Any]]:
         scores = metrics.bootstraps(
             {"macro_f1": (metrics.macro_f1, COMPOUNDS), "uar": (metrics.uar, COMPOUNDS)}, truth, guess, rows, size=size
         )
-        out[name] = {metric: _percent(score) for metric, score in scores.items()}
+        out[name] = {metric: score.percent for metric, score in scores.items()}
         if name != PLAIN:
             plain = found[PLAIN].argmax(1)
             difference = metrics.paired_bootstrap(metrics.macro_f1, truth, guess, plain, rows, COMPOUNDS, size=size)
-            out[name]["macro_f1_over_ppa"] = _percent(difference)
+            out[name]["macro_f1_over_ppa"] = difference.percent
     return out
 
 
@@ -179,7 +179,3 @@ def compare_on_goemotions(goemotions: Path, minilm: Path, out: Path, progress: P
 def _encoder(folder: Path) -> Any:
     model: MiniLM = MiniLM(folder, Counter())
     return lambda texts: np.stack(model.encode_all(texts))
-
-
-def _percent(score: metrics.Score) -> list[float]:
-    return [round(100 * value, 2) for value in (score.value, score.low, score.high)]

@@ -107,6 +107,17 @@ class Score:
     def __str__(self) -> str:
         return f"{100 * self.value:.2f} [{100 * self.low:.2f}, {100 * self.high:.2f}]"
 
+    @property
+    def percent(self) -> list[float]:
+        """[value, low, high] in percent with two decimals, as scores stand in JSON."""
+        return [round(100 * float(v), 2) for v in (self.value, self.low, self.high)]
+
+
+def span(percent: Sequence[float]) -> str:
+    """`Score.percent` as cards show it: "43.84 [38.43, 48.84]"."""
+    value, low, high = percent
+    return f"{value} [{low}, {high}]"
+
 
 def bootstrap(
     metric: Metric,

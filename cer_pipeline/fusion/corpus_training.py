@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cer_pipeline.errors import CerError
-from cer_pipeline.evaluation.metrics import RESAMPLES, Score, bootstraps, f1, macro_f1, paired_bootstrap, uar
+from cer_pipeline.evaluation.metrics import RESAMPLES, bootstraps, f1, macro_f1, paired_bootstrap, uar
 from cer_pipeline.fusion.combine import Array, equal_weights
 from cer_pipeline.fusion.corpus_data import FusionData, check, read
 from cer_pipeline.fusion.mhpf import DYNAMIC, MHPF, STATIC, save_mhpf
@@ -168,7 +168,7 @@ def scored(data: FusionData, found: Compared) -> dict[str, Any]:
         guess = np.where(serves[:, None], np.nan_to_num(values), 0.0).argmax(axis=1)
         y, g, mine = truth[serves], groups[serves], guess[serves]
         wanted = {"macro_f1": (macro_f1, over), "uar": (uar, over)}
-        cells: dict[str, Any] = {metric: _percent(score) for metric, score in bootstraps(wanted, y, mine, g).items()}
+        cells: dict[str, Any] = {metric: score.percent for metric, score in bootstraps(wanted, y, mine, g).items()}
         cells |= {"coverage": round(float(serves.mean()), 4), "n": int(serves.sum())}
         if name == found.shipped:
             matrix = np.zeros((len(BASIC), len(BASIC)), np.int64)
@@ -176,7 +176,7 @@ def scored(data: FusionData, found: Compared) -> dict[str, Any]:
             cells["f1"] = {BASIC[c]: round(100 * float(f1(matrix, [c])[0]), 2) for c in over}
         else:
             pair = paired_bootstrap(macro_f1, y, best[serves], mine, g, over)
-            cells["beaten_by"] = _percent(pair)
+            cells["beaten_by"] = pair.percent
         out[name] = cells
     return out
 
@@ -193,10 +193,6 @@ def _together(parts: list[Compared]) -> Compared:
     names = parts[0].values
     values = {name: np.concatenate([p.values[name] for p in parts]) for name in names}
     return Compared(np.concatenate([p.rows for p in parts]), values, parts[0].shipped)
-
-
-def _percent(score: Score) -> list[float]:
-    return [round(100 * v, 2) for v in (score.value, score.low, score.high)]
 
 
 def _write(

@@ -248,7 +248,7 @@ def train_features(
         "coverage": {b: round(float(data.present[:, i].mean()), 4) for i, b in enumerate(data.branches)},
         "rows": {"train": len(mine), "no branch": len(data.segments) - len(mine)},
         "digest": data.digest(),
-        "out_of_fold": {m: [round(100 * v, 2) for v in (s.value, s.low, s.high)] for m, s in found.items()},
+        "out_of_fold": {m: s.percent for m, s in found.items()},
     }
     _write(out, data, mine, fold, p, head, scores)
     tell("done", 1, 1)

@@ -436,13 +436,10 @@ def _scores(p: np.ndarray, corpus: Corpus) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, metric in (("uar", metrics.uar), ("macro_f1", metrics.macro_f1)):
         score = metrics.bootstrap(metric, corpus.labels, guess, corpus.actors, every, size=len(CLASSES))
-        found[name] = [round(100 * v, 2) for v in (score.value, score.low, score.high)]
+        found[name] = score.percent
     for name, metric in (("recall", metrics.uar), ("f1", metrics.macro_f1)):
         scores = [metrics.bootstrap(metric, corpus.labels, guess, corpus.actors, [k], size=len(CLASSES)) for k in every]
-        found[name] = {
-            BASIC[c]: [round(100 * v, 2) for v in (score.value, score.low, score.high)]
-            for c, score in zip(CLASSES, scores, strict=True)
-        }
+        found[name] = {BASIC[c]: score.percent for c, score in zip(CLASSES, scores, strict=True)}
     found["confusion"] = metrics.confusion(corpus.labels, guess, len(CLASSES)).tolist()
     found["ece"] = round(100 * float(metrics.expected_calibration_error(p, corpus.labels)), 2)
     return found
@@ -457,7 +454,9 @@ _TITLES: Final = {
 def card(branch: str, scores: dict[str, Any]) -> str:
     """The model card of a trained audio head, in Markdown."""
     settings = scores["settings"]
-    classes = [f"| {c} | {_span(scores['recall'][c])} | {_span(scores['f1'][c])} |" for c in scores["recall"]]
+    classes = [
+        f"| {c} | {metrics.span(scores['recall'][c])} | {metrics.span(scores['f1'][c])} |" for c in scores["recall"]
+    ]
     return "\n".join(
         [
             f"# {branch}",
@@ -480,8 +479,8 @@ def card(branch: str, scores: dict[str, Any]) -> str:
             "",
             "| score, out of fold, percent | value [95 % interval, actors resampled] |",
             "|---|---|",
-            f"| UAR, 7 classes | {_span(scores['uar'])} |",
-            f"| macro-F1 | {_span(scores['macro_f1'])} |",
+            f"| UAR, 7 classes | {metrics.span(scores['uar'])} |",
+            f"| macro-F1 | {metrics.span(scores['macro_f1'])} |",
             f"| calibration error (ECE) | {scores['ece']} |",
             f"| UAR on a random variant of each clip | {scores['rough_uar']} |",
             f"| UAR of one network on such a variant of an unheard sentence | {scores['unheard_uar']} |",
@@ -513,8 +512,3 @@ def train(request: Request) -> dict[str, Any]:
         raise CerError("inner folds choose this option", ", ".join(tried), "leave it out")
     folder, encoder = request.corpora[0].root, request.weights.path("whisper_tiny_en")
     return train_audio(folder, encoder, request.out, settings, [request.branch], request.progress)[request.branch]
-
-
-def _span(score: Sequence[float]) -> str:
-    value, low, high = score
-    return f"{value} [{low}, {high}]"

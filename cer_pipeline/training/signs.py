@@ -211,7 +211,7 @@ def _macro(guess: Ints, truth: Ints, videos: Sequence[str]) -> dict[str, list[fl
     found = {}
     for name, metric in (("macro_f1", metrics.macro_f1), ("uar", metrics.uar)):
         score = metrics.bootstrap(metric, truth, guess, videos, CLASSES)
-        found[name] = [round(100 * v, 2) for v in (score.value, score.low, score.high)]
+        found[name] = score.percent
     return found
 
 
@@ -219,7 +219,7 @@ def card(scores: dict[str, Any]) -> str:
     """The model card, in Markdown."""
     texts, told = scores["texts"], scores["sentences"]
     rows = [
-        f"| {split}, {unit} | {_span(own['macro_f1'])} | {_span(own['uar'])} |"
+        f"| {split}, {unit} | {metrics.span(own['macro_f1'])} | {metrics.span(own['uar'])} |"
         for split in ("folds", "dev")
         for unit, own in scores[split].items()
     ]
@@ -276,7 +276,3 @@ def card(scores: dict[str, Any]) -> str:
             "",
         ]
     )
-
-
-def _span(score: Sequence[float]) -> str:
-    return f"{score[0]} [{score[1]}, {score[2]}]"

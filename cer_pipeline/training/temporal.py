@@ -412,7 +412,7 @@ def _scores(p: NDArray[np.float64], data: Windows) -> dict[str, Any]:
         name: metrics.bootstrap(metric, truth, guess, data.groups, classes)
         for name, (metric, classes) in wanted.items()
     }
-    percent = {name: [round(100 * v, 2) for v in (s.value, s.low, s.high)] for name, s in found.items()}
+    percent = {name: s.percent for name, s in found.items()}
     return {
         "macro_f1": percent["macro_f1"],
         "uar": percent["uar"],

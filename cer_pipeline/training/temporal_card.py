@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from cer_pipeline.branches.face import MAMBA, TRANSFORMER
+from cer_pipeline.evaluation import metrics
 
 
 def picture(branch: str, curves: Mapping[str, Sequence[Mapping[str, float]]]) -> bytes:
@@ -61,18 +62,13 @@ def card(branch: str, scores: Mapping[str, Any]) -> str:
         "",
         "| score, out of fold, percent | value [95 % interval, source videos resampled] |",
         "|---|---|",
-        f"| macro-F1, {len(scores['f1'])} classes | {_span(scores['macro_f1'])} |",
-        f"| UAR | {_span(scores['uar'])} |",
+        f"| macro-F1, {len(scores['f1'])} classes | {metrics.span(scores['macro_f1'])} |",
+        f"| UAR | {metrics.span(scores['uar'])} |",
         f"| calibration error (ECE) | {scores['ece']} |",
         "",
         "| class | recall | F1 |",
         "|---|---|---|",
-        *(f"| {c} | {_span(scores['recall'][c])} | {_span(scores['f1'][c])} |" for c in scores["f1"]),
+        *(f"| {c} | {metrics.span(scores['recall'][c])} | {metrics.span(scores['f1'][c])} |" for c in scores["f1"]),
         "",
     ]
     return "\n".join(lines)
-
-
-def _span(score: Sequence[float]) -> str:
-    value, low, high = score
-    return f"{value} [{low}, {high}]"

@@ -270,12 +270,10 @@ def single(values: np.ndarray, goal: np.ndarray, groups: Sequence[str]) -> dict[
     found: dict[str, Any] = {"n": int(keep.sum())}
     for name, metric in (("macro_f1", metrics.macro_f1), ("uar", metrics.uar)):
         score = metrics.bootstrap(metric, truth, guess, own, every, size=len(CLASSES))
-        found[name] = _percent(score.value, score.low, score.high)
+        found[name] = score.percent
     for name, metric in (("f1", metrics.macro_f1), ("recall", metrics.uar)):
         scores = [metrics.bootstrap(metric, truth, guess, own, [k], size=len(CLASSES)) for k in every]
-        found[name] = {
-            BASIC[c]: _percent(score.value, score.low, score.high) for c, score in zip(CLASSES, scores, strict=True)
-        }
+        found[name] = {BASIC[c]: score.percent for c, score in zip(CLASSES, scores, strict=True)}
     return found
 
 
@@ -283,16 +281,11 @@ def multi(p: np.ndarray, goal: np.ndarray, threshold: float) -> dict[str, Any]:
     """Scores over all rows: every class with at least `threshold` is predicted, and the highest one always."""
     guess, truth = (p >= threshold) | (p == p.max(-1, keepdims=True)), goal > 0
     f1 = 2 * (guess & truth).sum(0) / np.maximum(guess.sum(0) + truth.sum(0), 1)
-    return {"n": len(p), "macro_f1": _percent(f1.mean()), "f1": _by_class(f1)}
+    return {"n": len(p), "macro_f1": round(100 * float(f1.mean()), 2), "f1": _by_class(f1)}
 
 
 def _by_class(values: np.ndarray) -> dict[str, float]:
     return {BASIC[c]: round(100 * float(v), 2) for c, v in zip(CLASSES, values, strict=True)}
-
-
-def _percent(*values: float) -> Any:
-    rounded = [round(100 * float(v), 2) for v in values]
-    return rounded[0] if len(rounded) == 1 else rounded
 
 
 def train_text(
@@ -565,7 +558,7 @@ def card(scores: dict[str, Any]) -> str:
     lines += [
         "| class, GoEmotions test, single | F1 | recall |",
         "|---|---|---|",
-        *(f"| {c} | {_span(test['f1'][c])} | {_span(test['recall'][c])} |" for c in test["f1"]),
+        *(f"| {c} | {metrics.span(test['f1'][c])} | {metrics.span(test['recall'][c])} |" for c in test["f1"]),
         "",
         "SHA-256 of the files:",
         "",
@@ -583,8 +576,8 @@ def _rows(scores: Mapping[str, Any]) -> list[str]:
     for name, title in (("dev", "GoEmotions dev"), ("test", "GoEmotions test"), ("meld_dev", "MELD dev, unseen")):
         for rule, found in scores.get(name, {}).items():
             value = found["macro_f1"]
-            f1 = _span(value) if isinstance(value, list) else value
-            uar = _span(found["uar"]) if "uar" in found else ""
+            f1 = metrics.span(value) if isinstance(value, list) else value
+            uar = metrics.span(found["uar"]) if "uar" in found else ""
             lines.append(f"| {title} | {rule} | {found['n']} | {f1} | {uar} |")
     return lines
 
@@ -592,7 +585,7 @@ def _rows(scores: Mapping[str, Any]) -> list[str]:
 def _decided(scores: Mapping[str, Any]) -> list[str]:
     """What the folds said about MELD, and the scores of the head that was not chosen."""
     found, other = scores["decision"], "without" if scores["with_meld"] else "with"
-    means = (f"{how} MELD {found[how]['goemotions_dev']} and {_span(found[how]['meld_train_out_of_fold'])}"
+    means = (f"{how} MELD {found[how]['goemotions_dev']} and {metrics.span(found[how]['meld_train_out_of_fold'])}"
              for how in ("without", "with"))  # fmt: skip
     return [
         f"MELD {'joined' if found['joins'] else 'did not join'} by a rule set before any head with MELD was scored:",
@@ -638,8 +631,3 @@ def train(request: Request) -> dict[str, Any]:
         apply(TextSettings(), request.options, also=("meld",)),
         request.progress,
     )
-
-
-def _span(score: Sequence[float]) -> str:
-    value, low, high = score
-    return f"{value} [{low}, {high}]"
