@@ -9,7 +9,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install models demo test test-fast check format ui lock clean
+.PHONY: help install models demo test test-fast cases check format ui lock clean
 
 PYTHON ?=
 EXTRAS ?=
@@ -39,11 +39,14 @@ models: install
 demo: install ## install, fetch the embedded models and the demonstration clips, run the whole graph on them
 	$(BIN)/cer demo
 
-test: install models ## all tests that this machine can run
-	$(BIN)/python -m pytest
+test: install models ## all tests that this machine can run, but for the case folders
+	$(BIN)/python -m pytest -m "not cases"
 
 test-fast: install ## the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow and not gpu and not ray and not browser"
+	$(BIN)/python -m pytest -m "not slow and not gpu and not ray and not browser and not cases"
+
+cases: install models ## real-world files beside the project, where they are there: every right value
+	$(BIN)/python -m pytest -m cases tests/cases
 
 check: install ## lint, format, types, and whether Dagster can load the graph
 	$(BIN)/ruff check .
