@@ -52,7 +52,7 @@ class Graph:
     def run(self, name: str, tables: tuple[str, ...] = TABLES) -> dg.ExecuteInProcessResult:
         settings = Settings(home=str(self.home))
         resources = {"settings": settings, "tables": Tables(settings=settings), "progress": LogProgress()}
-        made = [stage_asset(SPECS[table]) for table in tables]
+        made = [stage_asset(SPECS[table], lambda _, name: SPECS[name]) for table in tables]
         return dg.materialize(
             [*made, learned],
             partition_key=f"{name}-s000",
