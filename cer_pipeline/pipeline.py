@@ -104,6 +104,25 @@ def stage_under(profile: Profile, name: str, loaded: Sequence[StageSpec]) -> Sta
     return next(spec for spec in now if spec.name == name)
 
 
+def recomputed(specs: Sequence[StageSpec], section: str) -> tuple[list[str], list[str]]:
+    """What is computed anew when a setting of a profile section changes.
+
+    Args:
+        specs: all stages, every stage after those that it reads.
+        section: of the profile.
+
+    Returns:
+        Tables whose rows are computed anew, and tables after these, which are computed anew where what they read comes
+        out with another content.
+    """
+    first = [spec.name for spec in specs if section in spec.config]
+    later: list[str] = []
+    for spec in specs:
+        if spec.name not in first and not {*first, *later}.isdisjoint(spec.inputs):
+            later.append(spec.name)
+    return first, later
+
+
 def in_order(specs: Iterable[StageSpec]) -> tuple[StageSpec, ...]:
     """Stages in an order in which every stage follows those that it reads; a stage named twice stands once."""
     by_name: dict[str, StageSpec] = {}

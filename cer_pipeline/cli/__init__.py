@@ -14,7 +14,21 @@ import sys
 
 import typer
 
-from cer_pipeline.cli import corpus, demo, doctor, evaluate, export, models, report, reproduce, run, status, train, ui
+from cer_pipeline.cli import (
+    corpus,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    models,
+    report,
+    reproduce,
+    run,
+    settings,
+    status,
+    train,
+    ui,
+)
 from cer_pipeline.errors import CerError
 from cer_pipeline.store.files import is_disk_full
 from cer_pipeline.store.home import default_home
@@ -41,6 +55,7 @@ app.command("reproduce")(reproduce.reproduce)
 app.command("report")(report.report)
 app.command("export")(export.export)
 app.add_typer(models.app, name="models")
+app.add_typer(settings.app, name="settings")
 app.command("ui")(ui.ui)
 app.command("doctor")(doctor.doctor)
 
