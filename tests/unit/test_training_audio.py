@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import soundfile
 import torch
 
 from cer_pipeline.branches import audio_encoder
@@ -17,6 +16,7 @@ from cer_pipeline.corpora.registry import Corpus
 from cer_pipeline.errors import CerError
 from cer_pipeline.heads.audio import CLASSES, STATE, AudioHead
 from cer_pipeline.labels import BASIC
+from cer_pipeline.sound_file import write_sound_file
 from cer_pipeline.store.home import Home
 from cer_pipeline.training import audio as training
 from cer_pipeline.training.registry import Request
@@ -43,7 +43,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for emotion in EMOTIONS:
             for take in (1, 2):
                 name = f"Actor_{actor:02d}/03-01-{emotion:02d}-01-01-{take:02d}-{actor:02d}.flac"
-                soundfile.write(folder / name, tone(300 * emotion + actor + 0.3 * take), RATE)
+                (folder / name).write_bytes(write_sound_file(tone(300 * emotion + actor + 0.3 * take), RATE))
     return folder
 
 
@@ -208,7 +208,7 @@ def test_an_actor_without_a_class_and_a_broken_clip_are_told(clips: Path, tmp_pa
         train(folder, tmp_path / "out")
     with pytest.raises(CerError, match="cannot be read as sound"):
         training.encode(training.read_ravdess(folder), whisper(tmp_path), tmp_path / "states", 0)
-    soundfile.write(folder / "Actor_01" / name, tone(300), 8000)
+    (folder / "Actor_01" / name).write_bytes(write_sound_file(tone(300), 8000))
     with pytest.raises(CerError, match="8000 Hz"):
         training.encode(training.read_ravdess(folder), whisper(tmp_path), tmp_path / "states", 0)
 
