@@ -8,7 +8,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 suits() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
 if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
-    rm -rf .venv
     python=""
     # 3.11 first: the pins are resolved and tested for it.
     for candidate in ${PYTHON:-python3.11 python3 python3.12 python3.13}; do
@@ -25,6 +24,7 @@ if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
         exit 2
     fi
     "$python" requirements/libraries.py
+    rm -rf .venv
     "$python" -m venv .venv
 else
     .venv/bin/python requirements/libraries.py

