@@ -57,6 +57,17 @@ def test_a_setting_of_uv_wins_over_that_of_pip(own: dict[str, str]) -> None:
     assert uv.uv_environment(own, {"index-url": "https://pip.example"}) == own
 
 
+def test_uv_goes_on_without_a_cache_where_it_cannot_write_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for environment in (
+        {"HOME": str(tmp_path / "file")},
+        {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "file")},
+        {"HOME": str(tmp_path), "UV_CACHE_DIR": str(tmp_path / "file" / "uv")},
+    ):
+        assert uv.without_cache(environment) == {"UV_NO_CACHE": "1"}
+    assert uv.without_cache({"HOME": str(tmp_path)}) == {}
+
+
 def test_too_old_a_python_is_refused_with_the_next_step(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
     old = tmp_path / "python-old"
