@@ -29,7 +29,9 @@ install: $(STAMP) ## make .venv and install everything, pinned
 
 $(STAMP): pyproject.toml $(wildcard requirements/*)
 	requirements/venv.sh
-	$(UV) pip install --quiet --python $(BIN)/python --constraints requirements/constraints.txt --group dev --editable '$(EDITABLE)'
+	$(UV) pip install --quiet --python $(BIN)/python --constraints requirements/constraints.txt \
+		--override requirements/overrides.txt --group dev --group headless --editable '$(EDITABLE)'
+	$(BIN)/cer doctor --packages
 	rm -f .venv/.installed-*
 	touch '$@'
 
@@ -65,7 +67,8 @@ ui: install ## open the Dagster UI on 127.0.0.1
 # may take its own build; for the same reason the old pins are not looked at.
 lock: install ## write requirements/constraints.txt anew from pyproject.toml
 	@rm -f .venv/constraints.txt
-	@$(UV) pip compile pyproject.toml --group dev --extra paper --extra mamba --extra ray --python-version 3.11 \
+	@$(UV) pip compile pyproject.toml --group dev --group headless --override requirements/overrides.txt \
+		--extra paper --extra mamba --extra ray --python-version 3.11 \
 		--no-annotate --no-header --quiet --output-file .venv/constraints.txt
 	@{ grep '^#' requirements/constraints.txt; sed -E 's/\+[a-z0-9.]+$$//' .venv/constraints.txt; } > .venv/lock.txt
 	@mv .venv/lock.txt requirements/constraints.txt

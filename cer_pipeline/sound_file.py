@@ -1,7 +1,7 @@
 """FLAC and WAV files as samples, and samples as such files.
 
-Belongs here: these two formats, as bytes or as a file, by way of PyAV. Its wheels carry their decoders: no system library
-is needed. Does not belong here: the sound of a video (`media.audio`), resampling, mixing.
+Belongs here: these two formats, as bytes or as a file, by way of PyAV, whose wheels carry their decoders: no system
+library is needed. Does not belong here: the sound of a video (`media.audio`), resampling, mixing.
 """
 
 from __future__ import annotations

@@ -43,9 +43,9 @@ def add(
     """Register a corpus, or pick up what has changed in it; options of the last time hold unless given again."""
     from cer_pipeline.cli.dagster_home import add_partitions
     from cer_pipeline.corpora import registry
-    from cer_pipeline.store.home import default_home
+    from cer_pipeline.store.home import writable_home
 
-    home = default_home()
+    home = writable_home()
     options = options_of(labels, split, captions, leaks)
     changes = registry.register(home.root, name, path, layout, options)
     corpus = registry.load(home.root, name)
@@ -146,9 +146,9 @@ def remove(name: Annotated[str, typer.Argument(help="The corpus.")]) -> None:
     """Forget a corpus. Its tables and your files stay."""
     from cer_pipeline.cli.dagster_home import remove_partitions
     from cer_pipeline.corpora import registry
-    from cer_pipeline.store.home import default_home
+    from cer_pipeline.store.home import writable_home
 
-    home = default_home()
+    home = writable_home()
     corpus = registry.load(home.root, name)
     registry.remove(home.root, name)
     remove_partitions(home, [registry.shard_key(name, shard) for shard in corpus.shard_labels()])

@@ -30,9 +30,9 @@ def evaluate(
     """Score every branch, the fusion and both compound mappings against the labels, and write a report."""
     from cer_pipeline.evaluation.evaluate import TRAIN, read_cells, record
     from cer_pipeline.report.evaluation_page import folder_of
-    from cer_pipeline.store.home import default_home
+    from cer_pipeline.store.home import writable_home
 
-    home = default_home()
+    home = writable_home()
     cells = evaluated(home, name, split)
     if json:
         print_json([record(cell, name) for cell in cells])

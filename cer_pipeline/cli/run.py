@@ -80,9 +80,9 @@ def run(
     json: Json = False,
 ) -> None:
     """Make every table of a corpus that is missing or out of date."""
-    from cer_pipeline.store.home import default_home
+    from cer_pipeline.store.home import writable_home
 
-    outcome = run_corpus(default_home(), name, profile, set_ or [], select, quiet=json)
+    outcome = run_corpus(writable_home(), name, profile, set_ or [], select, quiet=json)
     if json:
         print_json(as_json(outcome))
     else:

@@ -31,12 +31,12 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a head, with its scores and model card. A stopped training goes on when run again."""
-    from cer_pipeline.store.home import default_home
+    from cer_pipeline.store.home import writable_home
     from cer_pipeline.training import registry
     from cer_pipeline.training.summary import score_rows
     from cer_pipeline.zoo import published
 
-    home, what = default_home(), registry.trainer(branch)
+    home, what = writable_home(), registry.trainer(branch)
     if retire:
         published.retire(home.heads, branch)
         print(f"{branch}: the head that was trained here is no longer used; its files stay in {home.heads / branch}")

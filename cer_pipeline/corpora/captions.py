@@ -30,6 +30,7 @@ from cer_pipeline.corpora.leaks import class_word
 from cer_pipeline.corpora.notes import plain
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
+from cer_pipeline.sums import plain_sum
 
 HOP_S: Final = 2.0  # segment i covers [2i, 2i + 4) s in all three corpora
 LENGTH_S: Final = 4.0
@@ -377,7 +378,7 @@ def _label(record: Mapping[str, str], where: str) -> tuple[float, ...] | None:
                 f"the label of {name} is {cell}, outside 0..1", where, "leave unannotated frames out of means"
             )
         values.append(value)
-    total = sum(values)
+    total = plain_sum(values)
     if abs(total - 1) > SUM_TOLERANCE:
         raise CerError(f"the labels sum to {total:g}, not to 1", where)
     return tuple(values)

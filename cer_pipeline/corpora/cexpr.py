@@ -23,6 +23,7 @@ from cer_pipeline.corpora.sheets import read_sheet, read_text
 from cer_pipeline.corpora.splits import TEST
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, COMPOUND
+from cer_pipeline.sums import plain_sum
 
 VIDEO: Final = "video"
 BEGIN: Final = "begin"
@@ -153,7 +154,7 @@ def _shares(cells: Mapping[str, str], where: str) -> Distribution:
         if not 0 <= value <= 1:  # also -1, the sentinel of what is not annotated
             raise CerError(f"the mark of {name} is {cell!r}, outside 0..1", where, "leave unannotated stretches out")
         values.append(value)
-    total = sum(values)
+    total = plain_sum(values)
     if total <= 0:
         raise CerError("no class is marked", where, "mark one, or remove the row")
     return tuple(value / total for value in values)
