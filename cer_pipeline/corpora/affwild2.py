@@ -19,7 +19,7 @@ from cer_pipeline.corpora.folder import find
 from cer_pipeline.corpora.formats import LABELS, Found, Scan
 from cer_pipeline.corpora.names import to_text
 from cer_pipeline.corpora.notes import NOT_ANNOTATED, Annotation, Notes
-from cer_pipeline.corpora.sheets import read_text
+from cer_pipeline.corpora.sheets import read_cells
 from cer_pipeline.corpora.splits import split_of
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
@@ -92,19 +92,18 @@ def read_frames(path: Path) -> tuple[int, ...]:
     Raises:
         CerError: not UTF-8, another header, no frame, or a line that is no class; the line says which.
     """
-    lines = read_text(path).splitlines()
-    header = [name.strip() for name in (lines[0] if lines else "").split(",")]
-    if header != list(BASIC):
-        odd = next((name for name in header if name not in BASIC), None)
+    sheet = read_cells(path)
+    if sheet.header != BASIC:
+        odd = next((name for name in sheet.header if name not in BASIC), None)
         what = f"unknown class {odd!r} in the header" if odd else "the header does not name the 8 classes in order"
-        raise CerError(what, str(path), f"the first line is {','.join(BASIC)}")
+        raise CerError(f"{what} ({sheet.seen})", str(path), f"the first line is {','.join(BASIC)}")
+    first = sheet.header_row + 1
     out = []
-    for number, line in enumerate(lines[1:], 2):
-        text = line.strip()
-        if not text and number == len(lines):
-            continue
+    for expected, (number, cells) in enumerate(sheet.rows, first):
+        # A blank line would shift all frames behind it.
+        text = sheet.delimiter.join(cells).strip() if number == expected else ""
         if text not in _VALUES:
-            raise CerError(f"{text!r} is no class", f"line {number} of {path}", f"use 0 to {len(BASIC) - 1}, or -1")
+            raise CerError(f"{text!r} is no class", f"line {expected} of {path}", f"use 0 to {len(BASIC) - 1}, or -1")
         out.append(_VALUES[text])
     if not out:
         raise CerError("the annotation has no frame", str(path), "remove the file, or annotate it")
