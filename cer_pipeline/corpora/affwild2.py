@@ -9,15 +9,14 @@ Does not belong here: what a window's label is (`label_rows`) or walking folders
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from cer_pipeline.corpora.folder import find
 from cer_pipeline.corpora.formats import LABELS, Found, Scan
-from cer_pipeline.corpora.names import to_text
+from cer_pipeline.corpora.names import NameIndex, nfc, shown, stem, to_text
 from cer_pipeline.corpora.notes import NOT_ANNOTATED, Annotation, Notes
 from cer_pipeline.corpora.sheets import read_cells
 from cer_pipeline.corpora.splits import split_of
@@ -48,26 +47,24 @@ def scan(root: Path, options: Mapping[str, Any]) -> Scan:
             name, or a line that is no class.
     """
     walked = find(root)
-    by_name: defaultdict[str, list[Found]] = defaultdict(list)
-    for file in walked.files:
-        by_name[PurePosixPath(file.path).stem].append(file)
+    by_name = NameIndex((PurePosixPath(stem(file.path)).name, file) for file in walked.files)
     folder = Path(options.get(LABELS) or root)
     files: list[Found] = []
     annotated: set[str] = set()
     for told in _annotations(folder):
         video = _video(told, by_name)
         annotated.add(video.path)
-        source = PurePosixPath(video.path).stem
-        files.append(Found(video.path, told.name, told.split, source, Notes(Annotation(frames=told.frames))))
+        source = nfc(PurePosixPath(stem(video.path)).name)
+        files.append(Found(video.path, nfc(told.name), told.split, source, Notes(Annotation(frames=told.frames))))
     bare = [file for file in walked.files if file.path not in annotated]
     names = {file.video_id for file in files}
     files += [
-        Found(file.path, file.video_id if stem in names else stem, source=stem)
+        Found(file.path, file.video_id if name in names else name, source=name)
         for file in bare
-        for stem in [PurePosixPath(file.path).stem]
+        for name in [nfc(PurePosixPath(stem(file.path)).name)]
     ]
     ignored = [*walked.ignored, *([f"{len(bare)} x video without annotation (kept, unlabelled)"] if bare else [])]
-    return Scan(files, ignored)
+    return replace(walked, files=files, ignored=ignored)
 
 
 def _annotations(folder: Path) -> list[_Told]:
@@ -113,14 +110,14 @@ def read_frames(path: Path) -> tuple[int, ...]:
 _VALUES: Final = {str(i): i for i in (NOT_ANNOTATED, *range(len(BASIC)))}
 
 
-def _video(told: _Told, by_name: Mapping[str, list[Found]]) -> Found:
-    found = by_name.get(told.name, [])
+def _video(told: _Told, by_name: NameIndex[Found]) -> Found:
+    found = by_name.find(told.name)
     for ending in PEOPLE:
         if not found and told.name.endswith(ending):
-            found = by_name.get(told.name.removesuffix(ending), [])
+            found = by_name.find(told.name.removesuffix(ending))
     if not found:
         raise CerError(f"no video of the name {told.name}", str(told.path), "add the video, or remove the annotation")
     if len(found) > 1:
-        where = " and ".join(file.path for file in found[:2])
+        where = " and ".join(shown(file.path for file in found[:2]))
         raise CerError(f"two videos have the name {told.name}", where, "keep one of them")
     return found[0]

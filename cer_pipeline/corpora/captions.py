@@ -25,6 +25,7 @@ from typing import Final
 import numpy as np
 
 from cer_pipeline.corpora.leaks import class_word
+from cer_pipeline.corpora.names import nfc
 from cer_pipeline.corpora.notes import plain
 from cer_pipeline.corpora.sheets import read_sheet
 from cer_pipeline.errors import CerError
@@ -100,7 +101,7 @@ def parse_name(name: str) -> tuple[SegmentName, str | None]:
     if word := class_word(found["video"]):
         raise CerError(f"the name of a video spells the class word {word!r}", name, "rename the video")
     frames = (int(found["first"]), int(found["last"])) if found["first"] else None
-    return SegmentName(found["video"], int(found["index"]), frames), FOLDERS[folder] if folder else None
+    return SegmentName(nfc(found["video"]), int(found["index"]), frames), FOLDERS[folder] if folder else None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from cer_pipeline.corpora.folder import find
 from cer_pipeline.corpora.formats import SPLIT, Found, Scan
+from cer_pipeline.corpora.lookup import Lookup
 from cer_pipeline.corpora.notes import Annotation, Distribution, Notes, Span
 from cer_pipeline.corpora.sheets import Sheet, read_cells, rows_of
 from cer_pipeline.corpora.splits import TEST
@@ -51,18 +52,14 @@ def attach_spans(files: Sequence[Found], path: Path) -> list[Found]:
     Raises:
         CerError: a column is missing or unknown, a row cannot be right, or a video is unknown.
     """
-    by_name: defaultdict[str, set[str]] = defaultdict(set)
-    for file in files:
-        for name in {file.video_id, file.video_id.rpartition("/")[2]}:
-            by_name[name].add(file.video_id)
+    by_name = Lookup(files)
     spans: defaultdict[str, list[Span]] = defaultdict(list)
     for name, where, span in _rows(path):
-        known = by_name.get(name, set())
-        known = {name} if name in known else known
+        known = by_name.find(name)
         if len(known) != 1:
             what = "the corpus has no video" if not known else "several videos have the name"
             raise CerError(f"{what} {name!r}", where, "write the path of the video below its folder, no ending")
-        (video,) = known
+        video = files[known[0]].video_id
         if any((span.begin_s, span.end_s) == (other.begin_s, other.end_s) for other in spans[video]):
             raise CerError("this stretch of time stands twice", where, "mark all its classes in one row")
         spans[video].append(span)

@@ -85,7 +85,7 @@ def test_a_bad_meld_file_is_named(tmp_path: Path, text: str, message: str) -> No
 
 def test_a_file_of_another_encoding_says_at_which_line(tmp_path: Path) -> None:
     (tmp_path / "train_sent_emo.csv").write_bytes(MELD_HEADER.encode() + b"1,caf\xe9,A,joy,x,0,0\n")
-    with pytest.raises(CerError, match="not UTF-8 at line 2 .byte 0xe9: perhaps Latin-1"):
+    with pytest.raises(CerError, match=r"not UTF-8 at line 2 .byte 0xe9: perhaps Latin-1"):
         read_meld(tmp_path, "train")
 
 
