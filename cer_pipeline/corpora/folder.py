@@ -39,7 +39,11 @@ def find(root: Path, endings: frozenset[str] = ENDINGS, kind: str = "video") -> 
     Raises:
         CerError: there is no such folder, or no such file below it.
     """
-    if not root.exists():
+    try:
+        there = root.exists()
+    except OSError as error:  # a dead mount
+        raise CerError(f"the folder cannot be read ({error.strerror})", to_text(str(root))) from None
+    if not there:
         raise CerError("the folder does not exist", to_text(str(root)), "check the path")
     if not root.is_dir():
         raise CerError("not a folder", to_text(str(root)), "give the folder that holds the video")

@@ -17,6 +17,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
+
+from cer_pipeline.errors import CerError
 
 HOME_VARIABLE = "CER_HOME"
 DEFAULT_FOLDER = ".cer"
@@ -24,9 +27,27 @@ DEFAULT_FOLDER = ".cer"
 
 @dataclass(frozen=True)
 class Home:
-    """The home folder of one working copy."""
+    """The home folder of one working copy.
+
+    Raises:
+        CerError: with its path Dagster's databases would lie elsewhere, or tables could not be opened.
+    """
 
     root: Path
+
+    def __post_init__(self) -> None:
+        # Dagster names its SQLite files by an address, unescaped: ? ends the path in it, %20 means a blank.
+        path = str(self.root)
+        if "?" in path or unquote(path, errors="surrogateescape") != path:
+            what = "the path of the home folder holds ? or a percent sign before two hexadecimal digits"
+            raise CerError(what, path, f"set {HOME_VARIABLE} to a folder without them")
+        try:
+            path.encode("utf-8")
+        except UnicodeEncodeError:  # Parquet files are opened by names in UTF-8
+            then = f"set {HOME_VARIABLE} to another folder"
+            raise CerError(
+                "the path of the home folder is not UTF-8", os.fsencode(path).decode(errors="backslashreplace"), then
+            ) from None
 
     @property
     def settings(self) -> Path:

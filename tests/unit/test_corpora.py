@@ -305,7 +305,10 @@ def test_two_names_that_differ_in_their_form_alone_stay_apart_and_are_told(home,
 @settings(deadline=None)
 @given(
     st.lists(
-        st.sampled_from([f"{n}{e}" for n in ("a", "\u00e9", "e\u0301", "\u00e9~1") for e in (".mp4", ".mov", ".mp4.ts")]), unique=True
+        st.sampled_from(
+            [f"{n}{e}" for n in ("a", "\u00e9", "e\u0301", "\u00e9~1") for e in (".mp4", ".mov", ".mp4.ts")]
+        ),
+        unique=True,
     )
 )
 def test_ids_in_every_form_are_unique_composed_and_independent_of_the_order(paths):
