@@ -31,6 +31,9 @@ OVERSHOOT_S: Final = 1.0
 """How far a stretch of time may reach beyond the end of its video: people round the end up to a whole second. Up to
 `MISMATCH_S` nothing is said."""
 
+DECIMALS: Final = 6
+"""Of differences: 6.2 s is not beyond 6 s + 0.2 s."""
+
 EXTRA_WINDOWS: Final = 1
 """How many windows an annotation may have beyond the last one: whoever rounds the duration up has one more."""
 
@@ -72,7 +75,7 @@ def compare_frames(annotated: int, length: Length) -> Verdict:
         return Verdict()
     told = f"{annotated} annotated frames, {length.frames} frames in the file"
     allowed = MISMATCH_S * length.frames / length.duration_s if length.duration_s else 0.0
-    return Verdict(told, abs(annotated - length.frames) <= allowed)
+    return Verdict(told, abs(annotated - length.frames) <= round(allowed, DECIMALS))
 
 
 def compare_spans(annotation: Annotation, length: Length) -> Verdict:
@@ -80,7 +83,7 @@ def compare_spans(annotation: Annotation, length: Length) -> Verdict:
     if length.duration_s is None or not annotation.spans:
         return Verdict()
     last = max(span.end_s for span in annotation.spans)
-    beyond = last - length.duration_s
+    beyond = round(last - length.duration_s, DECIMALS)
     if beyond <= MISMATCH_S:
         return Verdict()
     return Verdict(f"annotated up to {last:g} s, the video ends at {length.duration_s:.3f} s", beyond <= OVERSHOOT_S)

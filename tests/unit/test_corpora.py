@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import time
 import unicodedata
 from pathlib import Path
 
@@ -365,3 +366,81 @@ def test_a_folder_without_video_says_what_is_there(home, root):
     put(root, "a.xyz", *(f"x.{n}" for n in "abcdefghijkl"))
     with pytest.raises(CerError, match=r"no video file below the folder \(1 x \.a, .* 5 x 5 other endings"):
         registry.register(home, "c", root)
+
+
+# --- files replaced in place, folders that are away --------------------------------------------------------------
+
+
+def in_place(path: Path, content: bytes) -> None:
+    """Write a file in place and set its time of change back, as tools for metadata do."""
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.write(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns, path.stat().st_ino) == (
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ino,
+    )
+
+
+def test_a_file_replaced_in_place_with_the_same_size_and_time_is_noticed(home, root):
+    put(root, "a.mp4", "b.mp4")
+    registry.register(home, "c", root)
+    time.sleep(0.05)  # the clock of a file system ticks every few milliseconds
+    in_place(root / "a.mp4", b"other")
+    changes = registry.register(home, "c", root)
+    assert (changes.changed, changes.unchanged) == (("a",), ("b",))
+    assert registry.load(home, "c").files[0].sha256 == hashlib.sha256(b"other").hexdigest()
+
+
+def test_all_files_are_read_again_where_asked(home, root, monkeypatch):
+    put(root, "a.mp4")
+    registry.register(home, "c", root)
+    in_place(root / "a.mp4", b"other")
+    path = home / "corpora/c.json"
+    data = json.loads(path.read_text())
+    data["files"][0]["ctime_ns"] = (root / "a.mp4").stat().st_ctime_ns  # as on a file system without ctime
+    path.write_text(json.dumps(data))
+    assert registry.register(home, "c", root).changed == ()
+    assert registry.register(home, "c", root, rehash=True).changed == ("a",)
+
+
+def test_a_registration_of_an_older_version_is_read_and_its_files_are_hashed_once(home, root):
+    put(root, "a.mp4", "b.mp4")
+    registry.register(home, "c", root)
+    path = home / "corpora/c.json"
+    data = json.loads(path.read_text())
+    for file in data["files"]:
+        for name in ("ctime_ns", "frames", "duration_s"):
+            del file[name]
+    path.write_text(json.dumps(data))
+    assert registry.load(home, "c").files[0].ctime_ns == 0
+    in_place(root / "b.mp4", b"other")
+    changes = registry.register(home, "c", root)
+    assert (changes.changed, changes.unchanged) == (("b",), ("a",))
+    assert registry.load(home, "c").files[0].ctime_ns > 0
+
+
+def test_why_a_folder_cannot_be_looked_into(home, root):
+    put(root, "a.mp4")
+    registry.register(home, "c", root)
+    corpus = registry.load(home, "c")
+    assert registry.why_absent(corpus) == ""
+    (root / "a.mp4").rename(root.parent / "a.mp4")
+    assert registry.why_absent(corpus) == "is empty", "as a mount point without its disk"
+    root.rmdir()
+    assert registry.why_absent(corpus) == "is not there"
+    before = (home / "corpora/c.json").read_bytes()
+    with pytest.raises(CerError, match=r"does not exist: .* the registration of c and its tables stay as they are"):
+        registry.register(home, "c", root)
+    assert (home / "corpora/c.json").read_bytes() == before
+
+
+def test_options_with_any_name_are_kept(home, root, tmp_path):
+    put(root, "a.mp4")
+    table = tmp_path / os.fsdecode("spl\\it\u00e9\udcff.csv".encode("utf-8", "surrogateescape"))
+    files.write_csv(table, ("video", "split"), [("a", "test")])
+    registry.register(home, "c", root, options={"split": str(table)})
+    assert registry.load(home, "c").options == {"split": str(table)}
+    assert registry.register(home, "c", root).changed == ()
