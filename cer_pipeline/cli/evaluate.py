@@ -91,8 +91,11 @@ def launch(home: Home, name: str) -> str:
 
 def show(name: str, cells: list[Cell]) -> None:
     """Print the numbers as one table."""
-    from cer_pipeline.report.score_table import COLUMNS, NOTES, RIGHT, score_rows
+    from cer_pipeline.report.score_table import COLUMNS, NOTES, RIGHT, score_rows, without_score
 
     rows = [tuple(safe(cell) for cell in row) for row in score_rows(cells)]
     print_table(f"Evaluation of {name}", COLUMNS, rows, right=RIGHT)
-    console().print(NOTES)
+    out = console()
+    out.print(NOTES)
+    for line in without_score(cells):
+        out.print(safe(line), soft_wrap=True)
