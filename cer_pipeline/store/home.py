@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from cer_pipeline.errors import CerError
 from cer_pipeline.user_folder import user_folder
@@ -31,9 +32,27 @@ USER_FOLDER = "cer-pipeline"
 
 @dataclass(frozen=True)
 class Home:
-    """The home folder: of a working copy, or of a user."""
+    """The home folder: of a working copy, or of a user.
+
+    Raises:
+        CerError: with its path Dagster's databases would lie elsewhere, or tables could not be opened.
+    """
 
     root: Path
+
+    def __post_init__(self) -> None:
+        # Dagster names its SQLite files by an address, unescaped: ? ends the path in it, %20 means a blank.
+        path = str(self.root)
+        if "?" in path or unquote(path, errors="surrogateescape") != path:
+            what = "the path of the home folder holds ? or a percent sign before two hexadecimal digits"
+            raise CerError(what, path, f"set {HOME_VARIABLE} to a folder without them")
+        try:
+            path.encode("utf-8")
+        except UnicodeEncodeError:  # Parquet files are opened by names in UTF-8
+            then = f"set {HOME_VARIABLE} to another folder"
+            raise CerError(
+                "the path of the home folder is not UTF-8", os.fsencode(path).decode(errors="backslashreplace"), then
+            ) from None
 
     @property
     def settings(self) -> Path:
