@@ -139,7 +139,7 @@ def test_frames_follow_the_method_of_the_profile(tmp_path):
     reader = VideoReader(inputs, profile, NAMES, NAMES[:1])
     targets = {p["target"] for p in contributions(reader.read("a"), NAMES, 10.0).to_pylist()}
     assert not targets & set(COMPOUND)
-    with pytest.raises(CerError, match="compound.method: Input should be 'ppa' or 'pfsa'"):
+    with pytest.raises(CerError, match=r"compound\.method: Input should be 'ppa' or 'pfsa'"):
         VideoReader(inputs, load_profile(overrides=["compound.method=sum"]), NAMES, NAMES[:1])
 
 
