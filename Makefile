@@ -3,6 +3,7 @@
 # Settings (make NAME=value target, or in the environment):
 #   PYTHON   the interpreter that .venv is made with (3.11 or newer)
 #   EXTRAS   optional parts, e.g. EXTRAS=ray,mamba
+#   WORKERS  processes that run tests side by side; 0: none but the first, for a debugger
 #   PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS and pip's own configuration say where packages come from.
 #   UV_TORCH_BACKEND=cpu leaves the CUDA libraries out on a machine without a GPU.
 
@@ -13,6 +14,7 @@ SHELL := /bin/bash
 
 PYTHON ?=
 EXTRAS ?=
+WORKERS ?= 2
 export PYTHON
 
 COMMA := ,
@@ -20,6 +22,9 @@ BIN := .venv/bin
 UV := $(BIN)/python requirements/uv.py
 # Installing is repeated when its inputs change. The stamp's name holds the extras, so that asking for others installs again.
 STAMP := .venv/.installed-$(subst $(COMMA),-,$(EXTRAS))
+# A module stays in one process, which makes its fixtures once. The order is that of the folders: whole graphs come first, so
+# that the last tests are short ones and no process waits long for the other.
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder
 EDITABLE := .$(if $(EXTRAS),[$(EXTRAS)])
 
 help: ## list the targets
@@ -42,10 +47,10 @@ demo: install ## install, fetch the embedded models and the demonstration clips,
 	$(BIN)/cer demo
 
 test: install models ## all tests that this machine can run, but for the case folders
-	$(BIN)/python -m pytest -m "not cases"
+	$(PYTEST) -m "not cases"
 
 test-fast: install ## the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow and not gpu and not ray and not browser and not cases"
+	$(PYTEST) -m "not slow and not gpu and not ray and not browser and not cases"
 
 cases: install models ## real-world files beside the project, where they are there: every right value
 	$(BIN)/python -m pytest -m cases tests/cases

@@ -139,7 +139,7 @@ def toy(name: str, inputs: tuple[str, ...] = ()) -> StageSpec:
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
     WORLD.videos, WORLD.broken, WORLD.forgotten = {"a": "one", "b": "two"}, set(), set()
-    with dg.instance_for_test() as opened:
+    with dg.DagsterInstance.ephemeral() as opened:
         opened.add_dynamic_partitions(CORPUS_SHARD, [KEY])
         yield opened
 
