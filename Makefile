@@ -33,7 +33,7 @@ help: ## list the targets
 install: $(STAMP) ## make .venv and install everything, pinned
 
 $(STAMP): pyproject.toml $(wildcard requirements/*)
-	requirements/venv.sh
+	@requirements/venv.sh
 	$(UV) pip install --quiet --python $(BIN)/python --constraints requirements/constraints.txt \
 		--override requirements/overrides.txt --group dev --group headless --editable '$(EDITABLE)'
 	$(BIN)/cer doctor --packages
