@@ -10,7 +10,6 @@ Every command imports what it needs when it runs, so that `cer --help` answers a
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import sys
 from pathlib import Path
@@ -35,6 +34,7 @@ from cer_pipeline.cli import (
     ui,
 )
 from cer_pipeline.cli.output import plain_output, printable
+from cer_pipeline.cli.stopping import Stopped, insisting, stopped_line
 from cer_pipeline.errors import CerError
 from cer_pipeline.store.files import is_disk_full
 from cer_pipeline.store.home import default_home
@@ -43,10 +43,6 @@ EXIT_INPUT = 2
 EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
 EXIT_STOPPED = 130
 DEBUG_VARIABLE = "CER_DEBUG"
-
-
-class Stopped(Exception):
-    """Somebody pressed Ctrl-C. Unlike KeyboardInterrupt, typer lets it through to `main`."""
 
 
 class Commands(TyperGroup):
@@ -92,7 +88,8 @@ def main() -> None:
     try:
         use_utf8()
         plain_output()
-        app()
+        with insisting():
+            app()
     except (Stopped, KeyboardInterrupt) as stop:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends what is still closing
         _fail(stop, stopped_line(), EXIT_STOPPED)
@@ -119,12 +116,6 @@ def use_utf8() -> None:
     if sys.stdout is not None:
         environment.setdefault("PYTHONIOENCODING", sys.stdout.encoding)
     os.execve(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]], environment)  # noqa: S606
-
-
-def stopped_line() -> str:
-    """What a person reads after Ctrl-C."""
-    command = shlex.join(["cer", *sys.argv[1:]])
-    return f"stopped; nothing is lost, and this goes on where it stopped: {command}"
 
 
 def _root() -> Path | None:

@@ -12,7 +12,7 @@ import typer
 
 from cer_pipeline.cli.options import Json
 from cer_pipeline.cli.output import print_json, print_table, safe, say
-from cer_pipeline.cli.progress import steps
+from cer_pipeline.cli.progress import reading, steps
 from cer_pipeline.corpora.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ def add(
     home = writable_home()
     options = options_of(labels, split, captions, leaks)
     with steps(quiet=json) as step:
-        reading, comparing = step("reading files"), step("comparing annotations with videos")
-        changes = registry.register(home.root, name, path, layout, options, reading, rehash, comparing)
+        hashing, probing = reading(step)
+        changes = registry.register(home.root, name, path, layout, options, hashing, rehash, probing)
     corpus = registry.load(home.root, name)
     keys = [registry.shard_key(name, shard) for shard in corpus.shard_labels()]
     add_partitions(home, keys)

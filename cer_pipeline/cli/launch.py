@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+
+from cer_pipeline.cli.stopping import is_interrupt
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance, ExecuteInProcessResult
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 PID_TAG = "cer/pid"
 HOST_TAG = "cer/host"
 QUIET_LOGS = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-INTERRUPTS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
-"""Errors by which Dagster says that a run was stopped by hand: it turns Ctrl-C into the failure of a step."""
 
 
 def execute(opened: DagsterInstance, job: Any, config: dict[str, Any] | None = None, **options: Any) -> Any:
@@ -51,16 +50,9 @@ def execute(opened: DagsterInstance, job: Any, config: dict[str, Any] | None = N
 
 
 def was_stopped(result: ExecuteInProcessResult) -> bool:
-    """Whether a run ended because somebody pressed Ctrl-C."""
-    return any(name in INTERRUPTS for event in result.all_events for name in _classes(event))
-
-
-def _classes(event: Any) -> Iterator[str | None]:
-    """Class names of the error of an event and of what caused it."""
-    error = getattr(event.event_specific_data, "error", None) if event.is_failure else None
-    while error is not None:
-        yield error.cls_name
-        error = error.cause
+    """Whether a run ended because somebody pressed Ctrl-C, which Dagster turns into the failure of a step."""
+    failures = (event.event_specific_data for event in result.all_events if event.is_failure)
+    return any(is_interrupt(getattr(data, "error", None)) for data in failures)
 
 
 def close_dead_runs(opened: DagsterInstance) -> None:

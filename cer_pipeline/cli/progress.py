@@ -98,8 +98,17 @@ class TerminalProgress:
             console(stderr=True).print(f"    {what}: {done} of {total}")
 
 
+Step = Callable[[int, int, str], None]
+"""Called with what is done, what there is in all, and the name of the file."""
+
+
+def reading(step: Callable[[str], Step]) -> tuple[Step, Step]:
+    """The two steps of `registry.register`: its arguments `progress` and `probing`."""
+    return step("reading files"), step("comparing annotations with videos")
+
+
 @contextlib.contextmanager
-def steps(quiet: bool = False) -> Iterator[Callable[[str], Callable[[int, int, str], None]]]:
+def steps(quiet: bool = False) -> Iterator[Callable[[str], Step]]:
     """Progress of a command with a few steps: `step(what)` gives a function of (done, total, name of the file).
 
     A step shows nothing until it has gone on for a while, so that quick ones leave no trace.
@@ -112,7 +121,7 @@ def steps(quiet: bool = False) -> Iterator[Callable[[str], Callable[[int, int, s
     columns = (TextColumn("{task.description:<40}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console(stderr=True), transient=True) as bars:
 
-        def step(what: str) -> Callable[[int, int, str], None]:
+        def step(what: str) -> Step:
             task = bars.add_task(what, total=None, visible=False)
 
             def show(done: int, total: int, name: str) -> None:
@@ -124,7 +133,7 @@ def steps(quiet: bool = False) -> Iterator[Callable[[str], Callable[[int, int, s
         yield step
 
 
-def _lines(what: str, quiet: bool) -> Callable[[int, int, str], None]:
+def _lines(what: str, quiet: bool) -> Step:
     last = time.monotonic()
 
     def line(done: int, total: int, name: str) -> None:

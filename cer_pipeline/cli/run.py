@@ -16,6 +16,7 @@ import typer
 from cer_pipeline.cli.launch import close_dead_runs, execute
 from cer_pipeline.cli.options import Json, Overrides, ProfileName, settings_of
 from cer_pipeline.cli.output import print_json, print_table, safe, say
+from cer_pipeline.cli.progress import reading, steps
 from cer_pipeline.errors import CerError
 from cer_pipeline.profiles import DEFAULT_PROFILE
 
@@ -119,7 +120,7 @@ def run_corpus(
         raise CerError(
             "the corpus has no videos, it is for training", name, f"run `cer train {branch} --corpora {name}`"
         )
-    absent = refresh(home, name)
+    absent = refresh(home, name, quiet)
     corpus = registry.load(home.root, name)
     specs, zoo = stages(settings), open_zoo(heads=home.heads)
     before = table_states(specs, home, settings, zoo, name, corpus.shard_labels())
@@ -133,7 +134,7 @@ def run_corpus(
     return outcome
 
 
-def refresh(home: Home, name: str) -> str:
+def refresh(home: Home, name: str, quiet: bool = False) -> str:
     """Pick up files that have come, changed or gone since the corpus was registered; tell leaks that are kept.
 
     Returns:
@@ -145,7 +146,9 @@ def refresh(home: Home, name: str) -> str:
     if absent := registry.why_absent(corpus):
         say(absence(corpus, absent))
         return absent
-    changes = registry.register(home.root, name, corpus.root, corpus.format)
+    with steps(quiet) as step:
+        hashing, probing = reading(step)
+        changes = registry.register(home.root, name, corpus.root, corpus.format, progress=hashing, probing=probing)
     for text in changes.warnings:
         say(f"{name}: {safe(text)}")
     if changes.added or changes.changed or changes.removed:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import corpus_files as files
@@ -18,6 +19,7 @@ from typer.testing import CliRunner, Result
 from cer_pipeline.cli import Stopped, app, launch
 from cer_pipeline.cli import run as run_command
 from cer_pipeline.cli.output import PLAIN
+from cer_pipeline.cli.stopping import insisting
 from cer_pipeline.corpora import registry
 from cer_pipeline.errors import CerError
 from cer_pipeline.store.home import Home
@@ -232,3 +234,40 @@ def test_annotations_that_do_not_fit_are_told_when_a_corpus_is_added(tmp_path, t
     assert done.exit_code == 0
     assert "a: 90 annotated frames, 50 frames in the file; left out: it does not fit this video" in done.stderr
     assert "b: 51 annotated frames, 50 frames in the file; what lies beyond the end counts for nothing" in done.stderr
+
+
+def test_ctrl_c_that_a_destructor_swallows_is_sent_again(capfd):
+    """The first signal arrives inside `__del__`, where Python prints the exception and goes on."""
+
+    class Swallows:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    def work() -> None:
+        with insisting(again_s=0.1):
+            Swallows()
+            while time.monotonic() - started < 20:
+                time.sleep(0.01)
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert time.monotonic() - started < 10
+    assert "KeyboardInterrupt" not in capfd.readouterr().err
+    before = signal.getsignal(signal.SIGINT)
+    with insisting():
+        pass
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_while_the_command_is_imported_is_no_traceback(tmp_path):
+    code = (
+        "import os, signal, sys\n"
+        "class Stop:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'cer_pipeline.cli': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Stop())\n"
+        "from cer_pipeline.command import main; main()"
+    )
+    done = python(code, "status", CER_HOME=str(tmp_path))
+    assert (done.returncode, done.stderr) == (130, b"stopped before it began\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -35,7 +36,7 @@ def clip(path: Path, muxer: str | None, codec: str) -> Path:
     muxer = muxer or MP4.get(path.suffix) or path.suffix[1:]
     with av.open(str(path), "w", format=muxer) as container:
         try:
-            stream = container.add_stream(codec, rate=25)
+            stream: Any = container.add_stream(codec, rate=25)
         except Exception:  # noqa: BLE001 (what a build of FFmpeg lacks raises different errors)
             pytest.skip(f"this FFmpeg has no encoder {codec}")
         stream.width, stream.height, stream.pix_fmt = 176, 144, "yuv420p"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import corpus_files as files
 import pytest
@@ -25,7 +26,7 @@ COLUMNS = ("video", "begin", "note")
 ROWS = [("a;b", "0.5", 'says "no", twice'), ("c\td", "1.25", "")]
 
 
-def written(delimiter: str, quoting: int = csv.QUOTE_MINIMAL, end: str = "\n") -> str:
+def written(delimiter: str, quoting: Any = csv.QUOTE_MINIMAL, end: str = "\n") -> str:
     out = io.StringIO()
     csv.writer(out, delimiter=delimiter, quoting=quoting, lineterminator=end).writerows([COLUMNS, *ROWS])
     return out.getvalue()
