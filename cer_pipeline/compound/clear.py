@@ -1,0 +1,80 @@
+"""Which predictions are shown to people as an expression.
+
+Belongs here: the rule and the words for what it rejects. Does not belong here: the numbers that it reads
+(`fusion.uncertainty`), choosing its thresholds (`evaluation.clear_expression`) or showing anything (`report`, `export`).
+
+The tables keep every probability. PPA divides Neutral and Other away, so the compounds of a calm face sum to 1 as well
+and lie near 1/7 each; naming the first of them would be naming noise. A compound is *clear* where enough is expressed
+at all, and where it leads the next compound by enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cer_pipeline.errors import CerError
+from cer_pipeline.fusion.combine import Array, Mask
+from cer_pipeline.fusion.uncertainty import confidence, expressed
+from cer_pipeline.labels import COMPOUND
+from cer_pipeline.profiles import Profile
+
+SECTION: Final = "report"
+UNCLEAR: Final = "no clear expression"
+
+
+@dataclass(frozen=True)
+class Clear:
+    """The thresholds of a profile.
+
+    Args:
+        least_expressed: least share that must lie on the six expressions, 0..1.
+        least_confidence: least margin of the first compound over the second, 0..1.
+    """
+
+    least_expressed: float
+    least_confidence: float
+
+    @classmethod
+    def of(cls, profile: Profile) -> Clear:
+        """The thresholds of a profile.
+
+        Raises:
+            CerError: a number is out of range.
+        """
+        section = profile[SECTION]
+        for name in ("least_expressed", "least_confidence"):
+            if not 0 <= section[name] <= 1:
+                raise CerError(f"{SECTION}.{name} must be 0 to 1", str(section[name]))
+        return cls(float(section["least_expressed"]), float(section["least_confidence"]))
+
+    def holds(self, expressed_: Array, confidence_: Array) -> Mask:
+        """Where an expression is clear; False where a number is NaN.
+
+        Args:
+            expressed_: share on the six expressions [...].
+            confidence_: margin between the compounds [...].
+        """
+        return (expressed_ >= self.least_expressed) & (confidence_ >= self.least_confidence)
+
+    def of_values(self, basic: Array, compound: Array) -> Mask:
+        """Where an expression is clear, from the distributions themselves: [..., 8] and [..., 7] to [...]."""
+        return self.holds(expressed(basic), confidence(compound))
+
+
+def named(compound: Array, clear: Sequence[bool] | NDArray[np.bool_]) -> list[str | None]:
+    """What people read of some distributions over the compounds [n, 7].
+
+    Returns:
+        For each the first compound, or `UNCLEAR`; None where there is no value.
+    """
+    known = np.isfinite(compound).all(axis=1)
+    top = np.where(known, np.nan_to_num(compound).argmax(axis=1), 0)
+    return [
+        None if not there else COMPOUND[k] if sure else UNCLEAR
+        for there, k, sure in zip(known, top, clear, strict=True)
+    ]
