@@ -95,8 +95,8 @@ _COMPOUND = probability_columns(COMPOUND, COMPOUND_COLUMNS)
 
 _EXPRESSED = "1 - p_neutral - p_other of the fused basic emotions, 0..1: how much is expressed at all"
 _AGREEMENT = (
-    "1 - Jensen-Shannon divergence of the branches over its largest value, weighted by their shares in the fused value: "
-    "1 all say the same, 0 no two have a class in common"
+    "1 - Jensen-Shannon divergence of the branches over its largest value, weighted by their shares in the fused "
+    "value: 1 all say the same, 0 no two have a class in common"
 )
 
 

@@ -1,7 +1,8 @@
 """Which predictions are shown to people as an expression.
 
 Belongs here: the rule and the words for what it rejects. Does not belong here: the numbers that it reads
-(`fusion.uncertainty`), choosing its thresholds (`evaluation.clear_expression`) or showing anything (`report`, `export`).
+(`fusion.uncertainty`), the choice of its thresholds (`evaluation.clear_expression`), or showing anything (`report`,
+`export`).
 
 The tables keep every probability. PPA divides Neutral and Other away, so the compounds of a calm face sum to 1 as well
 and lie near 1/7 each; naming the first of them would be naming noise. A compound is *clear* where enough is expressed
@@ -10,20 +11,28 @@ at all, and where it leads the next compound by enough.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.combine import Array, Mask
+from cer_pipeline.fusion.evidence import matrix
 from cer_pipeline.fusion.uncertainty import confidence, expressed
 from cer_pipeline.labels import COMPOUND
 from cer_pipeline.profiles import Profile
+from cer_pipeline.stage import Inputs
+from cer_pipeline.tables import COMPOUNDS, FRAME_PREDICTIONS
 
 SECTION: Final = "report"
+FUSED: Final = "fused"
+MEASURED: Final[dict[str, tuple[str, ...]]] = {
+    FUSED: ("expressed",),
+    COMPOUNDS.name: ("expressed", "confidence"),
+    FRAME_PREDICTIONS.name: ("expressed", "compound_confidence"),
+}
+"""Tables of which the rule says something, and the columns that it reads."""
 UNCLEAR: Final = "no clear expression"
 
 
@@ -66,15 +75,38 @@ class Clear:
         return self.holds(expressed(basic), confidence(compound))
 
 
-def named(compound: Array, clear: Sequence[bool] | NDArray[np.bool_]) -> list[str | None]:
-    """What people read of some distributions over the compounds [n, 7].
+def told(inputs: Inputs, table: str, rule: Clear) -> str:
+    """How many rows of a table show a clear expression, in words; empty for a table of which the rule says nothing.
+
+    Of `compound` the rows of all methods count, of `fused` those with enough expressed, for its rows name no compound.
+
+    Args:
+        inputs: the shard.
+        table: its name.
+        rule: what is called a clear expression.
+    """
+    if table not in MEASURED:
+        return ""
+    numbers = matrix(inputs.table(table, MEASURED[table]), MEASURED[table])
+    numbers = numbers[np.isfinite(numbers).all(axis=1)]
+    if table == FUSED:
+        return f"{int((numbers[:, 0] >= rule.least_expressed).sum()):,} of {len(numbers):,} express enough"
+    return f"{int(rule.holds(numbers[:, 0], numbers[:, 1]).sum()):,} of {len(numbers):,} clear"
+
+
+def named(compound: Array, clear: Mask) -> list[str | None]:
+    """What people read of some predictions.
+
+    Args:
+        compound: distributions over the compounds [n, 7]; NaN without a value.
+        clear: whether each is clear [n].
 
     Returns:
         For each the first compound, or `UNCLEAR`; None where there is no value.
     """
-    known = np.isfinite(compound).all(axis=1)
+    known: Mask = np.asarray(np.isfinite(compound).all(axis=1))
     top = np.where(known, np.nan_to_num(compound).argmax(axis=1), 0)
     return [
         None if not there else COMPOUND[k] if sure else UNCLEAR
-        for there, k, sure in zip(known, top, clear, strict=True)
+        for there, k, sure in zip(known.tolist(), top.tolist(), clear.tolist(), strict=True)
     ]

@@ -10,11 +10,11 @@ All four are shares between 0 and 1; a row that holds NaN gives NaN.
 * confidence: the largest probability less the second largest, the margin of Scheffer et al. (2001), "Active hidden
   Markov models for information extraction". 0 is a tie.
 * entropy: Shannon entropy over its largest value log C. 0 has one certain class, 1 is uniform over the C classes.
-* agreement: 1 - JSD / H(s), with the shares s_m = sum_c w_mc p_mc of the branches in the fused value (they sum to 1) and
-  JSD = H(sum_m s_m p_m) - sum_m s_m H(p_m), the generalised Jensen-Shannon divergence of Lin (1991), "Divergence measures
-  based on the Shannon entropy". H(s) bounds it. 1: all branches give one and the same distribution; 0: no two branches
-  give any class in common. Entropy and agreement tell two cases apart: all branches are unsure (high, high), and
-  the branches contradict each other (high, low). Fewer than two branches with a weight cannot agree: NaN.
+* agreement: 1 - JSD / H(s), with the shares s_m = sum_c w_mc p_mc of the branches in the fused value (they sum to 1)
+  and JSD = H(sum_m s_m p_m) - sum_m s_m H(p_m), the generalised Jensen-Shannon divergence of Lin (1991), "Divergence
+  measures based on the Shannon entropy". H(s) bounds it. 1: all branches give one and the same distribution; 0: no two
+  branches give any class in common. Entropy and agreement tell two cases apart: all branches are unsure (high, high),
+  and the branches contradict each other (high, low). Fewer than two branches with a weight cannot agree: NaN.
 
 Sums over classes and branches are loops in fixed order, so that a row does not depend on its batch.
 """
