@@ -54,7 +54,8 @@ class Threshold:
         value: least value of the measure at which the fitted share reaches 1/2; NaN where it never does.
         low: lower end of its 95 % interval.
         high: upper end.
-        below: units below it, share of them that is right, and share that one constant answer has right.
+        below: units below it, share of them that is right, and share that the best constant answer has right; NaN
+            where there is no other answer.
         above: the same at or above it.
     """
 
@@ -81,13 +82,13 @@ def crossing(measure: Array, right: Mask) -> float:
     return float(measure[fitted >= HALF].min(initial=np.inf)) if (fitted >= HALF).any() else float("nan")
 
 
-def choose(measure: Array, right: Mask, constant: Mask, groups: Sequence[Any]) -> Threshold:
+def choose(measure: Array, right: Mask, constant: Mask | None, groups: Sequence[Any]) -> Threshold:
     """The threshold of a measure.
 
     Args:
         measure: of every unit [n].
         right: whether the answer was right [n].
-        constant: whether the best constant answer would be right [n].
+        constant: whether the best constant answer would be right [n]; None where there is no other answer.
         groups: what is resampled together [n].
     """
     value = crossing(measure, right)
@@ -99,8 +100,9 @@ def choose(measure: Array, right: Mask, constant: Mask, groups: Sequence[Any]) -
         drawn = np.concatenate([rows[i] for i in rng.integers(0, len(rows), len(rows))])
         found.append(crossing(measure[drawn], right[drawn]))
     low, high = np.nanpercentile(found, [2.5, 97.5])
+    other = np.full(len(measure), np.nan) if constant is None else constant.astype(np.float64)
     sides = [
-        (int(s.sum()), float(right[s].mean()), float(constant[s].mean())) for s in (measure < value, measure >= value)
+        (int(s.sum()), float(right[s].mean()), float(other[s].mean())) for s in (measure < value, measure >= value)
     ]
     return Threshold(value, float(low), float(high), sides[0], sides[1])
 
@@ -112,7 +114,7 @@ def least_expressed(votes: Votes) -> Threshold:
     present = np.ones(said.shape[:2], dtype=bool)
     fused, _ = combine(equal_weights(present, len(BASIC)), said, present)
     right: Mask = expressed(heard) > HALF
-    return choose(expressed(fused), right, np.full(len(right), bool(right.mean() > HALF)) == right, votes.actors[mine])
+    return choose(expressed(fused), right, None, votes.actors[mine])
 
 
 def least_confidence(compound: Array, truth: NDArray[np.int64]) -> Threshold:
@@ -155,7 +157,8 @@ def main(arguments: Sequence[str]) -> int:
 def _say(name: str, found: Threshold) -> None:
     lines = [f"{name} {found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"]
     for side, (n, share, constant) in (("below", found.below), ("from there on", found.above)):
-        lines.append(f"  {side}: {n} units, {share:.3f} right; one constant answer {constant:.3f}")
+        against = "" if np.isnan(constant) else f"; the best constant answer: {constant:.3f}"
+        lines.append(f"  {side}: {n} units, {share:.3f} right{against}")
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
 

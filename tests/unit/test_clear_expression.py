@@ -44,6 +44,7 @@ def test_a_known_crossing_is_found_and_what_lies_on_each_side_is_told():
     assert found.below[1] < 0.5 < found.above[1]
     assert found.below[1] == pytest.approx(right[measure < found.value].mean())
     assert found.above[2] == pytest.approx(0.25, abs=0.03)
+    assert np.isnan(choose(measure, right, None, np.arange(4000) % 50).above[2])
 
 
 def test_an_answer_that_is_never_right_has_no_threshold():
