@@ -45,7 +45,7 @@ LEFT, RIGHT, TOP, BOTTOM = 0.105, 0.865, 0.878, 0.03  # of the figure
 POINTS: Final = 3000  # points along time that can be told apart
 WORD_ROWS: Final = 3
 TRIM: Final = 0.15  # share of a stored crop that is cut off at each side: the profile stores it with a wide margin
-MARGIN: Final = 12  # pixels that a word may stand out at the end, before the note begins
+MARGIN: Final = 36  # pixels that a word may stand out at the end, before the note begins
 NO_VALUE, NOT_CLEAR = -2, -1  # in place of the number of a compound
 GREY: Final = "#E4E7EB"  # of a stretch without a clear expression: between an empty cell and Neutral
 PAD: Final = 4  # pixels on each side of a label
@@ -465,4 +465,4 @@ def _draw_words(axis: Axes, video: Video) -> None:
     said = f"{len(video.words)} words" + (
         f",\n{left_out} {'does' if left_out == 1 else 'do'} not fit" if left_out else ""
     )
-    axis.text(1.014, 0.5, said, transform=axis.transAxes, fontsize=9, color=QUIET, va="center")
+    axis.text(1.034, 0.5, said, transform=axis.transAxes, fontsize=9, color=QUIET, va="center")
