@@ -26,7 +26,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +82,7 @@ def crossing(measure: Array, right: Mask) -> float:
     return float(measure[fitted >= HALF].min(initial=np.inf)) if (fitted >= HALF).any() else float("nan")
 
 
-def choose(measure: Array, right: Mask, constant: Mask | None, groups: Sequence[Any]) -> Threshold:
+def choose(measure: Array, right: Mask, constant: Mask | None, groups: Sequence[int] | NDArray[np.int64]) -> Threshold:
     """The threshold of a measure.
 
     Args:

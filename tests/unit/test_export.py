@@ -48,7 +48,7 @@ def test_every_segment_has_both_mappings_with_its_times(corpus, home, tmp_path, 
         clear = own["expressed"] >= RULE.least_expressed and own["confidence"] >= RULE.least_confidence
         top = COMPOUND[int(np.argmax([own[c] for c in COMPOUND_COLUMNS]))]
         assert (row["clear"], row["expression"]) == (clear, top if clear else "no clear expression")
-    assert 0 < frame["clear"].sum() < len(frame)
+    assert set(frame["clear"].tolist()) == {True, False}
 
 
 def test_every_system_answers_for_every_segment_if_only_with_a_reason(corpus, home, tmp_path):
@@ -59,7 +59,7 @@ def test_every_system_answers_for_every_segment_if_only_with_a_reason(corpus, ho
     assert len(silent) == sum(r.get("status") == "no_speech" for r in corpus.rows["probabilities/text_minilm"]) > 0
     assert set(silent["reason"]) == {"silence"}
     assert np.isnan(silent[[*BASIC_COLUMNS, *tables.MEASURES]].to_numpy(float)).all()
-    for row in frame[(frame["system"] != "fused") & (frame["status"] == "ok")].to_dict("records"):
+    for row in frame.query("system != 'fused' and status == 'ok'").to_dict("records"):
         p = np.array([row[c] for c in BASIC_COLUMNS])
         own = measures(p, p)
         assert [row[c] for c in tables.MEASURES[:3]] == pytest.approx([own[c] for c in tables.MEASURES[:3]])
@@ -129,10 +129,11 @@ def test_a_segment_without_a_value_is_neither_clear_nor_unclear(tmp_path):
     }
     made.rows["compound"] = [r | nothing if r["method"] == "pfsa" else r for r in made.rows["compound"]]
     path, _ = tables.export(write(tmp_path, made), NAME, tmp_path / "out", "parquet", Clear(0.0, 0.0))
-    frame = pd.read_parquet(path)
-    pfsa, ppa = frame[frame["method"] == "pfsa"], frame[frame["method"] == "ppa"]
-    assert pfsa[["clear", "expression"]].isna().all(axis=None) and set(pfsa["status"]) == {"not_applicable"}
-    assert ppa["clear"].all() and not (ppa["expression"] == "no clear expression").any()
+    found = pq.read_table(path).to_pylist()
+    pfsa, ppa = ([r for r in found if r["method"] == method] for method in ("pfsa", "ppa"))
+    assert {(r["clear"], r["expression"], r["status"]) for r in pfsa} == {(None, None, "not_applicable")}
+    assert {r["clear"] for r in ppa} == {True}
+    assert {r["expression"] for r in ppa} <= set(COMPOUND)
 
 
 def test_tables_of_an_earlier_version_are_to_be_made_again(tmp_path):

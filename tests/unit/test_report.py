@@ -183,6 +183,11 @@ def test_the_thresholds_change_what_is_shown_and_no_row_key():
     assert Clear.of(load_profile(overrides=["report.least_expressed=0.9"])).least_expressed == 0.9
 
 
+def drawn(axis) -> np.ndarray:
+    """The pixels of the figure of an axis [height, width, 3]."""
+    return np.asarray(Image.open(io.BytesIO(png(axis.figure))).convert("RGB"))
+
+
 def lane_colours(made, video, rule) -> set[str]:
     """Colours that cover more than 1 % of the lane of compounds."""
     with settings():
@@ -190,8 +195,7 @@ def lane_colours(made, video, rule) -> set[str]:
         read = timeline_module.read_video(made, video, rule)
         axis.set_xlim(0, read.end_s)
         timeline_module._draw_compound(axis, read)
-        axis.figure.canvas.draw()
-        pixels = np.asarray(axis.figure.canvas.buffer_rgba())[..., :3].reshape(-1, 3)
+        pixels = drawn(axis).reshape(-1, 3)
     found, counts = np.unique(pixels, axis=0, return_counts=True)
     wide = found[counts > len(pixels) / 100].astype(np.uint8)
     return {"#" + bytes(c).hex().upper() for c in wide}
@@ -219,8 +223,7 @@ def test_a_label_that_does_not_fit_its_cell_is_left_out(room):
             axis = figure(500, 60).add_axes((0.0, 0.0, 1.0, 1.0))
             axis.set_xlim(0, 500)
             timeline_module._label(axis, [(text, 0.5, "#000000")], timeline_module.Cell(50, 50 + room, 0, 1), 9)
-            axis.figure.canvas.draw()
-            inked = np.flatnonzero((np.asarray(axis.figure.canvas.buffer_rgba())[..., :3] < 100).any(axis=(0, 2)))
+            inked = np.flatnonzero((drawn(axis) < 100).any(axis=(0, 2)))
             if len(inked):
                 assert inked.min() >= 50 and inked.max() <= 50 + room
                 assert inked.max() - inked.min() < room
