@@ -39,7 +39,7 @@ def table_plot(spec: TableSpec, inputs: Inputs, note: str = "") -> bytes:
     Args:
         spec: the table.
         inputs: the shard.
-        note: what stands above the mean probabilities, behind the number of rows.
+        note: what stands above the mean probabilities (of several groups, the last), behind the number of rows.
 
     Returns:
         PNG of at most 60 KB; empty where the table has no rows.
@@ -59,7 +59,12 @@ def table_plot(spec: TableSpec, inputs: Inputs, note: str = "") -> bytes:
         made.set_size_inches((WIDTH + 240 * (panels - 2)) / 100, HEIGHT / 100)
         axes = made.subplots(1, panels, squeeze=False, width_ratios=[2.0] * (panels - 1) + [1.3])[0]
         for axis, group in zip(axes, groups, strict=False):
-            _means(axis, group, np.column_stack([_floats(table.column(c)) for c in group]), note)
+            _means(
+                axis,
+                group,
+                np.column_stack([_floats(table.column(c)) for c in group]),
+                note if group == groups[-1] else "",
+            )
         if number:
             _histogram(axes[len(groups)], _floats(table.column(number[0])), number[1])
         _counts(axes[-1], statuses)
