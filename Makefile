@@ -3,16 +3,18 @@
 # Settings (make NAME=value target, or in the environment):
 #   PYTHON   the interpreter that .venv is made with (3.11 or newer)
 #   EXTRAS   optional parts, e.g. EXTRAS=ray,mamba
+#   WORKERS  processes that run tests side by side; 0: none but the first, for a debugger
 #   PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS and pip's own configuration say where packages come from.
 #   UV_TORCH_BACKEND=cpu leaves the CUDA libraries out on a machine without a GPU.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install models demo test test-fast check format ui lock clean
+.PHONY: help install models demo test test-fast cases check format ui lock clean
 
 PYTHON ?=
 EXTRAS ?=
+WORKERS ?= 2
 export PYTHON
 
 COMMA := ,
@@ -20,6 +22,9 @@ BIN := .venv/bin
 UV := $(BIN)/python requirements/uv.py
 # Installing is repeated when its inputs change. The stamp's name holds the extras, so that asking for others installs again.
 STAMP := .venv/.installed-$(subst $(COMMA),-,$(EXTRAS))
+# A module stays in one process, which makes its fixtures once. The order is that of the folders: whole graphs come first, so
+# that the last tests are short ones and no process waits long for the other.
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder
 EDITABLE := .$(if $(EXTRAS),[$(EXTRAS)])
 
 help: ## list the targets
@@ -28,8 +33,10 @@ help: ## list the targets
 install: $(STAMP) ## make .venv and install everything, pinned
 
 $(STAMP): pyproject.toml $(wildcard requirements/*)
-	requirements/venv.sh
-	$(UV) pip install --quiet --python $(BIN)/python --constraints requirements/constraints.txt --group dev --editable '$(EDITABLE)'
+	@requirements/venv.sh
+	$(UV) pip install --quiet --python $(BIN)/python --constraints requirements/constraints.txt \
+		--override requirements/overrides.txt --group dev --group headless --editable '$(EDITABLE)'
+	$(BIN)/cer doctor --packages
 	rm -f .venv/.installed-*
 	touch '$@'
 
@@ -39,11 +46,14 @@ models: install
 demo: install ## install, fetch the embedded models and the demonstration clips, run the whole graph on them
 	$(BIN)/cer demo
 
-test: install models ## all tests that this machine can run
-	$(BIN)/python -m pytest
+test: install models ## all tests that this machine can run, but for the case folders
+	$(PYTEST) -m "not cases"
 
 test-fast: install ## the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow and not gpu and not ray and not browser"
+	$(PYTEST) -m "not slow and not gpu and not ray and not browser and not cases"
+
+cases: install models ## real-world files beside the project, where they are there: every right value
+	$(BIN)/python -m pytest -m cases tests/cases
 
 check: install ## lint, format, types, and whether Dagster can load the graph
 	$(BIN)/ruff check .
@@ -62,7 +72,8 @@ ui: install ## open the Dagster UI on 127.0.0.1
 # may take its own build; for the same reason the old pins are not looked at.
 lock: install ## write requirements/constraints.txt anew from pyproject.toml
 	@rm -f .venv/constraints.txt
-	@$(UV) pip compile pyproject.toml --group dev --extra paper --extra mamba --extra ray --python-version 3.11 \
+	@$(UV) pip compile pyproject.toml --group dev --group headless --override requirements/overrides.txt \
+		--extra paper --extra mamba --extra ray --python-version 3.11 \
 		--no-annotate --no-header --quiet --output-file .venv/constraints.txt
 	@{ grep '^#' requirements/constraints.txt; sed -E 's/\+[a-z0-9.]+$$//' .venv/constraints.txt; } > .venv/lock.txt
 	@mv .venv/lock.txt requirements/constraints.txt

@@ -17,6 +17,7 @@ import dagster as dg
 from assets.jobs import EVALUATE
 from assets.partitions import CORPUS, corpora
 from assets.stages import OWNERS, asset_key
+from assets.user_errors import user_errors
 from cer_pipeline.corpora import registry
 from cer_pipeline.errors import CerError
 from cer_pipeline.evaluation import evaluate as evaluation
@@ -63,7 +64,8 @@ def _metrics_asset(reads: Sequence[str]) -> dg.AssetsDefinition:
         from cer_pipeline.report.score_table import COLUMNS, NOTES, RIGHT, markdown, score_rows
 
         home, name = settings.get_home(), context.partition_key
-        found = evaluation.evaluate(home, name)
+        with user_errors():
+            found = evaluation.evaluate(home, name)
         shown = evaluation.chosen(found.cells, name)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(found.footer.data_version),
@@ -102,7 +104,8 @@ def _report_asset() -> dg.AssetsDefinition:
         from cer_pipeline.report.score_plots import markdown_picture
 
         home, name = settings.get_home(), context.partition_key
-        page = write_report(home, name)
+        with user_errors():
+            page = write_report(home, name)
         shown = evaluation.chosen(evaluation.read_cells(home, name), name)
         pictures = pictures_of(page, sorted({cell.split for cell in shown}))
         return dg.MaterializeResult(

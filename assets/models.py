@@ -14,6 +14,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets.user_errors import user_errors
 from cer_pipeline.stage import StageSpec
 from cer_pipeline.training import registry as training
 from cer_pipeline.training.summary import headline, scores_markdown
@@ -73,19 +74,20 @@ def model_asset(trainer: training.Trainer, reads: Sequence[str]) -> dg.AssetsDef
     ) -> dg.MaterializeResult:
         progress.training(trainer.branch, context.log.info)
         home = tables.settings.get_home()
-        corpora = training.chosen(home, trainer, config.corpora)
-        key = training.key_of(corpora, config.options)
-        request = training.Request(
-            branch=trainer.branch,
-            home=home,
-            corpora=corpora,
-            weights=tables.zoo(),
-            out=home.training(trainer.branch, key),
-            options=config.options,
-            progress=progress.trained,
-        )
-        scores = training.run(request)
-        head = publish(home.heads, trainer.branch, request.out)
+        with user_errors():
+            corpora = training.chosen(home, trainer, config.corpora)
+            key = training.key_of(corpora, config.options)
+            request = training.Request(
+                branch=trainer.branch,
+                home=home,
+                corpora=corpora,
+                weights=tables.zoo(),
+                out=home.training(trainer.branch, key),
+                options=config.options,
+                progress=progress.trained,
+            )
+            scores = training.run(request)
+            head = publish(home.heads, trainer.branch, request.out)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(head.sha256[:32]), metadata=_metadata(head, scores, config)
         )

@@ -4,12 +4,16 @@ Belongs here: turning a StageSpec into an AssetsDefinition. Does not belong here
 """
 
 # No postponed annotations here: Dagster reads them off the function as it is decorated.
+from collections.abc import Callable
+
 import dagster as dg
 
 from assets.leaks import leak_check_results, leak_check_specs
 from assets.metadata import asset_metadata, check_metadata, run_metadata
 from assets.models import heads_of
 from assets.partitions import corpus_shards
+from assets.user_errors import user_errors
+from cer_pipeline.profiles import Profile
 from cer_pipeline.stage import StageSpec
 from cer_pipeline.status import Status
 from cer_pipeline.store.conservation import EXAMPLES, lost_and_foreign
@@ -21,15 +25,23 @@ CONSERVED = "rows_conserved"
 NO_FAILURES = "no_failures"
 
 
+StageUnder = Callable[[Profile, str], StageSpec]
+"""(settings of a run, table name) -> stage; raises CerError where these settings make another graph."""
+
+
 def asset_key(table: str) -> dg.AssetKey:
     """The asset of a table: `probabilities/face_static` -> probabilities > face_static."""
     return dg.AssetKey(table.split("/"))
 
 
-def stage_asset(spec: StageSpec) -> dg.AssetsDefinition:
+def stage_asset(spec: StageSpec, under: StageUnder) -> dg.AssetsDefinition:
     """The asset that makes a stage's table, with its checks.
 
     The data version is the digest of the table's content, so that a run that changes nothing stops the wave.
+
+    Args:
+        spec: the stage as it is when the definitions are loaded; it gives the asset its key, dependencies and columns.
+        under: gives the stage under the settings of a run.
     """
     key = asset_key(spec.name)
 
@@ -60,9 +72,13 @@ def stage_asset(spec: StageSpec) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         shard = context.partition_key
         progress.started(spec.name, shard, context.log.info)
-        report = tables.materialise(
-            spec, shard, context.run.run_id, lambda done, total: progress.advanced(spec.name, shard, done, total)
-        )
+        with user_errors():
+            report = tables.materialise(
+                under(tables.settings.get_profile(), spec.name),
+                shard,
+                context.run.run_id,
+                lambda done, total: progress.advanced(spec.name, shard, done, total),
+            )
         progress.finished(report)
         lost, foreign = lost_and_foreign(spec, tables.inputs(shard))
         failed = report.footer.by_status.get(Status.FAILED, 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -17,7 +18,7 @@ from assets.jobs import evaluate_job, process_shard_job, train_job
 from assets.models import model_assets
 from assets.sensors import corpus_changes_sensor
 from assets.stages import asset_key, stage_asset
-from cer_pipeline.pipeline import stages
+from cer_pipeline.pipeline import stage_under, stages
 from cer_pipeline.profiles import DEFAULT_PROFILE
 from resources.progress import LogProgress
 from resources.settings import Settings
@@ -40,14 +41,17 @@ def build_definitions(
     """
     settings = settings or Settings(profile=os.environ.get(PROFILE_VARIABLE, DEFAULT_PROFILE))
     specs = stages(settings.get_profile())
+    # What is typed in the launchpad must reach every resource that reads settings: one resource, given its values at
+    # launch, that the others depend on.
+    at_launch = Settings.configure_at_launch(profile=settings.profile, overrides=settings.overrides, home=settings.home)
     heads, scores = model_assets(specs), evaluation_assets(specs)
     resources: dict[str, Any] = {
-        "settings": settings,
-        "tables": Tables(settings=settings),
+        "settings": at_launch,
+        "tables": Tables(settings=at_launch),
         "progress": LogProgress(),
     }
     return dg.Definitions(
-        assets=[*(stage_asset(spec) for spec in specs), *heads, *scores],
+        assets=[*(stage_asset(spec, partial(stage_under, loaded=specs)) for spec in specs), *heads, *scores],
         jobs=[process_shard_job([asset_key(spec.name) for spec in specs]), train_job(heads), evaluate_job(scores)],
         schedules=[nightly_schedule()],
         sensors=[corpus_changes_sensor()],

@@ -1,50 +1,38 @@
 """Whether this machine can run the pipeline, and the one command that mends what is missing.
 
-Belongs here: looking at the machine. Does not belong here: mending it, or printing (`cli`). No model library is
-imported: a missing system library must be named before anything is loaded or downloaded.
+Belongs here: trying what a run needs. Does not belong here: mending it, or printing (`cli`). What is installed is
+loaded, a database is opened, a file is decoded, models are loaded: nothing is called right by its name or version.
+Native libraries are loaded in child processes, so that a crash of one is a finding too.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import os
+import fcntl
 import shutil
-import subprocess
+import sqlite3
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata, util
+from importlib import metadata
 from pathlib import Path
 from typing import Final
 
 from cer_pipeline.errors import CerError
+from cer_pipeline.installation import DISTRIBUTION, Loaded, load_all
 from cer_pipeline.store.home import Home, default_home
+from cer_pipeline.trials import try_all
 from cer_pipeline.zoo import State, Zoo, list_models, open_zoo
 
 MINIMUM_PYTHON: Final = (3, 11)
+SET_HOME: Final = "set CER_HOME to a folder that you may write in"
+SET_HOME_LOCAL: Final = "set CER_HOME to a folder on a local disk"
 GIGABYTE: Final = 1e9
 HOME_SPACE: Final = 1.0  # GB; an hour of video makes about 0.9 GB of frames, twice (table and cache)
 PULL_FACTOR: Final = 3  # as zoo.SPARE: a pull holds the wheel, what it took out, and the file itself at once
 MEMORY: Final = 3.0  # GB; an estimate for the whole graph in one process
-FFMPEG_SECONDS: Final = 20.0
 
-SYSTEM_LIBRARIES: Final[tuple[tuple[str, str, str], ...]] = (
-    # Shared objects that the wheels link to but do not carry (`ldd` on mediapipe 1.2.2 and opencv-contrib-python
-    # 5.0.0.93), who needs each, and the package of Debian and Ubuntu that holds it.
-    ("libEGL.so.1", "mediapipe", "libegl1"),
-    ("libGLESv2.so.2", "mediapipe", "libgles2"),
-    ("libGL.so.1", "opencv", "libgl1"),
-    ("libglib-2.0.so.0", "opencv", "libglib2.0-0"),
-    ("libgthread-2.0.so.0", "opencv", "libglib2.0-0"),
-    ("libSM.so.6", "opencv", "libsm6"),
-    ("libICE.so.6", "opencv", "libice6"),
-    ("libX11.so.6", "opencv", "libx11-6"),
-    ("libXext.so.6", "opencv", "libxext6"),
-    ("libxcb.so.1", "opencv", "libxcb1"),
-    ("libstdc++.so.6", "torch, mediapipe and opencv", "libstdc++6"),
-)
 NVIDIA: Final = Path("/proc/driver/nvidia/gpus")  # one entry a GPU, made by the driver
 
 
@@ -70,7 +58,8 @@ def diagnose(
     *,
     home: Home | None = None,
     zoo: Zoo | None = None,
-    load: Callable[[str], object] = ctypes.CDLL,
+    load: Callable[[], Sequence[Loaded]] = load_all,
+    attempt: Callable[[Mapping[str, Path]], Mapping[str, str]] = try_all,
 ) -> list[Finding]:
     """Look at everything that a run needs.
 
@@ -78,24 +67,27 @@ def diagnose(
         profile: whose weights and devices count.
         home: the home folder; by default that of `default_home`.
         zoo: the weights; by default those of `open_zoo`.
-        load: opens a shared library by its name, or raises OSError.
+        load: loads what is installed.
+        attempt: tries decoding and models.
     """
-    home = home or default_home()
+    found = [python_version(), *installed(load)]
     try:
+        home = home or default_home()
         zoo = zoo or open_zoo(heads=home.heads)
+        wanted = list_models(zoo, profile)
     except CerError as error:
-        return [python_version(), *system_libraries(load), Finding("weights", False, error.what, error.then)]
-    return [
-        python_version(),
-        *system_libraries(load),
-        ffmpeg(),
-        memory(),
-        writable("home folder", home.root),
-        space("disk of the home folder", home.root, HOME_SPACE),
-        space("disk of the weights", zoo.cache, PULL_FACTOR * missing_bytes(zoo, profile) / GIGABYTE),
-        weights(zoo, profile),
-        gpu(profile),
-    ]
+        return [*found, Finding("folders", False, f"{error.what}: {error.where}".strip(": "), error.then)]
+    loads, judged = all(finding.ok for finding in found), weights(zoo, profile)
+    found += [memory(), temporary_folder(), *folder_of_the_home(home.root), judged]
+    if any(row.state is State.MISSING for row in wanted):
+        found += [
+            writable("folder of the weights", zoo.cache, "set XDG_CACHE_HOME to a folder that you may write in"),
+            space("disk of the weights", zoo.cache, PULL_FACTOR * missing_bytes(zoo, profile) / GIGABYTE),
+        ]
+    if loads:  # or each trial fails for the reason that is named already
+        verified = [row.entry.id for row in wanted if row.entry.kind == "model"] if judged.ok else []
+        found += trials({model: zoo.path(model) for model in verified}, attempt)
+    return [*found, gpu(profile)]
 
 
 def python_version(version: tuple[int, int] = sys.version_info[:2]) -> Finding:
@@ -106,49 +98,33 @@ def python_version(version: tuple[int, int] = sys.version_info[:2]) -> Finding:
     return Finding("Python", False, f"{text}, 3.11 or newer is needed", "make install PYTHON=/path/to/python3.11")
 
 
-def system_libraries(load: Callable[[str], object] = ctypes.CDLL) -> list[Finding]:
-    """One finding for all system libraries that are there, one for each that is not.
+def installed(load: Callable[[], Sequence[Loaded]] = load_all) -> list[Finding]:
+    """One finding for all direct dependencies that load, one for each that does not.
 
     Args:
-        load: opens a shared library by its name, or raises OSError.
+        load: loads them.
     """
-    missing = [(name, user, package) for name, user, package in SYSTEM_LIBRARIES if not _loads(name, load)]
-    if not missing:
-        return [Finding("system libraries", True, f"all {len(SYSTEM_LIBRARIES)} are there")]
-    packages = sorted({package for _, _, package in missing})
-    root = "" if os.geteuid() == 0 else "sudo "
-    command = f"{root}apt-get install -y {' '.join(packages)}"
-    return [Finding(name, False, f"missing; {user} needs it", command) for name, user, _ in missing]
-
-
-def _loads(name: str, load: Callable[[str], object]) -> bool:
     try:
-        load(name)
-    except OSError:
-        return False
-    return True
+        results = load()
+    except metadata.PackageNotFoundError:
+        return [Finding("packages", False, f"{DISTRIBUTION} is not installed", "make install, or pip install .")]
+    failed = [Finding(one.name, False, one.error, one.remedy) for one in results if one.error]
+    return failed or [Finding("packages", True, f"all {len(results)} direct dependencies load")]
 
 
-def ffmpeg() -> Finding:
-    """Whether the FFmpeg binary that imageio-ffmpeg carries runs here."""
-    folder = _package_folder("imageio_ffmpeg")
-    binaries = sorted((folder / "binaries").glob("ffmpeg-*")) if folder else []
-    if not binaries:
-        return Finding("ffmpeg", False, "imageio-ffmpeg brought no binary", "make install")
-    try:
-        command = [str(binaries[0]), "-hide_banner", "-version"]
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=FFMPEG_SECONDS)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return Finding("ffmpeg", False, f"does not run ({error})", "install the imageio-ffmpeg of this platform")
-    if done.returncode:
-        return Finding("ffmpeg", False, f"does not run (exit code {done.returncode})", "make install")
-    return Finding("ffmpeg", True, " ".join(done.stdout.split()[:3]))
+def trials(
+    models: Mapping[str, Path], attempt: Callable[[Mapping[str, Path]], Mapping[str, str]] = try_all
+) -> list[Finding]:
+    """One finding for the decoding of media and all models that load, one for each that does not.
 
-
-def _package_folder(name: str) -> Path | None:
-    """Folder of an installed package, without importing it."""
-    spec = util.find_spec(name)
-    return Path(spec.origin).parent if spec and spec.origin else None
+    Args:
+        models: ids, and where their verified files lie.
+        attempt: tries them.
+    """
+    errors = attempt(models)
+    remedy = "cer doctor --packages; where that finds nothing, report it"
+    failed = [Finding(name, False, error, remedy) for name, error in errors.items() if error]
+    return failed or [Finding("trial", True, f"media can be decoded; these load: {', '.join(errors)}")]
 
 
 def memory(available: float | None = None) -> Finding:
@@ -182,15 +158,52 @@ def _available_memory() -> float | None:
     return free
 
 
-def writable(name: str, folder: Path) -> Finding:
+def folder_of_the_home(folder: Path) -> list[Finding]:
+    """Whether the home folder can be written, its disk has room, and a database and a lock work there."""
+    can_write = writable("home folder", folder)
+    return (
+        [can_write, database(folder), space("disk of the home folder", folder, HOME_SPACE)]
+        if can_write.ok
+        else [can_write]
+    )
+
+
+def writable(name: str, folder: Path, remedy: str = SET_HOME) -> Finding:
     """Whether files can be written in a folder (or in the nearest one above it that exists)."""
     nearest = _nearest(folder)
     try:
         with tempfile.TemporaryFile(dir=nearest):
             return Finding(name, True, str(folder))
     except OSError as error:
-        why = error.strerror or str(error)
-        return Finding(name, False, f"{folder}: {why}", "set CER_HOME to a folder that you may write in")
+        return Finding(name, False, f"{folder}: {error.strerror or error}", remedy)
+
+
+def database(folder: Path) -> Finding:
+    """Whether SQLite, in which Dagster keeps its state, and file locks work on the disk of a folder.
+
+    Both fail on some network drives. Dagster 1.13 opens its databases with a write-ahead log.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix=".cer-trial-", dir=_nearest(folder)) as work:
+            path = Path(work) / "trial.db"
+            for statement in ("create table trial (value integer)", "insert into trial values (1)"):
+                with contextlib.closing(sqlite3.connect(path, timeout=5)) as opened, opened:
+                    opened.execute("pragma journal_mode=wal")
+                    opened.execute(statement)
+            with path.open("rb") as handle:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (sqlite3.Error, OSError) as error:
+        return Finding("database", False, f"SQLite and locks do not work at {folder} ({error})", SET_HOME_LOCAL)
+    return Finding("database", True, f"SQLite and locks work at {folder}")
+
+
+def temporary_folder() -> Finding:
+    """Whether temporary files can be made: sound is decoded into one."""
+    try:
+        with tempfile.TemporaryFile():
+            return Finding("temporary folder", True, tempfile.gettempdir())
+    except OSError as error:
+        return Finding("temporary folder", False, str(error), "set TMPDIR to a folder that you may write in")
 
 
 def space(name: str, folder: Path, need: float) -> Finding:

@@ -10,10 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from graphlib import CycleError, TopologicalSorter
+from typing import Final
 
 from cer_pipeline.branches.registry import branches
 from cer_pipeline.compound.stages import compound_stages
 from cer_pipeline.corpora.label_stages import STAGES as LABEL_STAGES
+from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.stages import fusion_stages
 from cer_pipeline.media.stages import STAGES as MEDIA_STAGES
 from cer_pipeline.perception.stages import STAGES as PERCEPTION_STAGES
@@ -23,6 +25,9 @@ from cer_pipeline.store.cache import RowCache
 from cer_pipeline.store.home import Home
 from cer_pipeline.store.materialise import Work, is_current, prepare
 from cer_pipeline.store.tables import Footer, read_footer
+
+SHOWN_TABLES: Final = 3
+"""Tables that a refusal names: enough to recognise the setting."""
 
 
 class State(StrEnum):
@@ -69,6 +74,53 @@ def stages(profile: Profile) -> tuple[StageSpec, ...]:
         specs += [branch.samples] if branch.samples else []
     specs += [*fusion_stages(enabled, profile["fusion"]["method"]), *compound_stages(enabled)]
     return in_order(specs)
+
+
+def changed_tables(loaded: Sequence[StageSpec], now: Sequence[StageSpec]) -> list[str]:
+    """Tables that one list of stages has and the other has not, or that differ in their inputs or columns; sorted."""
+    first, second = ({spec.name: (spec.inputs, spec.table.schema) for spec in specs} for specs in (loaded, now))
+    return sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))
+
+
+def stage_under(profile: Profile, name: str, loaded: Sequence[StageSpec]) -> StageSpec:
+    """The stage that makes a table under the settings of a run.
+
+    Settings may change which weights a stage needs, and so its keys; the stage is therefore looked up anew in the
+    stages of the run's profile. They must not change the graph: its assets were made when the definitions were loaded.
+
+    Args:
+        profile: the settings that the run was launched with.
+        name: table name.
+        loaded: the stages that the definitions were made of.
+
+    Raises:
+        CerError: these settings make other tables than the loaded graph.
+    """
+    now = stages(profile)
+    if changed := changed_tables(loaded, now):
+        shown = ", ".join(changed[:SHOWN_TABLES]) + (", ..." if len(changed) > SHOWN_TABLES else "")
+        then = "write them to settings.toml and reload the code location, or use `cer run --set`"
+        raise CerError("the settings of this run make another graph than the one that is loaded", shown, then)
+    return next(spec for spec in now if spec.name == name)
+
+
+def recomputed(specs: Sequence[StageSpec], section: str) -> tuple[list[str], list[str]]:
+    """What is computed anew when a setting of a profile section changes.
+
+    Args:
+        specs: all stages, every stage after those that it reads.
+        section: of the profile.
+
+    Returns:
+        Tables whose rows are computed anew, and tables after these, which are computed anew where what they read comes
+        out with another content.
+    """
+    first = [spec.name for spec in specs if section in spec.config]
+    later: list[str] = []
+    for spec in specs:
+        if spec.name not in first and not {*first, *later}.isdisjoint(spec.inputs):
+            later.append(spec.name)
+    return first, later
 
 
 def in_order(specs: Iterable[StageSpec]) -> tuple[StageSpec, ...]:

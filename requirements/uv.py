@@ -10,6 +10,7 @@ import ast
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -59,12 +60,25 @@ def uv_environment(environment: Mapping[str, str], settings: Mapping[str, str]) 
     return result
 
 
+def without_cache(environment: Mapping[str, str]) -> dict[str, str]:
+    """What makes uv go on without its cache where that cannot be written, as pip does; nothing where it can."""
+    base = environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME") or "~").expanduser() / ".cache"
+    folder = Path(environment.get("UV_CACHE_DIR") or Path(base) / "uv")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return {}
+    except OSError:
+        return {"UV_NO_CACHE": "1"}
+
+
 def main() -> None:
     """Run uv in place of this process."""
     command = [sys.executable, "-m", "pip", "config", "list"]
     listing = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     uv = Path(sys.executable).with_name("uv")
-    os.execve(uv, [str(uv), *sys.argv[1:]], uv_environment(os.environ, pip_settings(listing)))
+    environment = uv_environment(os.environ, pip_settings(listing)) | without_cache(os.environ)
+    os.execve(uv, [str(uv), *sys.argv[1:]], environment)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,23 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from cer_pipeline.zoo import State, Zoo, ids_of, open_zoo
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def pytest_configure() -> None:
+    """Set what holds for all tests, before numpy and torch are imported and read it.
+
+    The tensors of the tests are small: further threads only wait for one another, and `make test` runs two workers.
+    Examples of hypothesis have no deadline, which a busy machine would miss; speed has tests of its own.
+    """
+    for variable in THREAD_VARIABLES:
+        os.environ.setdefault(variable, "1")
+    settings.register_profile("tests", deadline=None)
+    settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from cer_pipeline.labels import BASIC_COLUMNS
 from cer_pipeline.perception.speech import read_sound
 from cer_pipeline.stage import UNIT, StageContext
 from cer_pipeline.status import Status
+from cer_pipeline.sums import plain_sum
 
 _KEYS = ("segment_id", "video_id", "segment")
 
@@ -50,7 +51,7 @@ class States:
         for segment in self._read("segments", video, [*_KEYS, "start_s", "end_s"]):
             row: dict[str, Any] = {name: segment[name] for name in _KEYS}
             start, end = segment["start_s"], segment["end_s"]
-            spoken = sum(max(0.0, min(end, b) - max(start, a)) for a, b in speech)
+            spoken = plain_sum(max(0.0, min(end, b) - max(start, a)) for a, b in speech)
             if spoken >= self._least_s:
                 first = round(start * RATE)
                 heard = sound[first : min(round(end * RATE), first + STEPS * STEP)]

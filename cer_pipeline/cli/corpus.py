@@ -12,6 +12,7 @@ import typer
 
 from cer_pipeline.cli.options import Json
 from cer_pipeline.cli.output import print_json, print_table, safe, say
+from cer_pipeline.cli.progress import reading, steps
 from cer_pipeline.corpora.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Register corpora: folders of video, labelled corpora, captions.", no_args_is_help=True)
 NAMES_SHOWN = 5
+TOLD_SHOWN = 50  # a line a video at times
 
 
 @app.command("add")
@@ -38,16 +40,21 @@ def add(
             "the corpus, or keep them (nothing can be trained on it then)."
         ),
     ] = None,
+    rehash: Annotated[
+        bool, typer.Option("--rehash", help="Read all files again, also those whose size and times are the same.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Register a corpus, or pick up what has changed in it; options of the last time hold unless given again."""
     from cer_pipeline.cli.dagster_home import add_partitions
     from cer_pipeline.corpora import registry
-    from cer_pipeline.store.home import default_home
+    from cer_pipeline.store.home import writable_home
 
-    home = default_home()
+    home = writable_home()
     options = options_of(labels, split, captions, leaks)
-    changes = registry.register(home.root, name, path, layout, options)
+    with steps(quiet=json) as step:
+        hashing, probing = reading(step)
+        changes = registry.register(home.root, name, path, layout, options, hashing, rehash, probing)
     corpus = registry.load(home.root, name)
     keys = [registry.shard_key(name, shard) for shard in corpus.shard_labels()]
     add_partitions(home, keys)
@@ -80,8 +87,10 @@ def add(
         say(f"left out: {safe(text)}")
     if len(changes.ignored) > NAMES_SHOWN:
         say(f"left out: {len(changes.ignored) - NAMES_SHOWN} more (see --json)")
-    for text in changes.told:
+    for text in changes.told[:TOLD_SHOWN]:
         say(safe(text))
+    if len(changes.told) > TOLD_SHOWN:
+        say(f"and {len(changes.told) - TOLD_SHOWN} more lines (see --json)")
     print(f"next: cer run {name}")
 
 
@@ -146,9 +155,9 @@ def remove(name: Annotated[str, typer.Argument(help="The corpus.")]) -> None:
     """Forget a corpus. Its tables and your files stay."""
     from cer_pipeline.cli.dagster_home import remove_partitions
     from cer_pipeline.corpora import registry
-    from cer_pipeline.store.home import default_home
+    from cer_pipeline.store.home import writable_home
 
-    home = default_home()
+    home = writable_home()
     corpus = registry.load(home.root, name)
     registry.remove(home.root, name)
     remove_partitions(home, [registry.shard_key(name, shard) for shard in corpus.shard_labels()])

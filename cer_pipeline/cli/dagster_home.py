@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cer_pipeline.store.files import commit_bytes
-from cer_pipeline.store.home import HOME_VARIABLE, Home
+from cer_pipeline.store.home import HOME_VARIABLE, Home, checkout
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -23,8 +23,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 def shipped(name: str) -> Path:
     """dagster.yaml or workspace.yaml: of the working copy, else as packed into the wheel."""
-    checkout = PACKAGE.parent / name
-    return checkout if checkout.is_file() else PACKAGE / name
+    return (checkout() or PACKAGE) / name
 
 
 def prepare(home: Home) -> dict[str, str]:

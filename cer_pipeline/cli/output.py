@@ -5,6 +5,8 @@ Belongs here: escaping and printing. Does not belong here: what is said (the com
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +16,10 @@ from cer_pipeline.status import QUIET, Status
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+REPLACE = "cer-plain"  # the name of the way in which standard output replaces signs
+PLAIN = {"■": "#", "…": ".", "–": "-", "—": "-", "─": "-", "━": "-", "’": "'", "“": '"', "”": '"'}
+"""What stands for a sign that an encoding lacks; a question mark for any other."""
 
 PLAIN_WIDTH = 160  # columns where the output is no terminal
 
@@ -33,8 +39,25 @@ def safe(text: str) -> str:
     """
     from rich.markup import escape
 
-    printable = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-    return escape(printable)
+    return escape(printable(text))
+
+
+def printable(text: str) -> str:
+    """A text as one line in which control characters, newlines and bytes of no encoding are visible."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def plain_output() -> None:
+    """Have standard output replace what its encoding cannot show, one sign by one, so that columns stay."""
+    codecs.register_error(REPLACE, _replaced)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=REPLACE)
+
+
+def _replaced(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(PLAIN.get(c, "?") for c in error.object[error.start : error.end]), error.end
 
 
 def print_json(value: Any) -> None:

@@ -5,12 +5,13 @@ Belongs here: bars where a person looks, plain lines elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Self
 
-from cer_pipeline.cli.output import console
+from cer_pipeline.cli.output import console, safe
 
 if TYPE_CHECKING:
     from cer_pipeline.store.materialise import Report
@@ -95,3 +96,50 @@ class TerminalProgress:
         elif not self._quiet and time.monotonic() - self._last >= LINE_EVERY_S:
             self._last = time.monotonic()
             console(stderr=True).print(f"    {what}: {done} of {total}")
+
+
+Step = Callable[[int, int, str], None]
+"""Called with what is done, what there is in all, and the name of the file."""
+
+
+def reading(step: Callable[[str], Step]) -> tuple[Step, Step]:
+    """The two steps of `registry.register`: its arguments `progress` and `probing`."""
+    return step("reading files"), step("comparing annotations with videos")
+
+
+@contextlib.contextmanager
+def steps(quiet: bool = False) -> Iterator[Callable[[str], Step]]:
+    """Progress of a command with a few steps: `step(what)` gives a function of (done, total, name of the file).
+
+    A step shows nothing until it has gone on for a while, so that quick ones leave no trace.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield lambda what: _lines(what, quiet)
+        return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:<40}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as bars:
+
+        def step(what: str) -> Step:
+            task = bars.add_task(what, total=None, visible=False)
+
+            def show(done: int, total: int, name: str) -> None:
+                del name
+                bars.update(task, completed=done, total=total, visible=done < total)
+
+            return show
+
+        yield step
+
+
+def _lines(what: str, quiet: bool) -> Step:
+    last = time.monotonic()
+
+    def line(done: int, total: int, name: str) -> None:
+        nonlocal last
+        if not quiet and time.monotonic() - last >= LINE_EVERY_S and done < total:
+            last = time.monotonic()
+            console(stderr=True).print(f"    {what}: {100 * done // total} %, {safe(name)}")
+
+    return line

@@ -33,9 +33,9 @@ def reproduce(
 ) -> None:
     """Print Tables 1 and 2 of the paper: every cell measured here, or with the command that would fill it."""
     from cer_pipeline.evaluation.reproduce import DATA_VARIABLE, cells, data_folder, paper
-    from cer_pipeline.store.home import default_home
+    from cer_pipeline.store.home import writable_home
 
-    home = default_home()
+    home = writable_home()
     folder = data_folder(data, os.environ.get(DATA_VARIABLE, ""))
     found = cells(measured(home, folder))
     if json:

@@ -5,9 +5,7 @@ Belongs here: choosing assets, launching, showing progress, the closing summary.
 
 from __future__ import annotations
 
-import os
 import re
-import socket
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,23 +13,36 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cer_pipeline.cli.launch import close_dead_runs, execute
 from cer_pipeline.cli.options import Json, Overrides, ProfileName, settings_of
 from cer_pipeline.cli.output import print_json, print_table, safe, say, status_counts
+from cer_pipeline.cli.progress import reading, steps
 from cer_pipeline.errors import CerError
 from cer_pipeline.profiles import DEFAULT_PROFILE
 
 if TYPE_CHECKING:
-    from dagster import DagsterInstance
-
+    from cer_pipeline.corpora.registry import Corpus
     from cer_pipeline.pipeline import TableState
     from cer_pipeline.store.home import Home
     from cer_pipeline.store.materialise import Report
 
 EXIT_FAILED_UNITS = 1
-PID_TAG = "cer/pid"
-HOST_TAG = "cer/host"
 PLAIN_SELECTION = re.compile(r"(\+?)([a-z0-9_/]+)(\+?)")
-QUIET_LOGS = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass(frozen=True)
+class Absent:
+    """The folder of a corpus, where it cannot be looked into.
+
+    Args:
+        why: see `registry.why_absent`; empty where it can.
+        root: the folder.
+        reading: tables and shards that cannot be made without it.
+    """
+
+    why: str
+    root: str
+    reading: set[tuple[str, str]]
 
 
 @dataclass
@@ -80,9 +91,9 @@ def run(
     json: Json = False,
 ) -> None:
     """Make every table of a corpus that is missing or out of date."""
-    from cer_pipeline.store.home import default_home
+    from cer_pipeline.store.home import writable_home
 
-    outcome = run_corpus(default_home(), name, profile, set_ or [], select, quiet=json)
+    outcome = run_corpus(writable_home(), name, profile, set_ or [], select, quiet=json)
     if json:
         print_json(as_json(outcome))
     else:
@@ -100,6 +111,7 @@ def run_corpus(
         CerError: unknown corpus, setting or selection; disk full.
     """
     from cer_pipeline.corpora import registry
+    from cer_pipeline.media.stages import AUDIO, FRAMES, VIDEOS
     from cer_pipeline.pipeline import State, stages, table_states
     from cer_pipeline.zoo import open_zoo
 
@@ -108,32 +120,51 @@ def run_corpus(
         raise CerError(
             "the corpus has no videos, it is for training", name, f"run `cer train {branch} --corpora {name}`"
         )
-    refresh(home, name)
+    absent = refresh(home, name, quiet)
     corpus = registry.load(home.root, name)
     specs, zoo = stages(settings), open_zoo(heads=home.heads)
     before = table_states(specs, home, settings, zoo, name, corpus.shard_labels())
     pending = [s for s in before if s.state is not State.CURRENT]
     outcome = Outcome(name, states=before)
     if pending:
-        _launch(home, outcome, pending, profile, overrides, select, quiet)
+        media = [spec.name for spec in (VIDEOS, FRAMES, AUDIO)] if absent and corpus.has_media else []
+        reading = {(s.table, s.shard) for s in pending if s.table in media and (s.units is None or s.cached != s.units)}
+        _launch(home, outcome, pending, profile, overrides, select, quiet, Absent(absent, str(corpus.root), reading))
         outcome.states = table_states(specs, home, settings, zoo, name, corpus.shard_labels())
     return outcome
 
 
-def refresh(home: Home, name: str) -> None:
-    """Pick up files that have come, changed or gone since the corpus was registered."""
+def refresh(home: Home, name: str, quiet: bool = False) -> str:
+    """Pick up files that have come, changed or gone since the corpus was registered; tell leaks that are kept.
+
+    Returns:
+        Why the folder of the corpus cannot be looked into, in which case nothing is picked up; empty where it can.
+    """
     from cer_pipeline.corpora import registry
 
     corpus = registry.load(home.root, name)
-    if not corpus.root.is_dir():
-        say(f"the folder of {name} is not there ({safe(str(corpus.root))}); going on with what was registered")
-        return
-    changes = registry.register(home.root, name, corpus.root, corpus.format)
+    if absent := registry.why_absent(corpus):
+        say(absence(corpus, absent))
+        return absent
+    with steps(quiet) as step:
+        hashing, probing = reading(step)
+        changes = registry.register(home.root, name, corpus.root, corpus.format, progress=hashing, probing=probing)
+    for text in changes.warnings:
+        say(f"{name}: {safe(text)}")
     if changes.added or changes.changed or changes.removed:
         say(
             f"{name}: {len(changes.added)} new, {len(changes.changed)} changed, {len(changes.removed)} removed "
             f"since it was registered"
         )
+    return ""
+
+
+def absence(corpus: Corpus, absent: str) -> str:
+    """What it means that the folder of a corpus cannot be looked into."""
+    return (
+        f"the folder of {corpus.name} {absent}: {safe(str(corpus.root))}; its videos stay registered and its tables "
+        f"stay - bring it back, or name its new place: cer corpus add {corpus.name} PATH"
+    )
 
 
 def _launch(
@@ -144,6 +175,7 @@ def _launch(
     overrides: list[str],
     select: str,
     quiet: bool,
+    absent: Absent,
 ) -> None:
     from cer_pipeline.cli.dagster_home import add_partitions, instance
     from cer_pipeline.cli.progress import TerminalProgress
@@ -162,20 +194,18 @@ def _launch(
         definitions = build_definitions(settings, {"progress": progress})
         job = definitions.resolve_job_def(PROCESS_SHARD)
         chosen = _selected(definitions, select)
+        if lost := sorted({table for table, _ in absent.reading if asset_key(table) in chosen}):
+            what = f"the videos are needed for {', '.join(lost)}, and their folder {absent.why}"
+            then = f"bring it back, or run `cer corpus add {outcome.corpus} PATH`; all tables stay as they are"
+            raise CerError(what, absent.root, then)
         for shard in shards:
             keys = [asset_key(s.table) for s in pending if s.shard == shard]
             keys = [key for key in keys if key in chosen]
             if not keys:
                 continue
             progress.plan(len(keys))
-            result = job.execute_in_process(
-                instance=opened,
-                partition_key=shard_key(outcome.corpus, shard),
-                asset_selection=keys,
-                run_config=QUIET_LOGS,
-                tags={PID_TAG: str(os.getpid()), HOST_TAG: socket.gethostname()},
-                raise_on_error=False,
-            )
+            key = shard_key(outcome.corpus, shard)
+            result = execute(opened, job, partition_key=key, asset_selection=keys)
             outcome.runs.append(result.run_id)
             outcome.broken |= broken_steps(result)
         outcome.reports += progress.reports
@@ -215,27 +245,6 @@ def broken_steps(result: Any) -> dict[str, str]:
                 error = error.cause
             out[event.step_key] = blocked.get(event.step_key) or " ".join(error.message.split())
     return out
-
-
-def close_dead_runs(opened: DagsterInstance) -> None:
-    """Mark runs as failed whose process on this machine has died, so that none seems to run for ever."""
-    from dagster import DagsterRunStatus, RunsFilter
-
-    active = RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.NOT_STARTED])
-    for run in opened.get_runs(filters=active):
-        pid = run.tags.get(PID_TAG, "")
-        if run.tags.get(HOST_TAG) == socket.gethostname() and pid.isdigit() and not _alive(int(pid)):
-            opened.report_run_failed(run, f"its process {pid} has ended; what it had computed is kept")
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cer_pipeline.cli.options import Json, Overrides, ProfileName, settings_of
-from cer_pipeline.cli.output import print_json, print_table, status_counts
+from cer_pipeline.cli.output import print_json, print_table, say, status_counts
+from cer_pipeline.cli.run import absence
 from cer_pipeline.profiles import DEFAULT_PROFILE
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def status(
     specs, zoo = stages(settings), open_zoo(heads=home.heads)
     found = {}
     for corpus in [registry.load(home.root, n) for n in ([name] if name else registry.names(home.root))]:
+        if absent := registry.why_absent(corpus):
+            say(absence(corpus, absent))
         found[corpus.name] = table_states(specs, home, settings, zoo, corpus.name, corpus.shard_labels())
     if json:
         print_json({"home": str(home.root), "corpora": {corpus: _document(s) for corpus, s in found.items()}})

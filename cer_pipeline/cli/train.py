@@ -6,8 +6,6 @@ Belongs here: launching the Dagster run of `models/BRANCH` and showing its score
 from __future__ import annotations
 
 import json as json_
-import os
-import socket
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,12 +29,12 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a head, with its scores and model card. A stopped training goes on when run again."""
-    from cer_pipeline.store.home import default_home
+    from cer_pipeline.store.home import writable_home
     from cer_pipeline.training import registry
     from cer_pipeline.training.summary import score_rows
     from cer_pipeline.zoo import published
 
-    home, what = default_home(), registry.trainer(branch)
+    home, what = writable_home(), registry.trainer(branch)
     if retire:
         published.retire(home.heads, branch)
         print(f"{branch}: the head that was trained here is no longer used; its files stay in {home.heads / branch}")
@@ -66,8 +64,9 @@ def _options(given: list[str]) -> dict[str, str]:
 
 def _launch(home: Home, branch: str, names: list[str], options: dict[str, str], quiet: bool) -> tuple[Published, str]:
     from cer_pipeline.cli.dagster_home import instance
+    from cer_pipeline.cli.launch import close_dead_runs, execute
     from cer_pipeline.cli.progress import TerminalProgress
-    from cer_pipeline.cli.run import HOST_TAG, PID_TAG, QUIET_LOGS, broken_steps, close_dead_runs
+    from cer_pipeline.cli.run import broken_steps
     from cer_pipeline.zoo.published import read_current
 
     with instance(home) as opened, TerminalProgress(quiet) as progress:
@@ -79,13 +78,9 @@ def _launch(home: Home, branch: str, names: list[str], options: dict[str, str], 
         close_dead_runs(opened)
         definitions = build_definitions(Settings(home=str(home.root)), {"progress": progress})
         step = "__".join(model_key(branch).path)
-        result = definitions.resolve_job_def(TRAIN).execute_in_process(
-            instance=opened,
-            asset_selection=[model_key(branch)],
-            run_config={**QUIET_LOGS, "ops": {step: {"config": {"corpora": names, "options": options}}}},
-            tags={PID_TAG: str(os.getpid()), HOST_TAG: socket.gethostname()},
-            raise_on_error=False,
-        )
+        config = {"ops": {step: {"config": {"corpora": names, "options": options}}}}
+        job = definitions.resolve_job_def(TRAIN)
+        result = execute(opened, job, config, asset_selection=[model_key(branch)])
     for reason in broken_steps(result).values():
         what, _, then = safe(reason).removeprefix(f"{CerError.__module__}.{CerError.__name__}: ").partition(" - ")
         raise CerError(what, then=then or "nothing was published")

@@ -20,9 +20,9 @@ PORT = 3000
 def ui(port: Annotated[int, typer.Option("--port", help="Port on this machine.")] = PORT) -> None:
     """Open the asset graph in a browser (this machine only); also runs schedules and sensors."""
     from cer_pipeline.cli.dagster_home import prepare, shipped
-    from cer_pipeline.store.home import default_home
+    from cer_pipeline.store.home import writable_home
 
-    home = default_home()
+    home = writable_home()
     os.environ.update(prepare(home))
     say(f"http://{LOOPBACK}:{port} shows {home.root}; stop with Ctrl-C")
     os.chdir(home.dagster)  # Dagster looks for dagster.yaml here too, and warns of a second one elsewhere

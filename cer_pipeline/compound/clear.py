@@ -16,16 +16,14 @@ from typing import Final
 
 import numpy as np
 
-from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.combine import Array, Mask
 from cer_pipeline.fusion.evidence import matrix
 from cer_pipeline.fusion.uncertainty import confidence, expressed
 from cer_pipeline.labels import COMPOUND
-from cer_pipeline.profiles import Profile
+from cer_pipeline.profiles import REPORT, Profile
 from cer_pipeline.stage import Inputs
 from cer_pipeline.tables import COMPOUNDS, FRAME_PREDICTIONS
 
-SECTION: Final = "report"
 FUSED: Final = "fused"
 MEASURED: Final[dict[str, tuple[str, ...]]] = {
     FUSED: ("expressed",),
@@ -50,15 +48,8 @@ class Clear:
 
     @classmethod
     def of(cls, profile: Profile) -> Clear:
-        """The thresholds of a profile.
-
-        Raises:
-            CerError: a number is out of range.
-        """
-        section = profile[SECTION]
-        for name in ("least_expressed", "least_confidence"):
-            if not 0 <= section[name] <= 1:
-                raise CerError(f"{SECTION}.{name} must be 0 to 1", str(section[name]))
+        """The thresholds of a profile."""
+        section = profile[REPORT]
         return cls(float(section["least_expressed"]), float(section["least_confidence"]))
 
     def holds(self, expressed_: Array, confidence_: Array) -> Mask:

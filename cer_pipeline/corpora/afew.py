@@ -13,6 +13,7 @@ The class folder's word is the label, so it is no part of the video_id: `Train_A
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,6 +21,7 @@ from cer_pipeline.corpora.captions import FOLDERS
 from cer_pipeline.corpora.folder import find
 from cer_pipeline.corpora.formats import SPLIT, Found, Scan
 from cer_pipeline.corpora.leaks import check_name
+from cer_pipeline.corpora.names import nfc, stem
 from cer_pipeline.corpora.notes import Annotation, Distribution, Notes
 from cer_pipeline.corpora.splits import SPLITS, split_of
 from cer_pipeline.errors import CerError
@@ -35,7 +37,8 @@ def scan(root: Path, options: Mapping[str, Any]) -> Scan:
         CerError: no folder or clip, a folder that is no class, a clip without a split, or a name that spells a label.
     """
     walked = find(root)
-    return Scan([_clip(file.path, needs_split=not options.get(SPLIT)) for file in walked.files], walked.ignored)
+    files = [_clip(file.path, needs_split=not options.get(SPLIT)) for file in walked.files]
+    return replace(walked, files=files)
 
 
 def _clip(path: str, *, needs_split: bool) -> Found:
@@ -50,8 +53,8 @@ def _clip(path: str, *, needs_split: bool) -> Found:
     if split is None and needs_split:
         then = f"name a folder above the classes {', '.join(SPLITS)}, or give --split"
         raise CerError("a clip lies below no split folder", path, then)
-    name = PurePosixPath(path).stem
-    video_id = "/".join((*above, name))
+    name = nfc(PurePosixPath(stem(path)).name)
+    video_id = nfc("/".join((*above, name)))
     check_name(video_id, path)
     return Found(path, video_id, split, source=name, notes=Notes(Annotation(clip=one_hot(label))))
 

@@ -9,17 +9,16 @@ Does not belong here: what a window's label is (`label_rows`) or walking folders
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from cer_pipeline.corpora.folder import find
 from cer_pipeline.corpora.formats import LABELS, Found, Scan
-from cer_pipeline.corpora.names import to_text
+from cer_pipeline.corpora.names import NameIndex, nfc, shown, stem, to_text
 from cer_pipeline.corpora.notes import NOT_ANNOTATED, Annotation, Notes
-from cer_pipeline.corpora.sheets import read_text
+from cer_pipeline.corpora.sheets import read_cells
 from cer_pipeline.corpora.splits import split_of
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
@@ -48,26 +47,24 @@ def scan(root: Path, options: Mapping[str, Any]) -> Scan:
             name, or a line that is no class.
     """
     walked = find(root)
-    by_name: defaultdict[str, list[Found]] = defaultdict(list)
-    for file in walked.files:
-        by_name[PurePosixPath(file.path).stem].append(file)
+    by_name = NameIndex((PurePosixPath(stem(file.path)).name, file) for file in walked.files)
     folder = Path(options.get(LABELS) or root)
     files: list[Found] = []
     annotated: set[str] = set()
     for told in _annotations(folder):
         video = _video(told, by_name)
         annotated.add(video.path)
-        source = PurePosixPath(video.path).stem
-        files.append(Found(video.path, told.name, told.split, source, Notes(Annotation(frames=told.frames))))
+        source = nfc(PurePosixPath(stem(video.path)).name)
+        files.append(Found(video.path, nfc(told.name), told.split, source, Notes(Annotation(frames=told.frames))))
     bare = [file for file in walked.files if file.path not in annotated]
     names = {file.video_id for file in files}
     files += [
-        Found(file.path, file.video_id if stem in names else stem, source=stem)
+        Found(file.path, file.video_id if name in names else name, source=name)
         for file in bare
-        for stem in [PurePosixPath(file.path).stem]
+        for name in [nfc(PurePosixPath(stem(file.path)).name)]
     ]
     ignored = [*walked.ignored, *([f"{len(bare)} x video without annotation (kept, unlabelled)"] if bare else [])]
-    return Scan(files, ignored)
+    return replace(walked, files=files, ignored=ignored)
 
 
 def _annotations(folder: Path) -> list[_Told]:
@@ -92,19 +89,18 @@ def read_frames(path: Path) -> tuple[int, ...]:
     Raises:
         CerError: not UTF-8, another header, no frame, or a line that is no class; the line says which.
     """
-    lines = read_text(path).splitlines()
-    header = [name.strip() for name in (lines[0] if lines else "").split(",")]
-    if header != list(BASIC):
-        odd = next((name for name in header if name not in BASIC), None)
+    sheet = read_cells(path)
+    if sheet.header != BASIC:
+        odd = next((name for name in sheet.header if name not in BASIC), None)
         what = f"unknown class {odd!r} in the header" if odd else "the header does not name the 8 classes in order"
-        raise CerError(what, str(path), f"the first line is {','.join(BASIC)}")
+        raise CerError(f"{what} ({sheet.seen})", str(path), f"the first line is {','.join(BASIC)}")
+    first = sheet.header_row + 1
     out = []
-    for number, line in enumerate(lines[1:], 2):
-        text = line.strip()
-        if not text and number == len(lines):
-            continue
+    for expected, (number, cells) in enumerate(sheet.rows, first):
+        # A blank line would shift all frames behind it.
+        text = sheet.delimiter.join(cells).strip() if number == expected else ""
         if text not in _VALUES:
-            raise CerError(f"{text!r} is no class", f"line {number} of {path}", f"use 0 to {len(BASIC) - 1}, or -1")
+            raise CerError(f"{text!r} is no class", f"line {expected} of {path}", f"use 0 to {len(BASIC) - 1}, or -1")
         out.append(_VALUES[text])
     if not out:
         raise CerError("the annotation has no frame", str(path), "remove the file, or annotate it")
@@ -114,14 +110,14 @@ def read_frames(path: Path) -> tuple[int, ...]:
 _VALUES: Final = {str(i): i for i in (NOT_ANNOTATED, *range(len(BASIC)))}
 
 
-def _video(told: _Told, by_name: Mapping[str, list[Found]]) -> Found:
-    found = by_name.get(told.name, [])
+def _video(told: _Told, by_name: NameIndex[Found]) -> Found:
+    found = by_name.find(told.name)
     for ending in PEOPLE:
         if not found and told.name.endswith(ending):
-            found = by_name.get(told.name.removesuffix(ending), [])
+            found = by_name.find(told.name.removesuffix(ending))
     if not found:
         raise CerError(f"no video of the name {told.name}", str(told.path), "add the video, or remove the annotation")
     if len(found) > 1:
-        where = " and ".join(file.path for file in found[:2])
+        where = " and ".join(shown(file.path for file in found[:2]))
         raise CerError(f"two videos have the name {told.name}", where, "keep one of them")
     return found[0]

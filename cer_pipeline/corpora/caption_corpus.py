@@ -19,7 +19,8 @@ from typing import Any
 
 from cer_pipeline.corpora.captions import CaptionSplit, read_as_is, splits
 from cer_pipeline.corpora.formats import Found, Scan
-from cer_pipeline.corpora.names import to_text
+from cer_pipeline.corpora.lookup import Lookup
+from cer_pipeline.corpora.names import escaped, nfc, to_text
 from cer_pipeline.corpora.notes import Annotation, Caption, Notes
 from cer_pipeline.corpora.splits import SPLITS, split_of
 from cer_pipeline.errors import CerError
@@ -43,15 +44,12 @@ def attach(files: Sequence[Found], folder: Path) -> Scan:
     Raises:
         CerError: a row that cannot be right, or no caption belongs to any of the videos.
     """
-    by_name: defaultdict[str, list[int]] = defaultdict(list)
-    for i, file in enumerate(files):
-        for name in {file.video_id, file.video_id.rpartition("/")[2]}:
-            by_name[name].append(i)
+    by_name = Lookup(files)
     out, strangers, found = list(files), 0, 0
     # Held-out splits first: a clip that is told of in two splits belongs to the one that is held out.
     for split in sorted(_read(folder), key=lambda s: -SPLITS.index(split_of(s.split) or SPLITS[0])):
         for told in _videos(split):
-            places = by_name.get(told.video_id, [])
+            places = by_name.find(told.video_id)
             exact = [i for i in places if files[i].video_id == told.video_id]
             same = [i for i in places if files[i].split == told.split]
             chosen = next((c for c in (exact, same, places) if len(c) == 1), None)
@@ -98,7 +96,7 @@ def _video(split: CaptionSplit, video: str, rows: Sequence[int]) -> Found:
     content = json.dumps([windows, notes.labels_text, notes.captions_text]).encode()
     return Found(
         path=to_text(min(split.digests)),
-        video_id=to_text(video),
+        video_id=nfc(escaped(video)),
         split=split_of(split.split),
         notes=notes,
         windows=windows,

@@ -15,11 +15,9 @@ corpora name their segments differently, all as `<video>___<rest>_<index>`:
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -27,9 +25,12 @@ from typing import Final
 import numpy as np
 
 from cer_pipeline.corpora.leaks import class_word
+from cer_pipeline.corpora.names import nfc
 from cer_pipeline.corpora.notes import plain
+from cer_pipeline.corpora.sheets import read_sheet
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
+from cer_pipeline.sums import plain_sum
 
 HOP_S: Final = 2.0  # segment i covers [2i, 2i + 4) s in all three corpora
 LENGTH_S: Final = 4.0
@@ -101,7 +102,7 @@ def parse_name(name: str) -> tuple[SegmentName, str | None]:
     if word := class_word(found["video"]):
         raise CerError(f"the name of a video spells the class word {word!r}", name, "rename the video")
     frames = (int(found["first"]), int(found["last"])) if found["first"] else None
-    return SegmentName(found["video"], int(found["index"]), frames), FOLDERS[folder] if folder else None
+    return SegmentName(nfc(found["video"]), int(found["index"]), frames), FOLDERS[folder] if folder else None
 
 
 @dataclass(frozen=True)
@@ -295,15 +296,14 @@ def _read_file(path: Path, *, labelled: bool | None) -> dict[SegmentName, _Row]:
     """Rows by segment. Every row must have a label if `labelled`; if it is None, either all rows have one or none."""
     rows: dict[SegmentName, _Row] = {}
     seen: dict[str, str] = {}
-    for number, record in _records(path):
-        where = f"row {number} of {path}"
+    for where, record in read_sheet(path, (NAME, TEXT, *BASIC), (), BASIC):
         try:
             segment, spelled = parse_name(record[NAME] or "")
         except CerError as error:
             raise CerError(error.what, f"{error.where!r} in {where}", error.then) from None
         if segment.segment_id in seen:
             raise CerError(f"the segment {segment.segment_id} stands twice", f"{where} and {seen[segment.segment_id]}")
-        seen[segment.segment_id] = f"row {number}"
+        seen[segment.segment_id] = where.partition(" of ")[0]
         text = (record[TEXT] or "").strip()
         if Path(record[NAME] or "").stem in text:
             raise CerError("the text spells the name of its segment", where, "take the name out of the text")
@@ -330,36 +330,6 @@ def _read_file(path: Path, *, labelled: bool | None) -> dict[SegmentName, _Row]:
     return rows
 
 
-def _records(path: Path) -> Iterable[tuple[int, dict[str, str]]]:
-    """Rows with their number in the file, the header being row 1; checks columns, encoding and CSV form."""
-    try:
-        content = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise CerError(f"not UTF-8 at line {line}", str(path), "save the file as UTF-8") from None
-    reader = csv.reader(io.StringIO(content, newline=""), strict=True)
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        needed = [NAME, TEXT, *BASIC]
-        missing, extra = [c for c in needed if c not in header], [c for c in header if c not in needed]
-        if missing:
-            raise CerError(f"the caption file has no column {', '.join(missing)}", str(path), _header_hint())
-        if extra:
-            raise CerError(f"unknown class or column {', '.join(map(repr, extra))}", str(path), _header_hint())
-        if len(set(header)) != len(header):
-            raise CerError("a column stands twice", str(path), _header_hint())
-        for number, values in enumerate(reader, 2):
-            if len(values) != len(header):
-                raise CerError(f"{len(values)} values for {len(header)} columns", f"row {number} of {path}")
-            yield number, dict(zip(header, values, strict=True))
-    except csv.Error as error:
-        raise CerError(f"not a CSV file ({error})", f"{path}, line {reader.line_num}") from None
-
-
-def _header_hint() -> str:
-    return f"the columns are {NAME},{TEXT},{','.join(BASIC)}"
-
-
 def _label(record: Mapping[str, str], where: str) -> tuple[float, ...] | None:
     """The label distribution of a row; None where all its label columns are empty."""
     cells = {name: record[name].strip() for name in BASIC}
@@ -377,7 +347,7 @@ def _label(record: Mapping[str, str], where: str) -> tuple[float, ...] | None:
                 f"the label of {name} is {cell}, outside 0..1", where, "leave unannotated frames out of means"
             )
         values.append(value)
-    total = sum(values)
+    total = plain_sum(values)
     if abs(total - 1) > SUM_TOLERANCE:
         raise CerError(f"the labels sum to {total:g}, not to 1", where)
     return tuple(values)

@@ -18,11 +18,13 @@ from typing import Any, Final
 
 from cer_pipeline.corpora.folder import find
 from cer_pipeline.corpora.formats import SPLIT, Found, Scan
+from cer_pipeline.corpora.lookup import Lookup
 from cer_pipeline.corpora.notes import Annotation, Distribution, Notes, Span
-from cer_pipeline.corpora.sheets import read_sheet, read_text
+from cer_pipeline.corpora.sheets import Sheet, read_cells, rows_of
 from cer_pipeline.corpora.splits import TEST
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, COMPOUND
+from cer_pipeline.sums import plain_sum
 
 VIDEO: Final = "video"
 BEGIN: Final = "begin"
@@ -51,18 +53,14 @@ def attach_spans(files: Sequence[Found], path: Path) -> list[Found]:
     Raises:
         CerError: a column is missing or unknown, a row cannot be right, or a video is unknown.
     """
-    by_name: defaultdict[str, set[str]] = defaultdict(set)
-    for file in files:
-        for name in {file.video_id, file.video_id.rpartition("/")[2]}:
-            by_name[name].add(file.video_id)
+    by_name = Lookup(files)
     spans: defaultdict[str, list[Span]] = defaultdict(list)
     for name, where, span in _rows(path):
-        known = by_name.get(name, set())
-        known = {name} if name in known else known
+        known = by_name.find(name)
         if len(known) != 1:
             what = "the corpus has no video" if not known else "several videos have the name"
             raise CerError(f"{what} {name!r}", where, "write the path of the video below its folder, no ending")
-        (video,) = known
+        video = files[known[0]].video_id
         if any((span.begin_s, span.end_s) == (other.begin_s, other.end_s) for other in spans[video]):
             raise CerError("this stretch of time stands twice", where, "mark all its classes in one row")
         spans[video].append(span)
@@ -91,42 +89,43 @@ def _rows(path: Path) -> Iterator[tuple[str, str, Span]]:
 
 
 def _file(path: Path, video: str | None) -> Iterator[tuple[str, str, Span]]:
-    vocabulary = _vocabulary(path)
-    keys = (BEGIN, END) if video is not None else (VIDEO, BEGIN, END)
-    written = _written(path)
-    for where, row in read_sheet(path, (*keys, *(written[name] for name in vocabulary))):
+    sheet = read_cells(path)
+    columns = _columns(sheet)
+    sheet = replace(sheet, header=tuple(columns))
+    vocabulary = _vocabulary(sheet)
+    times = (BEGIN, END)
+    keys = times if video is not None else (VIDEO, *times)
+    for where, row in rows_of(sheet, (*keys, *vocabulary), numbers=(*times, *vocabulary)):
         begin, end = _seconds(row[BEGIN], BEGIN, where), _seconds(row[END], END, where)
         if end <= begin:
             raise CerError(f"the stretch ends at {end:g} s, not after its begin at {begin:g} s", where)
-        shares = _shares({name: row[written[name]] for name in vocabulary}, where)
+        shares = _shares({name: row[name] for name in vocabulary}, where)
         mine = {"compound": shares} if vocabulary == COMPOUND else {"basic": shares}
         yield row[VIDEO].strip() if video is None else video, where, Span(begin, end, **mine)
 
 
-def _written(path: Path) -> dict[str, str]:
-    """Every class of the header -> how it is written there: spaces or underscores, any case."""
-    header = [name.strip() for name in read_text(path).partition("\n")[0].split(",")]
-    known = {name.lower(): name for name in (*BASIC, *COMPOUND)}
-    out = {}
-    for name in header:
+def _columns(sheet: Sheet) -> list[str]:
+    """The header in this module's own words: classes may be written with spaces or underscores, all in any case."""
+    known = {name.lower(): name for name in (*BASIC, *COMPOUND, VIDEO, BEGIN, END)}
+    out = []
+    for name in sheet.header:
         plain = name.replace("_", " ").lower()
-        if plain in known:
-            out[known[plain]] = name
-        elif name not in (VIDEO, BEGIN, END):
-            raise CerError(f"unknown class or column {name!r}", str(path), _hint())
+        if name and plain not in known:
+            raise CerError(f"unknown class or column {name!r} ({sheet.seen})", str(sheet.path), _hint())
+        out.append(known[plain] if name else "")
     return out
 
 
-def _vocabulary(path: Path) -> tuple[str, ...]:
-    written = _written(path)
+def _vocabulary(sheet: Sheet) -> tuple[str, ...]:
+    path, classes = str(sheet.path), [name for name in sheet.header if name in (*BASIC, *COMPOUND)]
     for vocabulary in (COMPOUND, BASIC):
-        if any(name in written for name in vocabulary):
-            if missing := [name for name in vocabulary if name not in written]:
-                raise CerError(f"the file has no column {', '.join(missing)}", str(path), _hint())
-            if foreign := [name for name in written if name not in vocabulary]:
-                raise CerError(f"the class {foreign[0]!r} is of the other vocabulary", str(path), _hint())
+        if any(name in classes for name in vocabulary):
+            if missing := [name for name in vocabulary if name not in classes]:
+                raise CerError(f"the file has no column {', '.join(missing)} ({sheet.seen})", path, _hint())
+            if foreign := [name for name in classes if name not in vocabulary]:
+                raise CerError(f"the class {foreign[0]!r} is of the other vocabulary", path, _hint())
             return vocabulary
-    raise CerError("the file has no column for a class", str(path), _hint())
+    raise CerError(f"the file has no column for a class ({sheet.seen})", path, _hint())
 
 
 def _hint() -> str:
@@ -153,7 +152,7 @@ def _shares(cells: Mapping[str, str], where: str) -> Distribution:
         if not 0 <= value <= 1:  # also -1, the sentinel of what is not annotated
             raise CerError(f"the mark of {name} is {cell!r}, outside 0..1", where, "leave unannotated stretches out")
         values.append(value)
-    total = sum(values)
+    total = plain_sum(values)
     if total <= 0:
         raise CerError("no class is marked", where, "mark one, or remove the row")
     return tuple(value / total for value in values)

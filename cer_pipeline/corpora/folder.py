@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from cer_pipeline.corpora.formats import Found, Scan
-from cer_pipeline.corpora.names import to_text, video_ids
+from cer_pipeline.corpora.names import clashes, shown, to_text, video_ids
 from cer_pipeline.errors import CerError
+from cer_pipeline.media.formats import ENDINGS
 
-ENDINGS: Final = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts"})
-"""Endings of video files, in any case."""
+ENDINGS_SHOWN: Final = 8
+"""Endings of files that were left out, the most frequent first, that one line names."""
 
 
 def scan(root: Path, options: Mapping[str, Any]) -> Scan:  # noqa: ARG001
@@ -38,7 +39,11 @@ def find(root: Path, endings: frozenset[str] = ENDINGS, kind: str = "video") -> 
     Raises:
         CerError: there is no such folder, or no such file below it.
     """
-    if not root.exists():
+    try:
+        there = root.exists()
+    except OSError as error:  # a dead mount
+        raise CerError(f"the folder cannot be read ({error.strerror})", to_text(str(root))) from None
+    if not there:
         raise CerError("the folder does not exist", to_text(str(root)), "check the path")
     if not root.is_dir():
         raise CerError("not a folder", to_text(str(root)), "give the folder that holds the video")
@@ -46,11 +51,18 @@ def find(root: Path, endings: frozenset[str] = ENDINGS, kind: str = "video") -> 
     walk.run()
     if not walk.files:
         what = "the folder is empty" if walk.is_empty else f"no {kind} file below the folder"
-        told = ", ".join(sorted(ending[1:] for ending in endings))
-        raise CerError(what, to_text(str(root)), f"{kind}s end in {told}")
-    names = {path: to_text(path) for path in sorted(walk.files)}
-    ids = video_ids(names.values())
-    return Scan([Found(text, ids[text]) for text in names.values()], walk.told())
+        known = ", ".join(sorted(ending[1:] for ending in endings))
+        there = f" ({'; '.join(walk.told())})" if walk.told() else ""
+        raise CerError(f"{what}{there}", to_text(str(root)), f"{kind}s end in {known}")
+    names = sorted(to_text(path) for path in walk.files)
+    ids = video_ids(names)
+    told = [_clash(group, ids) for group in clashes(names)]
+    return Scan([Found(text, ids[text]) for text in names], walk.told(), told)
+
+
+def _clash(paths: Sequence[str], ids: Mapping[str, str]) -> str:
+    pairs = " and ".join(f"{name} (the video {ids[path]})" for name, path in zip(shown(paths), paths, strict=True))
+    return f"names that differ in their Unicode form alone: {pairs}"
 
 
 class _Walk:
@@ -60,7 +72,8 @@ class _Walk:
         self.is_empty = True
         self._root = root
         self._problems: list[str] = []
-        self._others: Counter[str] = Counter()
+        self._hidden = 0
+        self._foreign: Counter[str] = Counter()  # by ending, in lower case
         self._seen: set[tuple[int, int]] = set()
         self._links: list[str] = []
 
@@ -73,8 +86,15 @@ class _Walk:
 
     def told(self) -> list[str]:
         """One line for everything that was left out."""
-        others = [f"{count} x {kind}" for kind, count in sorted(self._others.items())]
-        return sorted(self._problems) + others
+        hidden = [f"{self._hidden} x hidden name"] if self._hidden else []
+        return sorted(self._problems) + self._named_endings() + hidden
+
+    def _named_endings(self) -> list[str]:
+        ordered = sorted(self._foreign.items(), key=lambda item: (-item[1], item[0]))
+        named = [f"{n} x {to_text(ending) or 'no ending'}" for ending, n in ordered[:ENDINGS_SHOWN]]
+        if rest := ordered[ENDINGS_SHOWN:]:
+            named.append(f"{sum(n for _, n in rest)} x {len(rest)} other endings")
+        return [f"{', '.join(named)} (not taken for a {self._kind})"] if named else []
 
     def _folder(self, path: str) -> None:
         folders: list[str] = []
@@ -90,7 +110,7 @@ class _Walk:
             self.is_empty = False
             below = f"{path}/{entry.name}" if path else entry.name
             if entry.name.startswith("."):
-                self._others["hidden name"] += 1
+                self._hidden += 1
             elif entry.is_symlink():
                 self._links.append(below)
             elif entry.is_dir(follow_symlinks=False):
@@ -114,7 +134,7 @@ class _Walk:
     def _file(self, path: str) -> None:
         ending = os.path.splitext(path)[1].lower()  # noqa: PTH122 (no Path for every file of a large corpus)
         if ending not in self._endings:
-            self._others[f"file that does not end like a {self._kind}"] += 1
+            self._foreign[ending] += 1
             return
         try:
             if not (self._root / path).is_file():

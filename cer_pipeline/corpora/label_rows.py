@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cer_pipeline.corpora.fit import Length, compare_frames
 from cer_pipeline.corpora.label_stages import ANNOTATED, EXCLUDED, FRAME_LABELS, LABELS, SPLIT
 from cer_pipeline.corpora.notes import NOT_ANNOTATED, Annotation, Span, read_labels
 from cer_pipeline.labels import BASIC, COMPOUND
@@ -100,7 +101,7 @@ class _Annotated:
     def __init__(self, inputs: Inputs) -> None:
         self.inputs = inputs
         self.labels = read_labels(inputs.registered().annotations, inputs.shard)
-        columns = ["video_id", "fps", "nominal_fps", "frames"]
+        columns = ["video_id", "fps", "nominal_fps", "frames", "duration_s"]
         self.videos = {row["video_id"]: row for row in inputs.table("videos", columns).to_pylist()}
 
     def times(self, video: str, count: int = 0) -> Array:
@@ -118,6 +119,14 @@ class _Annotated:
         row = self.videos.get(video, {})
         rate = row.get("nominal_fps") or row.get("fps")
         return np.arange(row.get("frames") or count) / rate if rate else own
+
+    def misfit(self, video: str, annotation: Annotation, times: Array) -> str:
+        """Why a class for every frame is of other frames than these; empty where it fits, or nothing is known."""
+        if not annotation.frames or not times.size:
+            return ""
+        length = Length(len(times), self.videos.get(video, {}).get("duration_s"))
+        verdict = compare_frames(len(annotation.frames), length)
+        return "" if verdict.fits else f"the annotation does not fit the video: {verdict.told}"
 
 
 class SegmentLabels:
@@ -141,6 +150,8 @@ class SegmentLabels:
         segments = sorted((row for batch in batches for row in batch.to_pylist()), key=lambda row: row["segment"])
         needs_times = bool(annotation.frames or annotation.spans)
         times = self.annotated.times(unit[UNIT], len(annotation.frames)) if needs_times else np.empty(0)
+        if why := self.annotated.misfit(unit[UNIT], annotation, times):
+            return [row | {"split": unit[SPLIT]} for row in _blank(LABELS, unit, why)]
         return [self._row(unit, segment, annotation, times) for segment in segments]
 
     def _row(
@@ -202,17 +213,21 @@ class FrameLabels:
         annotation = self.annotated.labels.get(unit[UNIT]) if unit[ANNOTATED] else None
         if annotation is None or unit[EXCLUDED]:
             return _blank(FRAME_LABELS, unit, unit[EXCLUDED] or NOBODY)
-        rows = list(self._frames(unit[UNIT], annotation))
+        times = self.annotated.times(unit[UNIT], len(annotation.frames))
+        if why := self.annotated.misfit(unit[UNIT], annotation, times):
+            return _blank(FRAME_LABELS, unit, why)
+        rows = list(self._frames(unit[UNIT], annotation, times))
         if not any(row["status"] == Status.OK for row in rows):
             rows = []  # one row says it for all
         return rows or _blank(FRAME_LABELS, unit, "no single frame is annotated")
 
-    def _frames(self, video: str, annotation: Annotation) -> Iterator[dict[str, Any]]:
+    def _frames(self, video: str, annotation: Annotation, times: Array) -> Iterator[dict[str, Any]]:
         if annotation.frames:
-            for frame, value in enumerate(annotation.frames):
+            # What is annotated beyond the last frame is no frame of this video.
+            for frame, value in enumerate(annotation.frames[: len(times) or None]):
                 yield _frame(video, frame, None if value == NOT_ANNOTATED else BASIC[value], None)
         elif annotation.spans:
-            for frame, time in enumerate(self.annotated.times(video).tolist()):
+            for frame, time in enumerate(times.tolist()):
                 basic, compound = spans_at(annotation.spans, time)
                 yield _frame(video, frame, _name(basic, BASIC), _name(compound, COMPOUND))
 

@@ -87,7 +87,7 @@ LABELS: Final = StageSpec(
     inputs=("videos", "segments", "frames"),
     plan=plan_labels,
     stage="cer_pipeline.corpora.label_rows:SegmentLabels",
-    code_version="1",
+    code_version="2",
     skeleton=segment_keys,
     chunk_units=256,
 )
@@ -98,7 +98,7 @@ FRAME_LABELS: Final = StageSpec(
     inputs=("videos", "frames"),
     plan=plan_frame_labels,
     stage="cer_pipeline.corpora.label_rows:FrameLabels",
-    code_version="1",
+    code_version="2",
     skeleton=frame_keys,
     chunk_units=64,
     level="video",

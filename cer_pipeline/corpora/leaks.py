@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from cer_pipeline.corpora.formats import Found
+from cer_pipeline.corpora.names import shown
 from cer_pipeline.corpora.splits import DEV, TEST, TRAIN
 from cer_pipeline.errors import CerError
 
@@ -128,7 +129,7 @@ def tell_apart(files: Sequence[Found]) -> list[Found]:
     out = []
     for video_id, same in by_id.items():
         if len({file.split for file in same}) != len(same):
-            where = " and ".join(sorted(file.path for file in same)[:2])
+            where = " and ".join(shown(sorted(file.path for file in same)[:2]))
             raise CerError(f"two files of one split are the video {video_id}", where, "rename or remove one")
         alone = len(same) == 1
         out += [

@@ -12,12 +12,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from cer_pipeline.corpora.folder import find
 from cer_pipeline.corpora.formats import SPLIT, Found, Scan
+from cer_pipeline.corpora.names import nfc
 from cer_pipeline.corpora.notes import Annotation, Notes
 from cer_pipeline.corpora.splits import TRAIN
 from cer_pipeline.errors import CerError
@@ -101,7 +102,7 @@ def scan(root: Path, options: Mapping[str, Any]) -> Scan:
     """
     walked = find(root, frozenset(_SOUND), "sound")
     split = None if options.get(SPLIT) else TRAIN
-    return Scan([_found(file.path, split) for file in walked.files], walked.ignored)
+    return replace(walked, files=[_found(file.path, split) for file in walked.files])
 
 
 def _found(path: str, split: str | None) -> Found:
@@ -111,7 +112,7 @@ def _found(path: str, split: str | None) -> Found:
     token = hashlib.blake2b(PurePosixPath(path).stem.encode(), digest_size=4).hexdigest()
     label = EMOTIONS[int(match[EMOTION])]
     clip = tuple(1.0 if name == label else 0.0 for name in BASIC)
-    return Found(path, f"{folder}/{rest}-{token}", split, f"Actor_{match[ACTOR]}", Notes(Annotation(clip=clip)))
+    return Found(path, nfc(f"{folder}/{rest}-{token}"), split, f"Actor_{match[ACTOR]}", Notes(Annotation(clip=clip)))
 
 
 def _match(path: Path) -> re.Match[str]:

@@ -4,7 +4,9 @@ Belongs here: registering, shards, finding the file behind a video_id. Does not 
 (`formats`), what they hold (`media`), or what was written about them (`notes`, in a file of its own).
 
 A shard is a stable hash of the video_id modulo a number that is fixed at registration, so that one more video touches
-one shard. Content is known by SHA-256; it is not computed again while size, time of change and inode stay.
+one shard. Content is known by SHA-256; it is not computed again while size, time of change, inode and ctime stay. Tools
+that write a file in place and set its time of change back leave another ctime; where a file system has none (FAT),
+`rehash` reads all files again.
 """
 
 from __future__ import annotations
@@ -20,12 +22,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from cer_pipeline.corpora import findings, leaks
+from cer_pipeline.corpora import findings, fit, leaks
 from cer_pipeline.corpora.formats import CAPTIONS, LABELS, SPLIT, Found, Scan, format_of, scan
 from cer_pipeline.corpora.names import from_text, to_text
 from cer_pipeline.corpora.notes import Notes, digest, read_text_digests, write
 from cer_pipeline.corpora.splits import TRAIN, apply_split
 from cer_pipeline.errors import CerError
+from cer_pipeline.profiles import load_profile
+from cer_pipeline.status import Status
 from cer_pipeline.store.files import commit_bytes
 
 SCHEMA: Final = 1
@@ -39,6 +43,8 @@ _NAME: Final = re.compile(r"[a-z0-9_]{1,40}")
 _KEY: Final = re.compile(r"([a-z0-9_]{1,40})-(s\d{3,})")
 
 Progress = Callable[[int, int, str], None]
+Stamp = tuple[int, int, int, int]
+"""Size, time of change, inode and ctime of a file: content is read again unless all of them stay."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +57,15 @@ class File:
         bytes: size.
         mtime_ns: time of change.
         inode: number of the file on its disk.
+        ctime_ns: time at which its content or its properties changed, which no tool can set back; 0 where an older
+            version registered it, which counts as changed.
+        frames: number of its frames, where its annotation was compared with it (`fit`).
+        duration_s: its duration, s, likewise.
         sha256: of the content.
         shard: label of its shard, such as "s000".
         split: train, dev or test; None where it belongs to none, or was left out of it.
         source: the clip that it was cut from or shows.
-        excluded: why it was left out of its split; empty where it was not.
+        excluded: why it, or its annotation, was left out; empty where it was not.
         labels: digest of its labels; empty without any.
         captions: digest of its imported texts; empty without any.
         windows: window indices of a video without a media file.
@@ -74,6 +84,14 @@ class File:
     labels: str = ""
     captions: str = ""
     windows: tuple[int, ...] = ()
+    ctime_ns: int = 0
+    frames: int | None = None
+    duration_s: float | None = None
+
+    @property
+    def stamp(self) -> Stamp:
+        """What tells whether the file may have changed."""
+        return self.bytes, self.mtime_ns, self.inode, self.ctime_ns
 
 
 @dataclass(frozen=True)
@@ -86,7 +104,7 @@ class Corpus:
         root: the folder.
         shards: number of shards.
         files: registered files, by video_id.
-        options: what else the format was told.
+        options: what else the format was told, as text.
         annotations: the file of `notes`; None where nothing was written about the videos.
     """
 
@@ -156,6 +174,7 @@ class Changes:
         shards: labels of the shards that hold any of the first three.
         ignored: one line for everything that was left out.
         told: one line for everything else that a user may want to know.
+        warnings: those of `told` that are to be said whenever the corpus is used.
     """
 
     added: tuple[str, ...]
@@ -165,6 +184,7 @@ class Changes:
     shards: tuple[str, ...]
     ignored: tuple[str, ...]
     told: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def shard_label(index: int) -> str:
@@ -219,7 +239,24 @@ def load(home: Path, name: str) -> Corpus:
     files = tuple(File(**(file | {"windows": tuple(file.get("windows", ()))})) for file in data["files"])
     notes = path.parent / data["annotations"] if data.get("annotations") else None
     root = Path(from_text(data["root"]))
-    return Corpus(data["name"], data["format"], root, data["shards"], files, data["options"], notes)
+    options = {option: from_text(value) for option, value in data["options"].items()}
+    return Corpus(data["name"], data["format"], root, data["shards"], files, options, notes)
+
+
+def why_absent(corpus: Corpus) -> str:
+    """Why the folder of a corpus cannot be looked into now, as a clause; empty where it can.
+
+    A folder that holds nothing counts as absent: that is what a mount point is while its disk is away.
+    """
+    try:
+        if not corpus.root.exists():
+            return "is not there"
+        if corpus.root.is_dir():
+            with os.scandir(corpus.root) as entries:
+                return "" if any(entries) else "is empty"
+    except OSError as error:  # a dead mount, a folder of somebody else
+        return f"cannot be read ({error.strerror})"
+    return ""
 
 
 def register(
@@ -229,6 +266,8 @@ def register(
     format: str = "folder",  # noqa: A002 (the word of the command line)
     options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    rehash: bool = False,
+    probing: Progress | None = None,
 ) -> Changes:
     """Register a corpus, or look again at one that is registered.
 
@@ -239,6 +278,8 @@ def register(
         format: a key of `formats.FORMATS`.
         options: what else the format needs; those of the last time unless given.
         progress: called with bytes hashed so far, bytes in all, and the name of the file.
+        rehash: read all files again, also those that seem unchanged.
+        probing: called with annotated videos looked at so far, how many there are, and the name of the file.
 
     Returns:
         What is new, changed and gone.
@@ -253,24 +294,34 @@ def register(
         raise CerError(f"a corpus of the format {old.format} has this name", name, "choose another, or remove it first")
     options = {**(old.options if old else {}), **(options or {})}
     root = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 (links stay as the user named them)
-    found = _scan(format, root, options)
+    try:
+        found = _scan(format, root, options)
+    except CerError as error:
+        if old is None:
+            raise
+        stays = f"the registration of {name} and its tables stay as they are"
+        raise CerError(error.what, error.where, f"{error.then}; {stays}" if error.then else stays) from error
     if format_of(format).trains:
         return _register_sheet(home, old, Corpus(name, format, root, 0, (), {**options, CONTENT: found.content}), found)
     shards = old.shards if old else max(1, math.ceil(len(found.files) / VIDEOS_PER_SHARD))
     # What was known about a file holds only below the same folder.
     known = {file.path: file for file in old.files} if old and old.root == root else {}
-    hashed, problems = _files(root, found.files, known, shards, progress)
+    hashed, problems = _files(root, found.files, {} if rehash else known, shards, progress)
     if not hashed:
         raise CerError("no video file can be read", to_text(str(root)), "; ".join(problems[:3]))
     notes = {item.video_id: item.notes for item in found.files}
-    files, told = _separated(name, hashed, notes, options.get(LEAKS, leaks.EXCLUDE))
+    hashed, notes, misfits = _fitted(root, hashed, notes, old, probing)
+    mode = options.get(LEAKS, leaks.EXCLUDE)
+    files, told = _separated(name, hashed, notes, mode)
+    warnings = list(told) if mode == leaks.KEEP else []
     told += findings.look(files, notes, format_of(format).classes)
     kept = write(home / "corpora", name, ((f.shard, f.video_id, notes[f.video_id]) for f in files))
     ordered = tuple(sorted(files, key=lambda f: f.video_id))
     corpus = Corpus(name, format, root, shards, ordered, options, home / "corpora" / kept if kept else None)
     _save(home, corpus)
     _tidy(home, name, {c.annotations for c in (old, corpus) if c})
-    return _changes(old, corpus, [*found.ignored, *problems], [*found.told, *told])
+    changes = _changes(old, corpus, [*found.ignored, *problems], [*found.told, *misfits, *told])
+    return replace(changes, warnings=tuple(warnings))
 
 
 def _scan(format_: str, root: Path, options: Mapping[str, Any]) -> Scan:
@@ -306,6 +357,44 @@ def _separated(name: str, files: Iterable[File], notes: Mapping[str, Notes], mod
     members = [_member(name, file, notes[file.video_id].text_digests) for file in files]
     excluded, told = leaks.separate(members, mode)
     return [replace(f, split=None, excluded=excluded[f.video_id]) if f.video_id in excluded else f for f in files], told
+
+
+def _fitted(
+    root: Path, files: list[File], notes: Mapping[str, Notes], old: Corpus | None, probing: Progress | None
+) -> tuple[list[File], dict[str, Notes], list[str]]:
+    """See `fit.fitted`; a file is opened once for each content."""
+    known = {file.sha256: fit.Length(file.frames, file.duration_s) for file in old.files} if old else {}
+    known = {content: length for content, length in known.items() if length.duration_s is not None}
+    media = [file for file in files if not file.windows and fit.needs_length(notes[file.video_id])]
+    new = {file.sha256: file for file in media if file.sha256 not in known}
+    known |= _lengths(root, new, probing)
+
+    def length_of(file: File) -> fit.Length:
+        return fit.listed_length(file.windows) if file.windows else known[file.sha256]
+
+    return fit.fitted(files, notes, length_of)
+
+
+def _lengths(root: Path, files: Mapping[str, File], probing: Progress | None) -> dict[str, fit.Length]:
+    """The length of every file, by the content that is its key; unknown where the file cannot be read."""
+    if not files:
+        return {}
+    from cer_pipeline.media.errors import MediaError
+    from cer_pipeline.media.sandbox import Limits, Sandbox
+
+    profile = load_profile()
+    options, out = {"max_duration_s": profile["media"]["max_duration_s"]}, {}
+    with Sandbox(Limits.of(profile)) as sandbox:
+        for done, (content, file) in enumerate(files.items(), 1):
+            try:
+                found = sandbox.run("probe", root / from_text(file.path), options)
+                frames = 0 if found["status"] == Status.NO_VIDEO else found.get("frames")
+                out[content] = fit.Length(frames, found["duration_s"])
+            except MediaError:  # its row of `videos` will say why
+                out[content] = fit.Length(None, None)
+            if probing is not None:
+                probing(done, len(files), file.path)
+    return out
 
 
 def _member(corpus: str, file: File, texts: Iterable[str]) -> leaks.Member:
@@ -368,7 +457,7 @@ def _save(home: Path, corpus: Corpus) -> None:
         "format": corpus.format,
         "root": to_text(str(corpus.root)),
         "shards": corpus.shards,
-        "options": dict(corpus.options),
+        "options": {name: to_text(value) for name, value in corpus.options.items()},
         "annotations": corpus.annotations.name if corpus.annotations else None,
         "files": [asdict(file) for file in corpus.files],
     }
@@ -382,7 +471,7 @@ def _files(
     for item in found:
         if item.content is not None:
             sha256, size = item.content
-            files.append(_registered(item, (size, 0, 0), sha256, shards))
+            files.append(_registered(item, (size, 0, 0, 0), sha256, shards))
             continue
         try:
             sizes.append((item, (root / from_text(item.path)).stat()))
@@ -390,10 +479,10 @@ def _files(
             problems.append(f"{item.path}: {error.strerror or error}")
     total, done = sum(status.st_size for _, status in sizes), 0
     for item, status in sizes:
-        same = (status.st_size, status.st_mtime_ns, status.st_ino)
+        stamp = (status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
         before = known.get(item.path)
         try:
-            if before is not None and (before.bytes, before.mtime_ns, before.inode) == same:
+            if before is not None and before.stamp == stamp:
                 sha256 = before.sha256
             else:
                 with (root / from_text(item.path)).open("rb") as handle:
@@ -404,15 +493,18 @@ def _files(
         done += status.st_size
         if progress is not None:
             progress(done, total, item.path)
-        files.append(_registered(item, same, sha256, shards))
+        files.append(_registered(item, stamp, sha256, shards))
     return files, problems
 
 
-def _registered(item: Found, status: tuple[int, int, int], sha256: str, shards: int) -> File:
+def _registered(item: Found, stamp: Stamp, sha256: str, shards: int) -> File:
+    size, mtime_ns, inode, ctime_ns = stamp
     return File(
         item.path,
         item.video_id,
-        *status,
+        size,
+        mtime_ns,
+        inode,
         sha256,
         shard_of(item.video_id, shards),
         item.split,
@@ -420,6 +512,7 @@ def _registered(item: Found, status: tuple[int, int, int], sha256: str, shards: 
         labels=digest(item.notes.labels_text),
         captions=digest(item.notes.captions_text),
         windows=item.windows,
+        ctime_ns=ctime_ns,
     )
 
 

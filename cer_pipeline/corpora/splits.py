@@ -7,12 +7,13 @@ stand in two splits (`leaks`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from cer_pipeline.corpora.formats import Found
+from cer_pipeline.corpora.lookup import Lookup
 from cer_pipeline.corpora.sheets import read_sheet
 from cer_pipeline.errors import CerError
 
@@ -59,21 +60,24 @@ def apply_split(files: Sequence[Found], option: str | None) -> list[Found]:
         return [replace(file, split=name) for file in files]
     if not Path(option).is_file():
         raise CerError("neither a split nor a file", option, f"give {', '.join(SPLITS)}, or a CSV file of video,split")
-    given = _read(Path(option), {file.video_id for file in files})
+    given = _read(Path(option), files)
     if missing := [file.video_id for file in files if file.video_id not in given]:
         raise CerError(f"{len(missing)} videos have no split, first {missing[0]}", option, "add a row for each")
     return [replace(file, split=given[file.video_id]) for file in files]
 
 
-def _read(path: Path, known: Iterable[str]) -> dict[str, str]:
+def _read(path: Path, files: Sequence[Found]) -> dict[str, str]:
     out: dict[str, str] = {}
-    videos = set(known)
+    by_name = Lookup(files)
     for where, row in read_sheet(path, (VIDEO, SPLIT)):
-        video, split = row[VIDEO].strip(), split_of(row[SPLIT])
+        name, split = row[VIDEO].strip(), split_of(row[SPLIT])
         if split is None:
             raise CerError(f"unknown split {row[SPLIT]!r}", where, f"use {', '.join(SPLITS)}")
-        if video not in videos:
-            raise CerError(f"the corpus has no video {video!r}", where, "write the path below the folder, no ending")
+        found = by_name.find(name)
+        if len(found) != 1:
+            what = "the corpus has no video" if not found else "several videos have the name"
+            raise CerError(f"{what} {name!r}", where, "write the path below the folder, no ending")
+        video = files[found[0]].video_id
         if out.setdefault(video, split) != split:
             raise CerError(f"the video {video} stands in {out[video]} and in {split}", where, "keep one row")
     return out

@@ -9,7 +9,6 @@ kept, and whoever reads them states its own rule.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any, Final
 
 from cer_pipeline.corpora.formats import Scan
 from cer_pipeline.corpora.notes import plain
+from cer_pipeline.corpora.sheets import read_sheet, read_text
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
 
@@ -60,18 +60,20 @@ def read_goemotions(folder: Path, split: str) -> list[Utterance]:
     Raises:
         CerError: a file is missing or not UTF-8, or a row has other columns, no text, or an unknown label.
     """
-    names = [line.strip() for line in _text(folder / "labels.txt").splitlines() if line.strip()]
+    names = [line.strip() for line in read_text(folder / "labels.txt").splitlines() if line.strip()]
     classes = [_class(name, f"{folder / 'labels.txt'}, line {i}") for i, name in enumerate(names, 1)]
     path = folder / f"{split}.tsv"
     rows: list[Utterance] = []
     # Sentences may hold characters that str.splitlines takes for line ends, so split at the newline alone.
-    for number, line in enumerate(_text(path).replace("\r\n", "\n").split("\n"), 1):
+    for number, line in enumerate(read_text(path).replace("\r\n", "\n").split("\n"), 1):
         if not line:
             continue
         where = f"{path}, line {number}"
         parts = line.split("\t")
         if len(parts) != 3:
-            raise CerError(f"a row has {len(parts)} columns, expected text, labels and id", where, "repair the row")
+            raise CerError(
+                f"a row has {len(parts)} columns, expected text, labels and id", where, "separate them by tabs"
+            )
         text, ids, name = parts[0].strip(), parts[1], parts[2].strip()
         if not text:
             raise CerError("a row has no text", where, "remove the row")
@@ -96,17 +98,12 @@ def read_meld(folder: Path, split: str) -> list[Utterance]:
         CerError: a file is missing or not UTF-8, a column is missing, or a row has no text or an unknown class.
     """
     path = folder / f"{split}_sent_emo.csv"
-    reader = csv.DictReader(_text(path).splitlines(keepends=True))
-    missing = [name for name in MELD_COLUMNS if name not in (reader.fieldnames or ())]
-    if missing:
-        raise CerError(f"the columns {', '.join(missing)} are missing", str(path), "use the CSV files as MELD has them")
     rows: list[Utterance] = []
-    for row in reader:
-        where = f"{path}, line {reader.line_num}"
-        text = (row["Utterance"] or "").strip()
+    for where, row in read_sheet(path, MELD_COLUMNS):
+        text = row["Utterance"].strip()
         if not text:
             raise CerError("a row has no text", where, "remove the row")
-        label = _class((row["Emotion"] or "").strip(), where)
+        label = _class(row["Emotion"].strip(), where)
         rows.append(Utterance(f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}", text, (label,)))
     return _some(rows, path)
 
@@ -146,15 +143,6 @@ def _class(name: str, where: str) -> int:
     if label is None:
         raise CerError(f"unknown class {name!r}", where, f"use one of: {', '.join(NATIVE)}")
     return BASIC.index(label)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise CerError("the file does not exist", str(path)) from None
-    except UnicodeDecodeError as error:
-        raise CerError(f"not UTF-8 at byte {error.start}", str(path), "save the file as UTF-8") from None
 
 
 def _some(rows: Sequence[Utterance], path: Path) -> list[Utterance]:

@@ -76,7 +76,7 @@ def read_votes(path: Path) -> Votes:
     if not path.is_file():
         raise CerError("the votes file does not exist", str(path), "give the CSV file of votes")
     found: dict[str, dict[str, list[float]]] = {}
-    for where, row in read_sheet(path, (NAME, MODALITY, *CLASSES)):
+    for where, row in read_sheet(path, (NAME, MODALITY, *CLASSES), numbers=CLASSES):
         clip, modality = row[NAME], row[MODALITY]
         if modality not in (*BRANCHES, TARGET):
             raise CerError(f"unknown modality {modality!r}", where, f"use {', '.join((*BRANCHES, TARGET))}")

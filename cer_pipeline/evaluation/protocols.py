@@ -239,8 +239,9 @@ def _over(means: Mapping[str, Metric], classes: Sequence[int]) -> dict[str, tupl
 def _cell(task: Task, kind: str, system: System, name: str, s: Score | None, n: int, coverage: float) -> Cell:
     protocol = f"{task.level}{kind}"
     if s is None:
-        return Cell(
-            task.split, protocol, system.name, name, None, None, None, n, coverage, system.status, system.reason
-        )
+        status, reason = system.status, system.reason
+        if status == Status.OK:  # every window has a value, and no labelled unit lies in one
+            status, reason = str(Status.NO_LABEL), f"no labelled {task.level} is one that was analysed"
+        return Cell(task.split, protocol, system.name, name, None, None, None, n, coverage, status, reason)
     value, low, high = (100 * v for v in (s.value, s.low, s.high))
     return Cell(task.split, protocol, system.name, name, value, low, high, n, coverage)

@@ -55,6 +55,12 @@ class Values:
     statuses: list[str]
     reasons: list[str | None]
 
+    def missing(self, rows: slice) -> list[tuple[str, str | None]]:
+        """Status and reason of those of some rows that have no value."""
+        lacking: list[int] = np.flatnonzero(~np.isfinite(self.probabilities[rows]).all(axis=1)).tolist()
+        first = rows.start or 0
+        return [(self.statuses[first + i], self.reasons[first + i]) for i in lacking]
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -265,7 +271,18 @@ def _frame_tasks(own: Sequence[ShardInputs], systems: Roster) -> Iterator[Scored
         for split in sorted(set(where[valid].tolist())):
             rows = valid & (where == split)
             task = Task(split, FRAME, names, classes, truth[rows], videos[rows])
-            yield Scored(task, tuple(System(n, g[rows]) for n, g in guesses.items()))
+            mine = [part for part in parts if part.splits[0] == split]
+            yield Scored(task, tuple(System(n, g[rows], None, *_why(mine, kind, n)) for n, g in guesses.items()))
+
+
+def _why(parts: Sequence[FramePart], kind: int, system: str) -> tuple[str, str | None]:
+    """Why a system has no value for frames of some videos: the most frequent status, and the reason of one of these."""
+    found = [why for part in parts for why in part.missing[kind].get(system, ())]
+    return _most_frequent([status for status, _ in found], [reason for _, reason in found])
+
+
+Why = tuple[str, str | None]
+"""Status and reason of a row without a value."""
 
 
 @dataclass(frozen=True)
@@ -277,12 +294,15 @@ class FramePart:
         splits: its split, n times.
         truth: basic and compound class of each frame [n]; NONE where that vocabulary is not annotated.
         guesses: what every system says, basic and compound [n].
+        missing: status and reason of the windows (of the frames, for `fused` and `ppa`) for which a system has no
+            value, basic and compound.
     """
 
     videos: NDArray[np.object_]
     splits: NDArray[np.object_]
     truth: tuple[Ints, Ints]
     guesses: tuple[dict[str, Ints], dict[str, Ints]]
+    missing: tuple[dict[str, list[Why]], dict[str, list[Why]]]
 
 
 def _frame_parts(shard: ShardInputs, systems: Roster) -> Iterator[FramePart]:
@@ -297,14 +317,15 @@ def _frame_parts(shard: ShardInputs, systems: Roster) -> Iterator[FramePart]:
         return
     named = shard.table("labels", ["video_id", "split"])
     split = dict(zip(texts(named, "video_id"), named.column("split").to_pylist(), strict=True))
-    predicted = shard.table("frame_predictions", ["video_id", "frame", "time_s", *BASIC_COLUMNS, *COMPOUND_COLUMNS])
+    columns = ["video_id", "frame", "time_s", "status", "reason", *BASIC_COLUMNS, *COMPOUND_COLUMNS]
+    predicted = shard.table("frame_predictions", columns)
     segments = shard.table("segments", ["segment_id", "video_id", "start_s", "end_s"])
     ids = texts(segments, "segment_id")
-    basic = {b: _values(shard, f"probabilities/{b}", ids, BASIC_COLUMNS).probabilities for b in systems.branches}
-    compound = {f"{b}/{PPA}": ppa(p) for b, p in basic.items()}
+    basic = {b: _values(shard, f"probabilities/{b}", ids, BASIC_COLUMNS) for b in systems.branches}
+    compound = {f"{b}/{PPA}": Values(ppa(v.probabilities), v.statuses, v.reasons) for b, v in basic.items()}
     for method in systems.methods:
         if method != PPA:
-            compound[method] = _values(shard, "compound", ids, COMPOUND_COLUMNS, method).probabilities
+            compound[method] = _values(shard, "compound", ids, COMPOUND_COLUMNS, method)
     frame_rows, window_rows = _spans(predicted), _spans(segments)
     for video, rows in _spans(labels).items():
         mine = _rows(labels, rows)
@@ -315,8 +336,13 @@ def _frame_parts(shard: ShardInputs, systems: Roster) -> Iterator[FramePart]:
         frames = frames.take(pa.array(place, pa.int64()))
         times = frames.column("time_s").to_numpy()
         numbers = _windows(times, windows)
-        own = {name: _spread(hit, _window_means(numbers, p[at])) for name, p in basic.items()}
-        mapped = {name: _spread(hit, _window_means(numbers, p[at])) for name, p in compound.items()}
+        own, mapped = (
+            {name: _spread(hit, _window_means(numbers, v.probabilities[at])) for name, v in found.items()}
+            for found in (basic, compound)
+        )
+        whys = ({name: v.missing(at) for name, v in found.items()} for found in (basic, compound))
+        frame_values = [Values(matrix(frames, c), *_told(frames)) for c in (BASIC_COLUMNS, COMPOUND_COLUMNS)]
+        every = slice(0, frames.num_rows)
         yield FramePart(
             np.full(len(hit), video, object),
             np.full(len(hit), split.get(video) or WHOLE, object),
@@ -325,10 +351,18 @@ def _frame_parts(shard: ShardInputs, systems: Roster) -> Iterator[FramePart]:
                 _classes(mine.column("compound").to_pylist(), COMPOUND),
             ),
             (
-                own | {FUSED: _spread(hit, matrix(frames, BASIC_COLUMNS))},
-                {PPA: _spread(hit, matrix(frames, COMPOUND_COLUMNS))} | mapped,
+                own | {FUSED: _spread(hit, frame_values[0].probabilities)},
+                {PPA: _spread(hit, frame_values[1].probabilities)} | mapped,
+            ),
+            (
+                next(whys) | {FUSED: frame_values[0].missing(every)},
+                next(whys) | {PPA: frame_values[1].missing(every)},
             ),
         )
+
+
+def _told(rows: pa.Table) -> tuple[list[str], list[str | None]]:
+    return rows.column("status").to_pylist(), rows.column("reason").to_pylist()
 
 
 def _places(numbers: Ints, wanted: Ints) -> tuple[Ints, NDArray[np.bool_]]:

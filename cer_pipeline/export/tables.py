@@ -25,7 +25,7 @@ from cer_pipeline.fusion.evidence import matrix
 from cer_pipeline.fusion.fuse import column
 from cer_pipeline.fusion.uncertainty import confidence, entropy, expressed
 from cer_pipeline.labels import BASIC_COLUMNS, COMPOUND_COLUMNS
-from cer_pipeline.store.files import commit
+from cer_pipeline.store.files import commit_tree
 from cer_pipeline.store.home import Home
 from cer_pipeline.store.inputs import ShardInputs
 
@@ -87,7 +87,7 @@ def basics(home: Home, name: str) -> pa.Table:
 
 
 def export(home: Home, name: str, out: Path, to: str, rule: Clear) -> list[Path]:
-    """Write both tables below a folder, each whole or not at all.
+    """Write both tables below a folder, both or none.
 
     Args:
         home: the home folder.
@@ -111,8 +111,13 @@ def export(home: Home, name: str, out: Path, to: str, rule: Clear) -> list[Path]
         raise CerError("not a folder", str(out), f"name a folder, or a file that ends in .{to}")
     else:
         files = [out / f"{name}_{what}.{to}" for what in (COMPOUND, BASIC)]
-    for path, table in zip(files, (compounds(home, name, rule), basics(home, name)), strict=True):
-        _write(table.combine_chunks(), path, to)
+    made = (compounds(home, name, rule), basics(home, name))
+
+    def write(folder: Path) -> None:
+        for path, table in zip(files, made, strict=True):
+            _write(table.combine_chunks(), folder / path.name, to)
+
+    commit_tree(files[0].parent, write)
     return files
 
 
@@ -140,13 +145,10 @@ def _require(table: pa.Table, columns: Sequence[str], name: str) -> None:
 
 
 def _write(table: pa.Table, path: Path, to: str) -> None:
-    def write(temporary: Path) -> None:
-        if to == "csv":
-            pacsv.write_csv(table, temporary)
-        else:
-            pq.write_table(table, temporary, compression="zstd")
-
-    commit(path, write)
+    if to == "csv":
+        pacsv.write_csv(table, path)
+    else:
+        pq.write_table(table, path, compression="zstd")
 
 
 def _made(home: Home, name: str) -> list[ShardInputs]:

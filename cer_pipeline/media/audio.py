@@ -6,7 +6,6 @@ Does not belong here: listening (`perception`).
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cer_pipeline.media.errors import MediaError
+from cer_pipeline.sound_file import read_sound_file
 from cer_pipeline.status import Status
 
 if TYPE_CHECKING:
@@ -121,7 +121,5 @@ def read_audio(flac: bytes) -> np.ndarray:
     Returns:
         float32 [n] in -1..1, 16 kHz, from the start of the container.
     """
-    import soundfile
-
-    samples, _ = soundfile.read(io.BytesIO(flac), dtype="float32")
-    return samples
+    samples, _ = read_sound_file(flac)
+    return samples[:, 0]

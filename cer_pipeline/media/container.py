@@ -25,15 +25,9 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from cer_pipeline.media.errors import MediaError
+from cer_pipeline.media.formats import FORMATS
 from cer_pipeline.media.windows import MICRO
 from cer_pipeline.status import Status
-
-FORMATS: Final = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,flv,asf,ogg,"
-    "wav,w64,aiff,mp3,flac,aac"
-)
-"""Demuxers that are let near a file: containers that hold their own media. Playlists, concatenations, image sequences,
-device and network formats open further files, so a file that is one of them is refused, whatever its ending says."""
 
 OPTIONS: Final = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 """FFmpeg options of every input, in PyAV and in the ffmpeg binary."""

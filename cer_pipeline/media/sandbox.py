@@ -114,8 +114,8 @@ class Sandbox:
             request = {
                 **(options or {}),
                 "task": task,
-                "path": os.path.abspath(path),  # noqa: PTH100 (links stay as the user named them)
-                "folder": folder,
+                "path": _as_utf8(os.path.abspath(path)),  # noqa: PTH100 (links stay as the user named them)
+                "folder": _as_utf8(folder),
                 "cpu_s": wait_s * THREADS,
             }
             try:
@@ -173,7 +173,7 @@ class Sandbox:
         environment |= {"ARROW_DEFAULT_MEMORY_POOL": "system", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         limits = (os.getpid(), self.limits.memory_mb, self.limits.file_mb)
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "cer_pipeline.media.worker", *map(str, limits)],
+            [sys.executable, "-P", "-X", "utf8", "-m", "cer_pipeline.media.worker", *map(str, limits)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -199,6 +199,11 @@ class Sandbox:
         if self._finalizer is not None:
             self._finalizer()
         self._process = self._starter = self._finalizer = None
+
+
+def _as_utf8(path: str) -> str:
+    """A path as the child takes it, which reads the bytes of names as UTF-8 whatever the locale."""
+    return os.fsencode(path).decode("utf-8", "surrogateescape")
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cer_pipeline.perception.blendshapes import INDEX
 from cer_pipeline.perception.describer import Course, Face, Light, Sound
+from cer_pipeline.sums import plain_sum
 
 Array = NDArray[Any]
 
@@ -202,7 +203,7 @@ def measure_sound(
     spans = [(a, b) for a, b in spans if b > a]
     if not spans:
         return replace(sound, speech_share=0.0)
-    seconds = sum(b - a for a, b in spans)
+    seconds = plain_sum(b - a for a, b in spans)
     pieces = [wave[round(a * rate) : round(b * rate)] for a, b in spans]
     tracks = [voice_track(piece, rate, settings) for piece in pieces]
     pitch = np.concatenate([t[0] for t in tracks])

@@ -7,7 +7,6 @@ table under another prompt; readers of captions only look at `prompt`, `text` an
 
 from __future__ import annotations
 
-import io
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import pyarrow as pa
 from cer_pipeline.perception import describer_measures as measures
 from cer_pipeline.perception.describer import PROMPT, Face, Light, Measurements, Settings, Sound, describe
 from cer_pipeline.profiles import Profile
+from cer_pipeline.sound_file import read_sound_file
 from cer_pipeline.stage import INPUTS, UNIT, Inputs, StageContext, StageSpec
 from cer_pipeline.status import Status
 from cer_pipeline.store.fingerprint import digest
@@ -133,19 +133,14 @@ class DescribeSegments:
         row = self._rows("audio", video, ["flac", "status"])[0]
         if row["status"] != Status.OK:
             return [None] * len(segments), row["status"]
-        import soundfile
-
+        samples, rate = read_sound_file(row["flac"])
         speech = self._speech(video)
         found: list[Sound | None] = []
-        with soundfile.SoundFile(io.BytesIO(row["flac"])) as file:
-            rate = file.samplerate
-            for segment in segments:
-                file.seek(min(round(segment["start_s"] * rate), file.frames))
-                wave = file.read(round((segment["end_s"] - segment["start_s"]) * rate), dtype="float32")
-                empty = not len(wave)  # the sound may end before the picture
-                found.append(
-                    None if empty else measures.measure_sound(wave, rate, segment["start_s"], speech, self.voice)
-                )
+        for segment in segments:
+            start = round(segment["start_s"] * rate)
+            wave = samples[start : start + round((segment["end_s"] - segment["start_s"]) * rate), 0]
+            empty = not len(wave)  # the sound may end before the picture
+            found.append(None if empty else measures.measure_sound(wave, rate, segment["start_s"], speech, self.voice))
         return measures.relate(found), row["status"]
 
     def _speech(self, video: str) -> list[tuple[float, float]] | None:

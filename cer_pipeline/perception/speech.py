@@ -9,7 +9,6 @@ Source of network and rules: snakers4/silero-vad, version 6. The network hears 5
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,9 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime
 import pyarrow as pa
-import soundfile
 from numpy.typing import NDArray
 
+from cer_pipeline.sound_file import read_sound_file
 from cer_pipeline.stage import UNIT, StageContext
 from cer_pipeline.status import Status
 from cer_pipeline.tables import SPEECH
@@ -159,10 +158,10 @@ def read_sound(flac: bytes) -> NDArray[np.float32]:
     Raises:
         ValueError: another rate or more than one channel.
     """
-    sound, rate = soundfile.read(io.BytesIO(flac), dtype="float32")
-    if rate != RATE or sound.ndim != 1:
-        raise ValueError(f"the sound must be mono at {RATE} Hz, not {sound.shape} at {rate} Hz")
-    return np.asarray(sound, np.float32)
+    sound, rate = read_sound_file(flac)
+    if rate != RATE or sound.shape[1] != 1:
+        raise ValueError(f"the sound must be mono at {RATE} Hz, not {sound.shape[1]} channels at {rate} Hz")
+    return sound[:, 0]
 
 
 class Speech:

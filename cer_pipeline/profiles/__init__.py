@@ -1,7 +1,8 @@
 """Settings: a profile file, the user's settings over it, single settings over both.
 
-Belongs here: reading, merging and checking settings. Does not belong here: what a setting does (the code that reads
-it); every number that is a choice stands in `embedded.toml` or `paper.toml` with a comment that says why.
+Belongs here: reading, merging and checking settings, and where each came from. Does not belong here: what a setting
+means and which values it may have (`sections`), or what it does (the code that reads it). Every number that is a choice
+stands in a profile file with a comment that says why.
 
 Sections other than [execution] change results and so enter the keys of the rows that read them. [execution] holds
 what must not: threads, time and memory limits.
@@ -9,9 +10,10 @@ what must not: threads, time and memory limits.
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,14 +22,22 @@ from cer_pipeline.errors import CerError
 
 DEFAULT_PROFILE = "embedded"
 EXECUTION = "execution"
+REPORT = "report"
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A named set of settings: section -> setting -> value."""
+    """A named set of settings.
+
+    Args:
+        name: the shipped profile that it starts from.
+        sections: section -> setting -> value.
+        origins: "section.setting" -> the file or option that set it, for settings that are not the profile's own.
+    """
 
     name: str
     sections: Mapping[str, Mapping[str, Any]]
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, section: str) -> Mapping[str, Any]:
         """The settings of a section.
@@ -41,36 +51,57 @@ class Profile:
             raise CerError("the profile has no such section", f"[{section}] in {self.name}") from None
 
 
+def profile_names() -> list[str]:
+    """Names of the shipped profiles, sorted."""
+    shipped = resources.files("cer_pipeline.profiles")
+    return sorted(f.name.removesuffix(".toml") for f in shipped.iterdir() if f.name.endswith(".toml"))
+
+
+def profile_text(name: str) -> str:
+    """The TOML text of a shipped profile.
+
+    Raises:
+        CerError: there is none of that name.
+    """
+    if name not in profile_names():
+        raise CerError("unknown profile", name, f"choose one of: {', '.join(profile_names())}")
+    return (resources.files("cer_pipeline.profiles") / f"{name}.toml").read_text("utf-8")
+
+
 def load_profile(name: str = DEFAULT_PROFILE, settings: Path | None = None, overrides: Iterable[str] = ()) -> Profile:
     """Read a shipped profile, then the user's settings file over it, then single overrides.
 
     Args:
-        name: a shipped profile: embedded or paper.
+        name: a shipped profile.
         settings: a TOML file of the same shape; ignored where it does not exist.
         overrides: "section.setting=value" with the value in TOML (a bare word counts as a string).
 
     Raises:
-        CerError: unknown profile, section or setting, a value of another type, or a file that is no TOML.
+        CerError: unknown profile, section or setting, a value of another type or out of range, or a file that is no
+            TOML.
     """
-    shipped = resources.files("cer_pipeline.profiles")
-    file = shipped / f"{name}.toml"
-    if not file.is_file():
-        known = sorted(f.name.removesuffix(".toml") for f in shipped.iterdir() if f.name.endswith(".toml"))
-        raise CerError("unknown profile", name, f"choose one of: {', '.join(known)}")
-    sections = {key: dict(value) for key, value in tomllib.loads(file.read_text("utf-8")).items()}
+    sections = {key: dict(value) for key, value in tomllib.loads(profile_text(name)).items()}
+    origins: dict[str, str] = {}
     if settings is not None and settings.is_file():
         for section, values in _parse(settings.read_text("utf-8"), str(settings)).items():
             if not isinstance(values, dict):
                 raise CerError("a setting outside a section", f"{section} in {settings}", "put it below a [section]")
             for key, value in values.items():
-                _set(sections, section, key, value, str(settings))
+                _set(sections, origins, section, key, value, str(settings))
     for text in overrides:
         target, equals, value = text.partition("=")
         section, dot, key = target.strip().rpartition(".")
         if not equals or not dot:
-            raise CerError("a setting must read section.setting=value", text, "such as faces.min_score=0.5")
-        _set(sections, section, key, _value(value.strip()), text)
-    return Profile(name, sections)
+            raise CerError("a setting must read section.setting=value", text, "such as faces.margin=0.4")
+        _set(sections, origins, section, key, _value(value.strip()), text)
+    return Profile(name, {section: _checked(section, values, origins) for section, values in sections.items()}, origins)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """What a user is told who wrote a word that is not known: the one that is most alike, else all of them."""
+    known = sorted(known)
+    alike = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {alike[0]}?" if alike else f"choose one of: {', '.join(known)}"
 
 
 def _parse(text: str, where: str) -> dict[str, Any]:
@@ -87,15 +118,28 @@ def _value(text: str) -> Any:
         return text
 
 
-def _set(sections: dict[str, dict[str, Any]], section: str, key: str, value: Any, where: str) -> None:
+def _set(
+    sections: dict[str, dict[str, Any]], origins: dict[str, str], section: str, key: str, value: Any, where: str
+) -> None:
     if section not in sections:
-        raise CerError(f"unknown section [{section}]", where, f"choose one of: {', '.join(sorted(sections))}")
+        raise CerError(f"unknown section [{section}]", where, nearest(section, sections))
     if key not in sections[section]:
-        known = ", ".join(sorted(sections[section]))
-        raise CerError(f"unknown setting {section}.{key}", where, f"choose one of: {known}")
-    old = sections[section][key]
-    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(old) is not type(value):
-        raise CerError(f"{section}.{key} must be of type {type(old).__name__}", where)
+        known = [f"{section}.{name}" for name in sections[section]]
+        raise CerError(f"unknown setting {section}.{key}", where, nearest(f"{section}.{key}", known))
     sections[section][key] = value
+    origins[f"{section}.{key}"] = where
+
+
+def _checked(section: str, values: dict[str, Any], origins: Mapping[str, str]) -> dict[str, Any]:
+    """The values of a section as its model takes them: whole numbers become fractions where these are meant."""
+    from pydantic import ValidationError  # the process that opens media reads no profile and must start fast
+
+    from cer_pipeline.profiles.sections import SECTIONS
+
+    try:
+        return SECTIONS[section](**values).model_dump()
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = f"{section}.{first['loc'][0]}"
+        message = first["msg"].removeprefix("Value error, ")
+        raise CerError(f"{key}: {message}", origins.get(key, ""), f"`cer settings explain {key}` says more") from None

@@ -46,6 +46,18 @@ def score_rows(cells: Iterable[Cell]) -> list[tuple[str, ...]]:
     return rows
 
 
+def without_score(cells: Iterable[Cell]) -> list[str]:
+    """One line for every status and reason for which systems have no score: which they are, and why."""
+    found: dict[tuple[str, str | None], list[str]] = {}
+    for cell in cells:
+        if cell.metric == "macro_f1" and cell.value is None and cell.protocol in (SEGMENT, FRAME):
+            found.setdefault((cell.status, cell.reason), []).append(f"{cell.system} ({cell.split} {cell.protocol})")
+    return [
+        f"no score: {', '.join(sorted(set(names)))}: {status}{f', {reason}' if reason else ''}"
+        for (status, reason), names in sorted(found.items(), key=lambda item: str(item[0]))
+    ]
+
+
 def rank(system: str) -> tuple[int, str]:
     """Order of systems: branches, fused, branches mapped alone, ppa, pfsa."""
     last = {FUSED: 1, PPA: 3, PFSA: 4}

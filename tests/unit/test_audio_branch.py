@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 from collections import Counter
 from pathlib import Path
@@ -10,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-import soundfile
 from memory_inputs import MemoryInputs, rows, segment
 from test_audio_heads import head_file
 
@@ -21,14 +19,13 @@ from cer_pipeline.branches.ctranslate2_file import read_arrays
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC_COLUMNS
 from cer_pipeline.profiles import load_profile
+from cer_pipeline.sound_file import write_sound_file
 from cer_pipeline.stage import StageContext
 
 
 def flac(sound: np.ndarray) -> bytes:
     """A FLAC file of samples."""
-    file = io.BytesIO()
-    soundfile.write(file, sound, RATE, format="FLAC", subtype="PCM_16")
-    return file.getvalue()
+    return write_sound_file(sound, RATE)
 
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:

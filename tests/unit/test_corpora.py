@@ -6,8 +6,11 @@ import errno
 import hashlib
 import json
 import os
+import time
+import unicodedata
 from pathlib import Path
 
+import corpus_files as files
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +18,7 @@ from hypothesis import strategies as st
 from cer_pipeline.corpora import registry
 from cer_pipeline.corpora.names import from_text, to_text, video_ids
 from cer_pipeline.errors import CerError
+from cer_pipeline.media.formats import ENDINGS
 
 
 @pytest.fixture
@@ -44,7 +48,7 @@ def test_every_video_below_the_folder_is_registered_whatever_its_case(home, root
     put(root, "a.mp4", "B.MOV", "deep/er/c.MkV", "d.avi", "e.webm", "f.m4v", "g.mpg", "h.mpeg", "i.ts", "j.txt", "k")
     changes = registry.register(home, "c", root)
     assert ids(home) == ["B", "a", "d", "deep/er/c", "e", "f", "g", "h", "i"] == sorted(changes.added)
-    assert changes.ignored == ("2 x file that does not end like a video",)
+    assert changes.ignored == ("1 x no ending, 1 x .txt (not taken for a video)",)
     file = registry.load(home, "c").files[1]
     assert (file.path, file.bytes, file.sha256) == ("a.mp4", 5, hashlib.sha256(b"a.mp4").hexdigest())
     assert registry.load(home, "c").source("deep/er/c") == root / "deep/er/c.MkV"
@@ -271,3 +275,172 @@ def test_an_unknown_video_is_a_mistake(home, root):
     registry.register(home, "c", root)
     with pytest.raises(CerError, match="no such video"):
         registry.load(home, "c").source("b")
+
+
+# --- names in several Unicode forms, endings ---------------------------------------------------------------------
+
+NFC, NFD = unicodedata.normalize("NFC", "Zoë"), unicodedata.normalize("NFD", "Zoë")
+
+
+def test_ids_are_composed_while_paths_stay_as_they_are_written(home, root):
+    put(root, f"{NFD}/{NFD}.mp4")
+    registry.register(home, "c", root)
+    (file,) = registry.load(home, "c").files
+    assert (file.video_id, file.path) == (f"{NFC}/{NFC}", f"{NFD}/{NFD}.mp4")
+    assert registry.load(home, "c").source(f"{NFC}/{NFC}").read_bytes() == os.fsencode(f"{NFD}/{NFD}.mp4")
+
+
+def test_two_names_that_differ_in_their_form_alone_stay_apart_and_are_told(home, root):
+    put(root, f"{NFC}.mp4", f"{NFD}.mp4", "other.mp4")
+    told = registry.register(home, "c", root).told
+    first, second = sorted(set(ids(home)) - {"other"})
+    assert (first, second.startswith(f"{NFC}~"), len(second)) == (NFC, True, len(NFC) + 9)
+    corpus = registry.load(home, "c")
+    assert [corpus.source(v).name for v in (first, second)] == [f"{NFC}.mp4", f"{NFD}.mp4"]
+    assert len(told) == 1
+    assert r"Zoe\u0308.mp4" in told[0]
+    assert r"Zo\xeb.mp4" in told[0]
+    assert second in told[0]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(
+            [f"{n}{e}" for n in ("a", "\u00e9", "e\u0301", "\u00e9~1") for e in (".mp4", ".mov", ".mp4.ts")]
+        ),
+        unique=True,
+    )
+)
+def test_ids_in_every_form_are_unique_composed_and_independent_of_the_order(paths):
+    found = video_ids(paths)
+    assert len(set(found.values())) == len(paths)
+    assert found == video_ids(reversed(paths))
+    assert all(unicodedata.is_normalized("NFC", video) for video in found.values())
+
+
+@pytest.mark.parametrize("written", [NFC, NFD])
+@pytest.mark.parametrize("stored", [NFC, NFD])
+def test_annotations_find_their_video_in_whichever_form_either_is_written(home, root, tmp_path, stored, written):
+    put(root, f"deep/{stored}.mp4", "b.mp4")
+    marks = files.marks("Sadly Angry")
+    labels = files.spans(tmp_path / "l.csv", [[written, 0, 1, *marks]])
+    split = files.write_csv(tmp_path / "s.csv", ("video", "split"), [(f"deep/{written}", "test"), ("b", "dev")])
+    registry.register(home, "c", root, "folder", {"labels": str(labels), "split": str(split)})
+    found = {f.video_id: (bool(f.labels), f.split) for f in registry.load(home, "c").files}
+    assert found == {f"deep/{NFC}": (True, "test"), "b": (False, "dev")}
+    texts = files.captions(tmp_path / "texts", "dev", {f"{written}___0000.mp4": None})
+    registry.register(home, "t", root, "folder", {"captions": str(texts)})
+    assert [f.video_id for f in registry.load(home, "t").files if f.captions] == [f"deep/{NFC}"]
+    files.annotation(tmp_path / "notes/Train_Set" / f"{written}.txt", [0, 1])
+    registry.register(home, "w", root, "affwild2", {"labels": str(tmp_path / "notes")})
+    assert [f.video_id for f in registry.load(home, "w").files if f.labels] == [NFC]
+
+
+def test_where_both_forms_are_there_an_annotation_belongs_to_the_one_it_spells(home, root, tmp_path):
+    put(root, f"{NFC}.mp4", f"{NFD}.mp4")
+    labels = files.spans(tmp_path / "l.csv", [[NFD, 0, 1, *files.marks("Sadly Angry")]])
+    registry.register(home, "c", root, "folder", {"labels": str(labels)})
+    assert [f.path for f in registry.load(home, "c").files if f.labels] == [f"{NFD}.mp4"]
+
+
+def test_texts_of_names_are_those_of_their_bytes_whatever_the_locale(monkeypatch):
+    name = "Zoë\udcff"
+    here = to_text(name)
+    data = os.fsencode(name)
+    monkeypatch.setattr(os, "fsencode", lambda text: text.encode("iso-8859-1"))
+    monkeypatch.setattr(os, "fsdecode", lambda data: data.decode("iso-8859-1"))
+    assert to_text(data.decode("iso-8859-1")) == here == "Zoë\\xff"
+    assert from_text(here) == data.decode("iso-8859-1")
+
+
+def test_every_ending_that_a_reader_takes_is_found_and_others_are_named(home, root):
+    put(root, *(f"v{i}{ending}" for i, ending in enumerate(sorted(ENDINGS))))
+    put(root, "card.MTS", "a.xyz", "b.XYZ", "c", ".hidden.xyz")
+    changes = registry.register(home, "c", root)
+    assert len(changes.added) == len(ENDINGS) + 1
+    assert changes.ignored == ("2 x .xyz, 1 x no ending (not taken for a video)", "1 x hidden name")
+
+
+def test_a_folder_without_video_says_what_is_there(home, root):
+    put(root, "a.xyz", *(f"x.{n}" for n in "abcdefghijkl"))
+    with pytest.raises(CerError, match=r"no video file below the folder \(1 x \.a, .* 5 x 5 other endings"):
+        registry.register(home, "c", root)
+
+
+# --- files replaced in place, folders that are away --------------------------------------------------------------
+
+
+def in_place(path: Path, content: bytes) -> None:
+    """Write a file in place and set its time of change back, as tools for metadata do."""
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.write(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns, path.stat().st_ino) == (
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ino,
+    )
+
+
+def test_a_file_replaced_in_place_with_the_same_size_and_time_is_noticed(home, root):
+    put(root, "a.mp4", "b.mp4")
+    registry.register(home, "c", root)
+    time.sleep(0.05)  # the clock of a file system ticks every few milliseconds
+    in_place(root / "a.mp4", b"other")
+    changes = registry.register(home, "c", root)
+    assert (changes.changed, changes.unchanged) == (("a",), ("b",))
+    assert registry.load(home, "c").files[0].sha256 == hashlib.sha256(b"other").hexdigest()
+
+
+def test_all_files_are_read_again_where_asked(home, root, monkeypatch):
+    put(root, "a.mp4")
+    registry.register(home, "c", root)
+    in_place(root / "a.mp4", b"other")
+    path = home / "corpora/c.json"
+    data = json.loads(path.read_text())
+    data["files"][0]["ctime_ns"] = (root / "a.mp4").stat().st_ctime_ns  # as on a file system without ctime
+    path.write_text(json.dumps(data))
+    assert registry.register(home, "c", root).changed == ()
+    assert registry.register(home, "c", root, rehash=True).changed == ("a",)
+
+
+def test_a_registration_of_an_older_version_is_read_and_its_files_are_hashed_once(home, root):
+    put(root, "a.mp4", "b.mp4")
+    registry.register(home, "c", root)
+    path = home / "corpora/c.json"
+    data = json.loads(path.read_text())
+    for file in data["files"]:
+        for name in ("ctime_ns", "frames", "duration_s"):
+            del file[name]
+    path.write_text(json.dumps(data))
+    assert registry.load(home, "c").files[0].ctime_ns == 0
+    in_place(root / "b.mp4", b"other")
+    changes = registry.register(home, "c", root)
+    assert (changes.changed, changes.unchanged) == (("b",), ("a",))
+    assert registry.load(home, "c").files[0].ctime_ns > 0
+
+
+def test_why_a_folder_cannot_be_looked_into(home, root):
+    put(root, "a.mp4")
+    registry.register(home, "c", root)
+    corpus = registry.load(home, "c")
+    assert registry.why_absent(corpus) == ""
+    (root / "a.mp4").rename(root.parent / "a.mp4")
+    assert registry.why_absent(corpus) == "is empty", "as a mount point without its disk"
+    root.rmdir()
+    assert registry.why_absent(corpus) == "is not there"
+    before = (home / "corpora/c.json").read_bytes()
+    with pytest.raises(CerError, match=r"does not exist: .* the registration of c and its tables stay as they are"):
+        registry.register(home, "c", root)
+    assert (home / "corpora/c.json").read_bytes() == before
+
+
+def test_options_with_any_name_are_kept(home, root, tmp_path):
+    put(root, "a.mp4")
+    table = tmp_path / os.fsdecode("spl\\it\u00e9\udcff.csv".encode("utf-8", "surrogateescape"))
+    files.write_csv(table, ("video", "split"), [("a", "test")])
+    registry.register(home, "c", root, options={"split": str(table)})
+    assert registry.load(home, "c").options == {"split": str(table)}
+    assert registry.register(home, "c", root).changed == ()

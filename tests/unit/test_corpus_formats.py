@@ -151,7 +151,7 @@ def test_caption_files_of_another_shape_are_refused(home, root):
     files.write_csv(path, files.CAPTION_HEADER, [])
     with pytest.raises(CerError, match="has no rows"):
         add(home, root, "captions")
-    path.write_bytes("video_name,text\n".encode("utf-16"))
+    path.write_bytes("video_name,text\n".encode("utf-16-le"))  # without a mark nothing tells the encoding
     with pytest.raises(CerError, match="not UTF-8"):
         add(home, root, "captions")
     path.rename(root / "m_prompt1_some.csv")

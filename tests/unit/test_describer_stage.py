@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
-import soundfile
 from memory_inputs import MemoryInputs, context, rows, segment
 
 from cer_pipeline import tables
@@ -17,6 +15,7 @@ from cer_pipeline.perception.blendshapes import INDEX
 from cer_pipeline.perception.describer import PROMPT
 from cer_pipeline.perception.describer_stage import CAPTIONS
 from cer_pipeline.profiles import load_profile
+from cer_pipeline.sound_file import write_sound_file
 from cer_pipeline.stage import blank_rows
 from cer_pipeline.status import Status
 
@@ -36,9 +35,7 @@ def jpeg(value: int) -> bytes:
 
 def flac(seconds: float) -> bytes:
     t = np.arange(round(seconds * 16000)) / 16000
-    file = io.BytesIO()
-    soundfile.write(file, 0.1 * np.sin(2 * np.pi * 150 * t), 16000, format="FLAC", subtype="PCM_16")
-    return file.getvalue()
+    return write_sound_file(0.1 * np.sin(2 * np.pi * 150 * t), 16000)
 
 
 def video(name: str, picture: str = "ok", face: str = "ok", sound: str = "ok", speech: str = "ok") -> dict[str, list]:

@@ -21,6 +21,7 @@ from cer_pipeline.evaluation import metrics
 from cer_pipeline.evaluation.evaluate import Evaluation, chosen, evaluate, read_cells, record
 from cer_pipeline.evaluation.protocols import NONE, Cell, System, Task, annotated_classes, compare, score, top
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS
+from cer_pipeline.report.score_table import score_rows, without_score
 from cer_pipeline.store.home import Home
 from cer_pipeline.tables import COMPOUND_LABEL_COLUMNS, LABEL_COLUMNS
 
@@ -333,3 +334,37 @@ def test_a_format_that_annotates_eight_classes_is_averaged_over_eight(corpus, tm
     truth, guess = naive_segments(corpus, "dev", "fused")
     expected = sklearn_scores(truth, guess, list(range(8)))["macro_f1"]
     assert found(made, "dev", "segment", "fused", "macro_f1").value == pytest.approx(expected)
+
+
+def silent(branch: str) -> ToyCorpus:
+    """A corpus in which one branch serves nothing."""
+    made = ToyCorpus(videos=6)
+    for row in made.rows[f"probabilities/{branch}"]:
+        row.update({**dict.fromkeys(BASIC_COLUMNS), "status": "no_speech", "reason": "silence"})
+    return made
+
+
+def test_a_branch_without_any_unit_says_why_there_is_no_score_for_segments_and_for_frames(tmp_path):
+    home = write(tmp_path, silent("text_minilm"))
+    cells = evaluate(home, NAME, FEW).cells
+    for protocol, system in (
+        ("segment", "text_minilm"),
+        ("frame", "text_minilm"),
+        ("segment", "text_minilm/ppa"),
+        ("frame", "text_minilm/ppa"),
+    ):
+        cell = next(
+            c for c in cells if (c.split, c.protocol, c.system, c.metric) == ("dev", protocol, system, "macro_f1")
+        )
+        assert (cell.value, cell.n, cell.status, cell.reason) == (None, 0, "no_speech", "silence")
+    assert not [c for c in cells if c.value is None and c.status == "ok"]
+    (line,) = without_score(c for c in cells if c.split == "dev")
+    assert line.startswith("no score: text_minilm (dev frame), text_minilm (dev segment), text_minilm/ppa (dev frame)")
+    assert line.endswith(": no_speech, silence")
+    printed = {row[1]: row[4] for row in score_rows(cells) if row[0] == "dev frame"}
+    assert printed["text_minilm"] == "no_speech"
+
+
+def test_labelled_units_that_nobody_analysed_are_told_as_such():
+    cell = value(score(task([0, 1, 2], level="frame"), System("a", np.full(3, NONE))), "frame", "macro_f1")
+    assert (cell.status, cell.reason) == ("no_label", "no labelled frame is one that was analysed")

@@ -145,3 +145,34 @@ def test_tables_of_an_earlier_version_are_to_be_made_again(tmp_path):
     with pytest.raises(CerError) as error:
         tables.export(home, NAME, tmp_path / "out", "csv", RULE)
     assert error.value.line() == "the tables were made by an earlier version: toy - run `cer run toy`"
+
+
+def test_ids_as_long_as_a_name_can_be_are_exported(tmp_path):
+    made = ToyCorpus(videos=3)
+    long = ["L" * 251, "deep/" + "\uac00" * 85, "\uac00" * 84 + "ab~"]  # 251, 255 and 255 bytes in the last part
+    names = dict(zip(made.split, long, strict=True))
+    made.split = {names[video]: split for video, split in made.split.items()}
+    for row in made.rows["frame_predictions"]:
+        row["video_id"] = names[row["video_id"]]
+    folders = abaw.export(write(tmp_path / "home", made), NAME, tmp_path / "out")
+    assert (tmp_path / "out/basic" / f"{'L' * 251}.txt").is_file()
+    for folder in folders:
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        assert len(files) == len(long), "a file for every video"
+        assert all(path.suffix == ".txt" for path in files)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"basic", "compound"}
+
+
+def test_an_export_of_text_files_is_all_or_nothing(home, tmp_path, monkeypatch):
+    real, left = abaw._save, [3]
+
+    def save(path, lines):
+        left[0] -= 1
+        if not left[0]:
+            raise OSError(28, "No space left on device")
+        real(path, lines)
+
+    monkeypatch.setattr(abaw, "_save", save)
+    with pytest.raises(CerError, match="the disk is full"):
+        abaw.export(home, NAME, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -16,6 +16,7 @@ from cer_pipeline.fusion.stages import fusion_stages
 from cer_pipeline.labels import BASIC_COLUMNS
 from cer_pipeline.profiles import load_profile
 from cer_pipeline.status import Status
+from cer_pipeline.sums import plain_sum
 
 M, C = 5, 8
 NAMES = ("face_static", "scene_minilm", "text_minilm")
@@ -138,7 +139,7 @@ def test_every_segment_has_one_fused_row_with_a_value_or_a_reason(fused_shard):
             assert (row["status"], row["reason"], row["model"]) == ("ok", None, "equal_weights")
             for c, name in enumerate(BASIC_COLUMNS):
                 assert row[name] == pytest.approx(np.mean([branches[n][i][name] for n in present]), abs=1e-15)
-                assert row[name] == sum(row[f"w_{n}"][c] * branches[n][i][name] for n in present)
+                assert row[name] == plain_sum(row[f"w_{n}"][c] * branches[n][i][name] for n in present)
             for absent in set(NAMES) - set(present):
                 assert row[f"w_{absent}"] == [0.0] * 8
         else:

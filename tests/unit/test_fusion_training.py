@@ -236,7 +236,7 @@ def test_segments_without_any_branch_are_counted_and_not_learned(world, tmp_path
     data = read(home, [registry.load(home.root, NAME)])
     values = data.probabilities.copy()
     values[:3] = np.nan
-    found = train_fusion(replace(data, probabilities=values), tmp_path)
+    found = train_fusion(replace(data, probabilities=values), tmp_path, folds=2)
     assert found["rows"] == {"train": scores["rows"]["train"] - 3, "no branch": 3, "held": 0}
 
 
@@ -258,10 +258,9 @@ def write_votes(path, actors=30, clips=12, seed=0):
 def test_a_fusion_of_votes_is_applied_to_a_corpus_of_the_same_branches_by_name(world, tmp_path):
     home, corpus, _, _ = world
     registry.register(home.root, "votes", write_votes(tmp_path / "votes.csv"), "votes")
-    asked = request(
-        home, [registry.load(home.root, "votes")], tmp_path, voice="text_minilm", face="face_static", last_actor="1025"
-    )
-    scores = train(asked)
+    votes = [registry.load(home.root, "votes")]
+    names = {"voice": "text_minilm", "face": "face_static"}
+    scores = train(request(home, votes, tmp_path, **names, last_actor="1025", folds="2"))
     assert scores["rows"] == {"train": 300, "no branch": 0, "held": 60}
     assert scores["held"]["MHPF dynamic"]["macro_f1"][0] > scores["held"]["face_static"]["macro_f1"][0]
     publish(home.heads, "mhpf", tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
-import soundfile
 from memory_inputs import MemoryInputs, rows, segment
 from numpy.typing import NDArray
 from pictures import sound_of
@@ -19,6 +17,7 @@ from cer_pipeline import tables
 from cer_pipeline.perception.crops import expand
 from cer_pipeline.perception.stages import FACES, SPEECH, STAGES, TRANSCRIPTS
 from cer_pipeline.profiles import load_profile
+from cer_pipeline.sound_file import write_sound_file
 from cer_pipeline.stage import INPUTS, UNIT, StageContext, StageSpec, blank_rows
 from cer_pipeline.status import Status
 from cer_pipeline.zoo import Zoo
@@ -27,9 +26,7 @@ Picture = Callable[[str, float], NDArray[np.uint8]]
 
 
 def flac(sound: NDArray[np.int16]) -> bytes:
-    data = io.BytesIO()
-    soundfile.write(data, sound, 16_000, format="FLAC")
-    return data.getvalue()
+    return write_sound_file(sound, 16_000)
 
 
 def jpeg(rgb: NDArray[np.uint8]) -> bytes:

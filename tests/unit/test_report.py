@@ -172,7 +172,7 @@ def test_a_calm_face_has_no_clear_expression_though_its_compounds_sum_to_one():
 
 @pytest.mark.parametrize("wrong", ["least_expressed=1.5", "least_confidence=-0.1"])
 def test_a_threshold_out_of_range_is_refused(wrong):
-    with pytest.raises(CerError, match="must be 0 to 1"):
+    with pytest.raises(CerError, match=f"report.{wrong.split('=')[0]}: Input should be"):
         Clear.of(load_profile(overrides=[f"report.{wrong}"]))
 
 

@@ -389,6 +389,6 @@ def test_reading_the_specs_loads_no_model_library():
     code = (
         "import sys, cer_pipeline.branches.scene, cer_pipeline.branches.text, cer_pipeline.perception.describer_stage;"
     )
-    code += "sys.exit(str([m for m in ('torch', 'transformers', 'cv2', 'soundfile') if m in sys.modules] or ''))"
+    code += "sys.exit(str([m for m in ('torch', 'transformers', 'cv2', 'av') if m in sys.modules] or ''))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == ""

@@ -71,9 +71,9 @@ def test_meld_rows_may_hold_commas_quotes_and_line_ends(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Utterance,Speaker\nhi,Joey\n", "the columns Emotion, Dialogue_ID, Utterance_ID are missing"),
-        (MELD_HEADER + "1,hi,Joey,bored,neutral,0,0\n", "unknown class 'bored'.*line 2"),
-        (MELD_HEADER + "1,,Joey,joy,neutral,0,0\n", "no text.*line 2"),
+        ("Utterance,Speaker\nhi,Joey\n", "the file has no column Emotion, Dialogue_ID, Utterance_ID"),
+        (MELD_HEADER + "1,hi,Joey,bored,neutral,0,0\n", "unknown class 'bored'.*row 2"),
+        (MELD_HEADER + "1,,Joey,joy,neutral,0,0\n", "no text.*row 2"),
         (MELD_HEADER, "no labelled sentence"),
     ],
 )
@@ -83,9 +83,9 @@ def test_a_bad_meld_file_is_named(tmp_path: Path, text: str, message: str) -> No
         read_meld(tmp_path, "train")
 
 
-def test_a_file_of_another_encoding_says_at_which_byte(tmp_path: Path) -> None:
+def test_a_file_of_another_encoding_says_at_which_line(tmp_path: Path) -> None:
     (tmp_path / "train_sent_emo.csv").write_bytes(MELD_HEADER.encode() + b"1,caf\xe9,A,joy,x,0,0\n")
-    with pytest.raises(CerError, match="not UTF-8 at byte"):
+    with pytest.raises(CerError, match=r"not UTF-8 at line 2 .byte 0xe9: perhaps Latin-1"):
         read_meld(tmp_path, "train")
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import soundfile
 import torch
 
 from cer_pipeline.branches import audio_encoder
@@ -17,6 +17,7 @@ from cer_pipeline.corpora.registry import Corpus
 from cer_pipeline.errors import CerError
 from cer_pipeline.heads.audio import CLASSES, STATE, AudioHead
 from cer_pipeline.labels import BASIC
+from cer_pipeline.sound_file import write_sound_file
 from cer_pipeline.store.home import Home
 from cer_pipeline.training import audio as training
 from cer_pipeline.training.registry import Request
@@ -43,7 +44,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for emotion in EMOTIONS:
             for take in (1, 2):
                 name = f"Actor_{actor:02d}/03-01-{emotion:02d}-01-01-{take:02d}-{actor:02d}.flac"
-                soundfile.write(folder / name, tone(300 * emotion + actor + 0.3 * take), RATE)
+                (folder / name).write_bytes(write_sound_file(tone(300 * emotion + actor + 0.3 * take), RATE))
     return folder
 
 
@@ -64,11 +65,13 @@ class PitchEncoder:
         return np.exp(-(((hz[:, None] - centres) / 150) ** 2)).astype(np.float32)
 
 
-@pytest.fixture(autouse=True)
-def pitch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio_encoder, "WhisperStates", PitchEncoder)
+@pytest.fixture(autouse=True, scope="module")
+def pitch() -> Iterator[None]:
     few = ({"epochs": 4}, {"epochs": 6})
-    monkeypatch.setattr(training, "CANDIDATES", {"audio_bilstm": few, "audio_uncertainty": few})
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(audio_encoder, "WhisperStates", PitchEncoder)
+        monkeypatch.setattr(training, "CANDIDATES", {"audio_bilstm": few, "audio_uncertainty": few})
+        yield
 
 
 def whisper(folder: Path) -> Path:
@@ -85,13 +88,20 @@ def train(clips: Path, out: Path, progress=lambda *_: None) -> dict:
     ]
 
 
-def test_heads_of_held_out_actors_are_scored_and_a_head_is_written(clips: Path, tmp_path: Path) -> None:
-    scores = train(clips, tmp_path)
+@pytest.fixture(scope="module")
+def trained(clips: Path, tmp_path_factory: pytest.TempPathFactory, pitch: None) -> tuple[Path, dict]:
+    """The folder and the scores of an undisturbed training."""
+    out = tmp_path_factory.mktemp("trained")
+    return out, train(clips, out)
+
+
+def test_heads_of_held_out_actors_are_scored_and_a_head_is_written(trained: tuple[Path, dict]) -> None:
+    out, scores = trained
     assert scores["uar"][0] > 60  # pitches are easy; chance is 14
     assert scores["clips"] == 80
-    assert json.loads((tmp_path / "audio_uncertainty.scores.json").read_text()) == scores
-    assert "CC BY-NC-SA 4.0" in (tmp_path / "audio_uncertainty.md").read_text()
-    table = pq.read_table(tmp_path / "audio_uncertainty.predictions.parquet").to_pandas()
+    assert json.loads((out / "audio_uncertainty.scores.json").read_text()) == scores
+    assert "CC BY-NC-SA 4.0" in (out / "audio_uncertainty.md").read_text()
+    table = pq.read_table(out / "audio_uncertainty.predictions.parquet").to_pandas()
     p = table[[c for c in table if c.startswith("p_")]].to_numpy()
     assert p.sum(1) == pytest.approx(1)
     assert (p[:, BASIC.index("Other")] == 0).all()
@@ -99,15 +109,13 @@ def test_heads_of_held_out_actors_are_scored_and_a_head_is_written(clips: Path, 
     guess = [BASIC[i] for i in p.argmax(1)]
     recalls = [(np.array(guess)[table.label == BASIC[c]] == BASIC[c]).mean() for c in CLASSES]
     assert 100 * np.mean(recalls) == pytest.approx(scores["uar"][0], abs=0.01)
-    head = AudioHead.load(tmp_path / "audio_uncertainty.safetensors")
+    head = AudioHead.load(out / "audio_uncertainty.safetensors")
     assert len(head.members) == 2
-    assert (tmp_path / "audio_uncertainty.safetensors").stat().st_size < 2_000_000
+    assert (out / "audio_uncertainty.safetensors").stat().st_size < 2_000_000
 
 
 @pytest.mark.slow
-def test_a_stopped_run_goes_on_to_the_same_bytes(clips: Path, tmp_path: Path) -> None:
-    train(clips, tmp_path / "whole")
-
+def test_a_stopped_run_goes_on_to_the_same_bytes(clips: Path, tmp_path: Path, trained: tuple[Path, dict]) -> None:
     class Stop(Exception):
         pass
 
@@ -121,7 +129,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(clips: Path, tmp_path: Path) ->
     train(clips, tmp_path / "parts")
     assert PitchEncoder.calls == before  # no clip was encoded again
     name = "audio_uncertainty.safetensors"
-    assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert (tmp_path / "parts" / name).read_bytes() == (trained[0] / name).read_bytes()
 
 
 def test_the_held_out_actors_choose_nothing(clips: Path, tmp_path: Path) -> None:
@@ -208,7 +216,7 @@ def test_an_actor_without_a_class_and_a_broken_clip_are_told(clips: Path, tmp_pa
         train(folder, tmp_path / "out")
     with pytest.raises(CerError, match="cannot be read as sound"):
         training.encode(training.read_ravdess(folder), whisper(tmp_path), tmp_path / "states", 0)
-    soundfile.write(folder / "Actor_01" / name, tone(300), 8000)
+    (folder / "Actor_01" / name).write_bytes(write_sound_file(tone(300), 8000))
     with pytest.raises(CerError, match="8000 Hz"):
         training.encode(training.read_ravdess(folder), whisper(tmp_path), tmp_path / "states", 0)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +35,11 @@ def embed(texts):
     return np.array([[math.sin(sum(map(ord, t)) * (k + 1) / 7) for k in range(6)] for t in texts], np.float32)
 
 
-@pytest.fixture(autouse=True)
-def _stand_in(monkeypatch):
-    monkeypatch.setattr(scene, "encoder", lambda *_: embed)
+@pytest.fixture(autouse=True, scope="module")
+def stand_in() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(scene, "encoder", lambda *_: embed)
+        yield
 
 
 def write(folder: Path, split: str, clips: range, classes=range(7)) -> None:
@@ -61,48 +65,58 @@ def train(folders: tuple[Path, Path, Path], out: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def folders(tmp_path):
-    write(tmp_path / "captions", "train", range(12))
-    write(tmp_path / "captions", "dev", range(20, 26))
-    adapter = tmp_path / "adapter.safetensors"
+    return inputs_of_training(tmp_path)
+
+
+def inputs_of_training(root: Path) -> tuple[Path, Path, Path]:
+    """Captions, the folder of MiniLM, changes to it."""
+    write(root / "captions", "train", range(12))
+    write(root / "captions", "dev", range(20, 26))
+    adapter = root / "adapter.safetensors"
     save_head(adapter, {"linear.weight": np.ones((7, 6))}, {"rank": 1, "alpha": 1.0, "layers": 1, "temperature": 1.0})
-    return tmp_path / "captions", tmp_path / "minilm", adapter
+    return root / "captions", root / "minilm", adapter
 
 
-def test_training_writes_head_card_scores_and_out_of_fold_values(folders, tmp_path):
-    scores = train(folders, tmp_path / "out")
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, stand_in) -> tuple[Path, dict[str, Any]]:
+    """The folder and the scores of a training; tests only read them."""
+    root = tmp_path_factory.mktemp("trained")
+    return root / "out", train(inputs_of_training(root), root / "out")
+
+
+def test_training_writes_head_card_scores_and_out_of_fold_values(trained):
+    out, scores = trained
+    assert {p.name for p in out.iterdir()} == {
         "scene_minilm.safetensors", "scene_minilm.md", "scene_minilm.scores.json", "scene_minilm.states.safetensors",
         "scene_minilm.out_of_fold.parquet", "scene_minilm.dev.parquet",
     }  # fmt: skip
     assert scores["dev"][FUSED]["macro_f1"][0] > 90
-    assert json.loads((tmp_path / "out" / "scene_minilm.scores.json").read_text("utf-8")) == scores
-    table = pq.read_table(tmp_path / "out" / "scene_minilm.out_of_fold.parquet")
+    assert json.loads((out / "scene_minilm.scores.json").read_text("utf-8")) == scores
+    table = pq.read_table(out / "scene_minilm.out_of_fold.parquet")
     assert table.num_rows == 2 * 3 * 84  # seeds x (views and fused) x segments
     p = np.stack([table[name].to_numpy() for name in BASIC_COLUMNS], 1)
     np.testing.assert_allclose(p.sum(1), 1, atol=1e-9)
-    card = (tmp_path / "out" / "scene_minilm.md").read_text("utf-8")
+    card = (out / "scene_minilm.md").read_text("utf-8")
     assert f"{scores['dev'][FUSED]['macro_f1'][0]} [" in card
     assert scores["head_sha256"] in card
 
 
-def test_training_again_gives_the_same_bytes_from_any_head_with_the_same_changes(folders, tmp_path):
-    captions, minilm, adapter = folders
-    train_scene_minilm(captions, minilm, adapter, tmp_path / "one", QUICK)
-    head = tmp_path / "one" / "scene_minilm.safetensors"
-    train_scene_minilm(captions, minilm, head, tmp_path / "two", QUICK)
+def test_training_again_gives_the_same_bytes_from_any_head_with_the_same_changes(folders, tmp_path, trained):
+    captions, minilm, _ = folders
+    train_scene_minilm(captions, minilm, trained[0] / "scene_minilm.safetensors", tmp_path / "two", QUICK)
     for name in ("safetensors", "md", "scores.json", "out_of_fold.parquet", "dev.parquet"):
-        one, two = (tmp_path / folder / f"scene_minilm.{name}" for folder in ("one", "two"))
+        one, two = (folder / f"scene_minilm.{name}" for folder in (trained[0], tmp_path / "two"))
         assert one.read_bytes() == two.read_bytes(), name
 
 
-def test_a_repeated_run_encodes_nothing(folders, tmp_path, monkeypatch):
-    first = train(folders, tmp_path / "out")
+def test_a_repeated_run_encodes_nothing(folders, tmp_path, monkeypatch, trained):
+    shutil.copytree(trained[0], tmp_path / "out")
 
     def refuse(*_):
         raise AssertionError("the encoder was made again")
 
     monkeypatch.setattr(scene, "encoder", refuse)
-    assert train(folders, tmp_path / "out") == first
+    assert train(folders, tmp_path / "out") == trained[1]
 
 
 def test_clips_shared_with_dev_leave_training_and_are_named(folders, tmp_path):
@@ -131,14 +145,13 @@ def test_a_missing_class_one_video_and_wrong_changes_publish_nothing(folders, tm
     assert not (tmp_path / "out" / "scene_minilm.safetensors").exists()
 
 
-def test_predictions_are_nan_only_where_a_view_lacks_the_segment(folders, tmp_path):
-    captions, minilm, adapter = folders
-    train_scene_minilm(captions, minilm, adapter, tmp_path / "out", QUICK)
+def test_predictions_are_nan_only_where_a_view_lacks_the_segment(folders, trained):
+    captions = folders[0]
     path = captions / "vlm_prompt2_dev.csv"
     lines = path.read_text("utf-8").splitlines(keepends=True)
     path.write_text("".join(lines[:1] + lines[2:]), "utf-8")
     dev = read_split(captions, "dev", labelled=True)
-    head = SceneHead.load(tmp_path / "out" / "scene_minilm.safetensors")
+    head = SceneHead.load(trained[0] / "scene_minilm.safetensors")
     found = predict(head, dev, embed)
     assert list(found) == ["vlm_prompt1", "vlm_prompt2", FUSED]
     assert np.isnan(found["vlm_prompt2"]).any(1).tolist() == [True] + [False] * 41
@@ -147,11 +160,9 @@ def test_predictions_are_nan_only_where_a_view_lacks_the_segment(folders, tmp_pa
     assert score(found["vlm_prompt2"], dev.targets, dev.videos)["coverage"] == pytest.approx(41 / 42)
 
 
-def test_compounds_are_the_sums_of_pairs_and_the_nearness_to_prototypes(folders, tmp_path):
-    captions, minilm, adapter = folders
-    train_scene_minilm(captions, minilm, adapter, tmp_path / "out", QUICK)
-    dev = read_split(captions, "dev", labelled=True)
-    head = SceneHead.load(tmp_path / "out" / "scene_minilm.safetensors")
+def test_compounds_are_the_sums_of_pairs_and_the_nearness_to_prototypes(folders, trained):
+    dev = read_split(folders[0], "dev", labelled=True)
+    head = SceneHead.load(trained[0] / "scene_minilm.safetensors")
     assert head.prototypes is not None
     compounds = compound_table(dev, head, embed)
     assert compounds.column_names == ["segment_id", "method", *COMPOUND_COLUMNS]
@@ -204,10 +215,10 @@ def request(folders: tuple[Path, Path, Path], out: Path, *corpora: tuple[str, Pa
 OPTIONS = {"least": "2", "folds": "3", "seeds": "0,1"}
 
 
-def test_the_command_trains_as_the_function_does_and_takes_the_encoder_of_the_head_in_use(folders, tmp_path):
+def test_the_command_trains_as_the_function_does_and_takes_the_encoder_of_the_head_in_use(folders, tmp_path, trained):
     (tmp_path / "out").mkdir()
     scores = scene.train(request(folders, tmp_path / "out", ("captions", folders[0]), **OPTIONS))
-    assert scores == train(folders, tmp_path / "direct")
+    assert scores == trained[1]
 
 
 def test_sentences_adapt_the_encoder_anew_and_once(folders, tmp_path, monkeypatch):

@@ -1,0 +1,22 @@
+"""The entry point of the `cer` command: as light as can be, so that Ctrl-C during the imports is no traceback.
+
+Belongs here: starting `cli`. Does not belong here: anything else.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+EXIT_STOPPED = 130
+
+
+def main() -> None:
+    """Import the command line and run it."""
+    try:
+        from cer_pipeline.cli import main as run
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped before it began\n")
+        sys.stderr.flush()
+        os._exit(EXIT_STOPPED)  # modules that were half imported may not be able to close
+    run()

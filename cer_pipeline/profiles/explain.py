@@ -1,0 +1,107 @@
+"""What a person may want to know of one setting: value, meaning, unit, range, reason, where it comes from.
+
+Belongs here: putting together what the models, the profile file and the merged profile say. Does not belong here:
+showing it (`cli.settings`) or which tables depend on it (`pipeline`).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import tomlkit
+from annotated_types import BaseMetadata
+
+from cer_pipeline.errors import CerError
+from cer_pipeline.profiles import Profile, nearest, profile_text
+from cer_pipeline.profiles.sections import SECTIONS
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting.
+
+    Args:
+        key: "section.setting".
+        value: the value in force.
+        default: the value of the shipped profile.
+        origin: the profile, the settings file or the option that set the value.
+        meaning: what it is.
+        unit: its unit; empty for a plain number, a choice or a text.
+        type: its type as Python writes it.
+        limits: what its model demands, such as "greater than 0".
+        reason: why the profile's value was chosen: the comment beside it, or beside its section; empty without one.
+    """
+
+    key: str
+    value: Any
+    default: Any
+    origin: str
+    meaning: str
+    unit: str
+    type: str
+    limits: str
+    reason: str
+
+    @property
+    def section(self) -> str:
+        """The section that it belongs to."""
+        return self.key.partition(".")[0]
+
+
+def settings(profile: Profile) -> Iterator[Setting]:
+    """All settings of a profile, in the order of its file."""
+    text = profile_text(profile.name)
+    defaults, comments = tomllib.loads(text), tomlkit.parse(text)
+    for section, values in defaults.items():
+        fields = SECTIONS[section].model_fields
+        for name, default in values.items():
+            field, key = fields[name], f"{section}.{name}"
+            extra: Any = field.json_schema_extra or {}
+            yield Setting(
+                key=key,
+                value=profile[section][name],
+                default=default,
+                origin=profile.origins.get(key, f"profile {profile.name}"),
+                meaning=field.description or "",
+                unit=extra.get("unit", ""),
+                type=_type(field.annotation),
+                limits=", ".join(_limit(m) for m in field.metadata if isinstance(m, BaseMetadata)),
+                reason=_comment(comments, section, name),
+            )
+
+
+def explain(profile: Profile, key: str) -> Setting:
+    """One setting.
+
+    Raises:
+        CerError: there is none of that name.
+    """
+    every = {setting.key: setting for setting in settings(profile)}
+    if key not in every:
+        raise CerError("unknown setting", key, nearest(key, every))
+    return every[key]
+
+
+_LIMITS = {"ge": "at least", "gt": "greater than", "le": "at most", "lt": "less than",
+           "min_length": "length at least", "max_length": "length at most"}  # fmt: skip
+
+
+def _limit(metadata: BaseMetadata) -> str:
+    name, value = next((name, getattr(metadata, name)) for name in _LIMITS if hasattr(metadata, name))
+    return f"{_LIMITS[name]} {value}"
+
+
+def _type(annotation: Any) -> str:
+    choices = getattr(annotation, "__args__", ())
+    if choices and all(isinstance(choice, str) for choice in choices):
+        return " | ".join(choices)
+    return annotation.__name__ if isinstance(annotation, type) and not choices else str(annotation)
+
+
+def _comment(document: Any, section: str, name: str) -> str:
+    """The comment beside a setting, else the one beside its section."""
+    table = document[section]
+    return (table.item(name).trivia.comment or table.trivia.comment).removeprefix("#").strip()
