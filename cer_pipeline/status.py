@@ -23,8 +23,12 @@ class Status(StrEnum):
     MODEL_UNAVAILABLE = "model_unavailable"  # a weight or a trained head is not on this machine
     NO_CAPTION = "no_caption"  # an imported view has no text for this segment
     NO_LABEL = "no_label"  # nobody annotated it, or every annotation in it is a sentinel
+    NOT_APPLICABLE = "not_applicable"  # the method says nothing of this kind of input; nothing is missing
     FAILED = "failed"  # an unforeseen error; `reason` says which; tried again on the next materialisation
 
+
+QUIET: Final[frozenset[str]] = frozenset({Status.OK, Status.NOT_APPLICABLE})
+"""Statuses that need nobody's attention: the value is there, or none is due."""
 
 RETRIED: Final[frozenset[str]] = frozenset({Status.FAILED})
 """Statuses that are never cached, so that the next materialisation tries again."""

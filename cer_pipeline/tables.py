@@ -93,6 +93,28 @@ def probability_columns(labels: Sequence[str], names: Sequence[str]) -> tuple[Co
 _BASIC = probability_columns(BASIC, BASIC_COLUMNS)
 _COMPOUND = probability_columns(COMPOUND, COMPOUND_COLUMNS)
 
+_EXPRESSED = "1 - p_neutral - p_other of the fused basic emotions, 0..1: how much is expressed at all"
+_AGREEMENT = (
+    "1 - Jensen-Shannon divergence of the branches over its largest value, weighted by their shares in the fused "
+    "value: 1 all say the same, 0 no two have a class in common"
+)
+
+
+def _sureness(labels: Sequence[str], prefix: str = "") -> tuple[Column, ...]:
+    """Columns that say how sure a distribution over labels is."""
+    of = f"the {len(labels)} probabilities"
+    return (
+        Column(f"{prefix}confidence", pa.float64(), f"largest less second largest of {of}, 0..1; 0 is a tie"),
+        Column(f"{prefix}entropy", pa.float64(), f"Shannon entropy of {of} over log {len(labels)}, 0..1; 1 is uniform"),
+    )
+
+
+_UNCERTAINTY = (
+    Column("expressed", pa.float64(), _EXPRESSED),
+    *_sureness(BASIC),
+    Column("agreement", pa.float64(), f"{_AGREEMENT}; null with fewer than two branches"),
+)
+
 VIDEOS = TableSpec(
     name="videos",
     row="video",
@@ -389,6 +411,7 @@ def fused(branches: Sequence[str]) -> TableSpec:
         columns=(
             *_SEGMENT,
             *_BASIC,
+            *_UNCERTAINTY,
             Column("present", pa.list_(pa.string()), "branches that had a value", nullable=False),
             *(
                 Column(
@@ -415,6 +438,11 @@ COMPOUNDS = TableSpec(
         *_SEGMENT,
         Column("method", pa.string(), "ppa or pfsa", nullable=False),
         *_COMPOUND,
+        Column("expressed", pa.float64(), f"{_EXPRESSED}, as in fused"),
+        *_sureness(COMPOUND),
+        Column(
+            "agreement", pa.float64(), "of the branches behind fused, as there; null for pfsa, which reads one branch"
+        ),
         *_STATUS,
     ),
     distributions=(COMPOUND_COLUMNS,),
@@ -436,6 +464,14 @@ FRAME_PREDICTIONS = TableSpec(
         Column("time_s", pa.float64(), "time stamp of the frame, s", nullable=False),
         *_BASIC,
         *_COMPOUND,
+        Column("expressed", pa.float64(), "1 - p_neutral - p_other, 0..1: how much is expressed at all"),
+        *_sureness(BASIC),
+        *_sureness(COMPOUND, "compound_"),
+        Column(
+            "agreement",
+            pa.float64(),
+            "of the branches at the time of the frame, as in fused: the mean over the windows that have at least two",
+        ),
         Column("segments", pa.list_(pa.int32()), "windows that the values are averaged over", nullable=False),
         Column("weights", pa.list_(pa.float64()), "weight of each of these windows; they sum to 1", nullable=False),
         *_STATUS,

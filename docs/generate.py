@@ -20,6 +20,7 @@ MEANING = {
     "model_unavailable": "a weight or a trained head is not on this machine",
     "no_caption": "an imported view has no text for this segment",
     "no_label": "nobody annotated it, or every annotation in it is a sentinel",
+    "not_applicable": "the method does not judge this kind of input (PFSA: the describer's texts); nothing is missing",
     "failed": "an unforeseen error, told in `reason`; tried again by the next run",
 }
 

@@ -9,6 +9,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from cer_pipeline.cli.models import pull_with_progress
+from cer_pipeline.cli.options import settings_of
 from cer_pipeline.cli.output import say
 from cer_pipeline.cli.run import run_corpus, summarise
 from cer_pipeline.errors import CerError
@@ -25,6 +26,7 @@ CORPUS = "demo"
 def demo() -> None:
     """Fetch the embedded models and six real clips, make every table, and show what was found."""
     from cer_pipeline.cli.report import show
+    from cer_pipeline.compound.clear import Clear
     from cer_pipeline.corpora import registry
     from cer_pipeline.store.home import writable_home
 
@@ -36,7 +38,7 @@ def demo() -> None:
     registry.register(home.root, CORPUS, folder, "folder")
     outcome = run_corpus(home, CORPUS, DEFAULT_PROFILE, [])
     summarise(outcome)
-    show(home, CORPUS)
+    show(home, CORPUS, Clear.of(settings_of(home)))
 
 
 def check_packages() -> None:

@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
-from cer_pipeline.cli.options import Json
+from cer_pipeline.cli.options import Json, Overrides, ProfileName, settings_of
 from cer_pipeline.cli.output import console, print_json, safe
 from cer_pipeline.errors import CerError
+from cer_pipeline.profiles import DEFAULT_PROFILE
 
 
 def export(
@@ -21,9 +22,12 @@ def export(
         str, typer.Option("--to", help="parquet or csv: segments in long form; abaw: a text file for every video.")
     ] = "parquet",
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the files.")] = None,
+    profile: ProfileName = DEFAULT_PROFILE,
+    set_: Overrides = None,
     json: Json = False,
 ) -> None:
     """Write the predictions of a corpus: compounds by both mappings, and the basic emotions of every system."""
+    from cer_pipeline.compound.clear import Clear
     from cer_pipeline.export import abaw, tables
     from cer_pipeline.store.home import default_home
 
@@ -35,7 +39,7 @@ def export(
     if to == abaw.FORMAT:
         written = abaw.export(home, name, folder / abaw.FORMAT if out is None else folder)
     else:
-        written = tables.export(home, name, folder, to)
+        written = tables.export(home, name, folder, to, Clear.of(settings_of(home, profile, set_)))
     if json:
         print_json({"corpus": name, "format": to, "files": [str(path) for path in written]})
         return

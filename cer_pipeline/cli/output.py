@@ -9,8 +9,10 @@ import codecs
 import io
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from cer_pipeline.status import QUIET, Status
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,6 +76,17 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     for row in rows:
         table.add_row(*row)
     console().print(table)
+
+
+def status_counts(by_status: Mapping[str, int]) -> str:
+    """Rows by status in one cell: "no_face 4, ok 16 (not_applicable 20)".
+
+    What calls for nothing stands in brackets, apart from what may.
+    """
+    quiet = [name for name in by_status if name in QUIET and name != Status.OK]
+    listed = [f"{name} {n}" for name, n in by_status.items() if name not in quiet]
+    aside = [f"({', '.join(f'{name} {by_status[name]}' for name in quiet)})"] if quiet else []
+    return " ".join([", ".join(listed), *aside]).strip()
 
 
 def say(text: str) -> None:

@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cer_pipeline.cli.options import Json, Overrides, ProfileName, settings_of
 from cer_pipeline.cli.output import console, print_json, safe
+from cer_pipeline.profiles import DEFAULT_PROFILE
 from cer_pipeline.store.files import commit_bytes
 from cer_pipeline.store.fingerprint import digest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cer_pipeline.compound.clear import Clear
     from cer_pipeline.report.summary import VideoSummary
     from cer_pipeline.store.home import Home
     from cer_pipeline.store.inputs import ShardInputs
 
+DRAWING = "2"  # changed by hand whenever a picture would change for the same tables
 NOTES = "pictures.json"  # beside the pictures: what each was drawn from
 NAME_CHARACTERS = 80  # of a video_id in a file name
 
@@ -30,30 +34,41 @@ def report(
     hide_faces: Annotated[
         bool, typer.Option("--hide-faces", help="Draw faces as a mosaic, into a folder of its own.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")] = False,
+    profile: ProfileName = DEFAULT_PROFILE,
+    set_: Overrides = None,
+    as_json: Json = False,
 ) -> None:
     """Show what was found in a corpus and draw a timeline picture of every video."""
     from dataclasses import asdict
 
+    from cer_pipeline.compound.clear import Clear
     from cer_pipeline.store.home import default_home
 
     home = default_home()
+    rule = Clear.of(settings_of(home, profile, set_))
     if not as_json:
-        show(home, name, hide_faces)
+        show(home, name, rule, hide_faces)
         return
-    found = [(shard, summary) for shard in shards(home, name) for summary in summaries(shard)]
-    folder = pictures(home, name, hide_faces)
-    print_json({"corpus": name, "videos": [asdict(summary) for _, summary in found], "pictures": str(folder)})
+    found = [summary for shard in shards(home, name) for summary in summaries(shard, rule)]
+    folder = pictures(home, name, rule, hide_faces)
+    print_json(
+        {
+            "corpus": name,
+            "clear": asdict(rule),
+            "videos": [asdict(summary) for summary in found],
+            "pictures": str(folder),
+        }
+    )
 
 
-def show(home: Home, name: str, hide_faces: bool = False) -> None:
+def show(home: Home, name: str, rule: Clear, hide_faces: bool = False) -> None:
     """Print the summary of a corpus, and where pictures and tables lie."""
     from cer_pipeline.report.terminal import summary_table
 
-    rows = [summary for shard in shards(home, name) for summary in summaries(shard)]
-    folder = pictures(home, name, hide_faces)
+    rows = [summary for shard in shards(home, name) for summary in summaries(shard, rule)]
+    folder = pictures(home, name, rule, hide_faces)
     out = console()
-    out.print(summary_table(rows, f"Corpus {name}"))
+    out.print(summary_table(rows, f"Corpus {name}", rule))
     out.print(f"pictures  {safe(str(folder))}", soft_wrap=True)
     out.print(f"tables    {safe(str(home.root / 'tables'))}/TABLE/corpus={name}/shard=*/data.parquet", soft_wrap=True)
     out.print("the graph cer ui", soft_wrap=True)
@@ -72,15 +87,15 @@ def shards(home: Home, name: str) -> list[ShardInputs]:
     return [ShardInputs(home, name, label) for label in made]
 
 
-def summaries(shard: ShardInputs) -> list[VideoSummary]:
+def summaries(shard: ShardInputs, rule: Clear) -> list[VideoSummary]:
     """One record for every video of a shard."""
     from cer_pipeline.report.summary import summarise
 
-    return summarise(shard)
+    return summarise(shard, rule)
 
 
-def pictures(home: Home, name: str, hide_faces: bool = False) -> Path:
-    """Draw the timeline of every video whose tables have changed since it was last drawn."""
+def pictures(home: Home, name: str, rule: Clear, hide_faces: bool = False) -> Path:
+    """Draw the timeline of every video whose tables, or the rule, have changed since it was last drawn."""
     folder = home.root / "reports" / (f"{name}-hidden" if hide_faces else name)
     notes = folder / NOTES
     known: dict[str, str] = json.loads(notes.read_text()) if notes.is_file() else {}
@@ -89,18 +104,18 @@ def pictures(home: Home, name: str, hide_faces: bool = False) -> Path:
         sources = [shard.digests(table) for table in ("frame_predictions", "fused", "faces", "transcripts")]
         for video in shard.table("videos", ["video_id"]).column("video_id").to_pylist():
             target = folder / f"{file_name(video)}.png"
-            drawn[target.name] = digest(*(source.get(video, "") for source in sources))
+            drawn[target.name] = digest(DRAWING, repr(rule), *(source.get(video, "") for source in sources))
             if known.get(target.name) == drawn[target.name] and target.is_file():
                 continue
-            _draw(shard, video, target, hide_faces)
+            _draw(shard, video, target, rule, hide_faces)
     commit_bytes(notes, json.dumps(drawn, indent=1, sort_keys=True).encode())
     return folder
 
 
-def _draw(shard: ShardInputs, video: str, target: Path, hide_faces: bool) -> None:
+def _draw(shard: ShardInputs, video: str, target: Path, rule: Clear, hide_faces: bool) -> None:
     from cer_pipeline.report.timeline import timeline
 
-    commit_bytes(target, timeline(shard, video, hide_faces))
+    commit_bytes(target, timeline(shard, video, rule, hide_faces))
 
 
 def file_name(video: str) -> str:

@@ -15,7 +15,7 @@ import typer
 
 from cer_pipeline.cli.launch import close_dead_runs, execute
 from cer_pipeline.cli.options import Json, Overrides, ProfileName, settings_of
-from cer_pipeline.cli.output import print_json, print_table, safe, say
+from cer_pipeline.cli.output import print_json, print_table, safe, say, status_counts
 from cer_pipeline.cli.progress import reading, steps
 from cer_pipeline.errors import CerError
 from cer_pipeline.profiles import DEFAULT_PROFILE
@@ -285,7 +285,7 @@ def summarise(outcome: Outcome) -> None:
                 r.table,
                 r.shard,
                 str(r.footer.rows),
-                ", ".join(f"{name} {n}" for name, n in r.footer.by_status.items()),
+                status_counts(r.footer.by_status),
                 str(r.computed),
                 str(r.cached),
                 f"{r.seconds:.1f}",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cer_pipeline.cli.options import Json, Overrides, ProfileName, settings_of
-from cer_pipeline.cli.output import print_json, print_table, say
+from cer_pipeline.cli.output import print_json, print_table, say, status_counts
 from cer_pipeline.cli.run import absence
 from cer_pipeline.profiles import DEFAULT_PROFILE
 
@@ -50,7 +50,7 @@ def status(
                 s.shard,
                 s.state.value,
                 str(s.footer.rows if s.footer else 0),
-                ", ".join(f"{key} {n}" for key, n in s.footer.by_status.items()) if s.footer else "",
+                status_counts(s.footer.by_status) if s.footer else "",
                 "" if s.units is None else f"{s.cached}/{s.units}",
             )
             for s in states

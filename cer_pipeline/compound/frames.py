@@ -18,13 +18,15 @@ Shapes: n frames, N windows, M branches, C classes, J windows that hold one fram
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cer_pipeline.compound.ppa import ppa
+from cer_pipeline.fusion.combine import ordered_sum
+from cer_pipeline.fusion.uncertainty import agreement_of
 
 Array = NDArray[np.float64]
 
@@ -70,12 +72,15 @@ class FrameValues:
         compound: [n, 7]; NaN without a value.
         windows: [n, J] window numbers that hold the frame; -1 beyond their number.
         used: [n, J] which of them have a value; the frame is the plain mean over these.
+        agreement: [n] of the branches at the time of the frame, the mean over the used windows that have at least two
+            branches; NaN where none has.
     """
 
     basic: Array
     compound: Array
     windows: NDArray[np.int64]
     used: NDArray[np.bool_]
+    agreement: Array
 
 
 def windows_at(times: Array, start_s: Array, end_s: Array) -> NDArray[np.int64]:
@@ -155,14 +160,20 @@ def frame_values(
     for m in constant:
         still += windows.weights[:, m] * windows.probabilities[:, m]
     basic, mapped = np.zeros((len(times), still.shape[1])), None
+    agreed, agreeing = np.zeros(len(times)), np.zeros(len(times))
     for j in range(numbers.shape[1]):
         rows = np.flatnonzero(used[:, j])
         at = numbers[rows, j]
         mixed = still[at]
-        for m, (values, valid) in spoken.items():
-            says = np.where(valid[rows, None], values[rows], windows.probabilities[at, m])
+        said = {m: np.where(v[rows, None], p[rows], windows.probabilities[at, m]) for m, (p, v) in spoken.items()}
+        for m, says in said.items():
             mixed = mixed + windows.weights[at, m] * says
-        mixed = mixed / mixed.sum(axis=1, keepdims=True)
+        total = mixed.sum(axis=1, keepdims=True)
+        mixed = mixed / total
+        among = agreement_of(_parts(windows, at, said, total[:, 0]))
+        known = np.isfinite(among)
+        agreed[rows[known]] += among[known]
+        agreeing[rows[known]] += 1
         basic[rows] += mixed
         pairs = ppa(mixed) if compound is None else compound[at]
         mapped = np.zeros((len(times), pairs.shape[1])) if mapped is None else mapped
@@ -170,4 +181,21 @@ def frame_values(
     counts = used.sum(axis=1)
     share = np.where(counts > 0, counts, np.nan)[:, None]
     assert mapped is not None  # every frame lies in at least one window
-    return FrameValues(basic / share, mapped / share, numbers, used)
+    agreed = agreed / np.where(agreeing > 0, agreeing, np.nan)
+    return FrameValues(basic / share, mapped / share, numbers, used, agreed)
+
+
+def _parts(
+    windows: Windows, at: NDArray[np.int64], said: Mapping[int, Array], total: Array
+) -> Iterator[tuple[Array, Array]]:
+    """For every branch its share in the value of each frame [n], and what it says there [n, C].
+
+    Args:
+        windows: the fused windows.
+        at: the window of each frame [n].
+        said: what sampled branches say at the time of the frame, [n, C] each.
+        total: the sum over branches and classes of weight times probability [n].
+    """
+    for m in range(windows.weights.shape[1]):
+        says = said[m] if m in said else windows.probabilities[at, m]
+        yield ordered_sum(windows.weights[at, m] * says, -1) / total, says

@@ -4,14 +4,16 @@ Belongs here: from rows of `fused` and of the scene branch to rows of `compound`
 themselves (`ppa`, `pfsa`) or what is changed afterwards (`adjust`).
 
 PPA reads the fused probabilities. PFSA compares the features of the scene branch with prototypes that were made of the
-same kind of features, so it speaks only where the trained scene head judged the segment; elsewhere its row says why.
+same kind of features: of imported captions, by the trained scene head. To a segment that has only the describer's text
+it does not apply (`not_applicable`); an imported caption without the head, or with one that has no prototypes, is
+`model_unavailable`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -21,14 +23,22 @@ from cer_pipeline import tables
 from cer_pipeline.compound.adjust import Adjustment, adjusted
 from cer_pipeline.compound.pfsa import pfsa
 from cer_pipeline.compound.ppa import ppa
-from cer_pipeline.compound.stages import PFSA, PPA, SCENE, SCENE_HEAD
+from cer_pipeline.compound.stages import CAPTIONS, PFSA, PPA, SCENE, SCENE_HEAD
 from cer_pipeline.fusion.evidence import matrix, texts
+from cer_pipeline.fusion.fuse import column
+from cer_pipeline.fusion.uncertainty import confidence, entropy
 from cer_pipeline.heads.scene import SceneHead
 from cer_pipeline.labels import BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS
+from cer_pipeline.perception.describer_stage import MODEL as DESCRIBER
 from cer_pipeline.stage import UNIT, Inputs, StageContext
 from cer_pipeline.status import Status
 
 Array = NDArray[np.float64]
+
+NOT_IMPORTED: Final = "prototypes exist for imported captions only, not for the describer's text"
+NO_HEAD: Final = f"{SCENE_HEAD}: not on this machine; run `cer models pull`, or `cer train {SCENE}`"
+NO_PROTOTYPES: Final = f"the trained scene head has no prototypes; run `cer train {SCENE}` on more captions"
+OTHER_FEATURES: Final = f"the features were made without {SCENE_HEAD}; run `cer run` for features/{SCENE} too"
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,7 @@ class MapCompounds:
         self._methods: dict[str, Mapped] | None = None
         self._row: dict[str, int] = {}
         self._keys: list[dict[str, Any]] = []
+        self._fused: dict[str, list[float | None]] = {}
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows for a batch of segments."""
@@ -70,12 +81,17 @@ class MapCompounds:
                 row = self._keys[i] | {"method": method, "status": mapped.statuses[i], "reason": mapped.reasons[i]}
                 if mapped.statuses[i] == Status.OK:
                     row |= dict(zip(COMPOUND_COLUMNS, mapped.values[i].tolist(), strict=True))
+                    row["expressed"] = self._fused["expressed"][i]
+                    row["agreement"] = self._fused["agreement"][i] if method == PPA else None
                 rows.append(row)
-        return pa.Table.from_pylist(rows, schema=tables.COMPOUNDS.schema)
+        return _with_sureness(pa.Table.from_pylist(rows, schema=tables.COMPOUNDS.schema))
 
     def _map(self, methods: Sequence[str]) -> dict[str, Mapped]:
         inputs, settings = self._context.inputs, Adjustment.of(self._context.profile)
-        fused = inputs.table("fused", ["segment_id", "video_id", "segment", "status", "reason", *BASIC_COLUMNS])
+        carried = ["expressed", "agreement"]
+        names = ["segment_id", "video_id", "segment", "status", "reason", *BASIC_COLUMNS, *carried]
+        fused = inputs.table("fused", names)
+        self._fused = {name: fused.column(name).to_pylist() for name in carried}
         self._keys = fused.select(["segment_id", "video_id", "segment"]).to_pylist()
         self._row = {key["segment_id"]: i for i, key in enumerate(self._keys)}
         found = {PPA: map_ppa(fused)}
@@ -110,21 +126,45 @@ def map_pfsa(inputs: Inputs, head: SceneHead | None, segment_ids: Sequence[str])
     values = np.full((n, len(COMPOUND)), np.nan)
     features = _by_segment(inputs, f"features/{SCENE}", ["features", "status", "reason"])
     judged = _by_segment(inputs, f"probabilities/{SCENE}", ["model"])
+    imported, described = _captioned(inputs)
     statuses = [str(Status.MODEL_UNAVAILABLE)] * n
     reasons: list[str | None] = [None] * n
     for i, segment_id in enumerate(segment_ids):
         row = features[segment_id]
-        if row["status"] != Status.OK:
+        if segment_id in described and segment_id not in imported:
+            statuses[i], reasons[i] = str(Status.NOT_APPLICABLE), NOT_IMPORTED
+        elif row["status"] != Status.OK:
             statuses[i], reasons[i] = row["status"], row["reason"]
-        elif head is None or head.prototypes is None:
-            reasons[i] = "no trained scene head with prototypes is on this machine"
-        elif judged[segment_id]["model"] != SCENE_HEAD:
-            reasons[i] = "prototypes exist for imported captions only, not for the describer's"
+        elif head is None:
+            reasons[i] = NO_HEAD
+        elif head.prototypes is None:
+            reasons[i] = NO_PROTOTYPES
+        elif judged[segment_id]["model"] != SCENE_HEAD:  # made before the head was there: features of another kind
+            reasons[i] = OTHER_FEATURES
         else:
             vector = np.asarray(row["features"], np.float64)
             values[i] = pfsa(vector[None], head.prototypes, float(head.meta["pfsa_temperature"]))[0]
             statuses[i], reasons[i] = str(Status.OK), None
     return Mapped(values, statuses, reasons)
+
+
+def _captioned(inputs: Inputs) -> tuple[set[str], set[str]]:
+    """Segments with an imported text, and segments with one by the describer."""
+    table = inputs.table(CAPTIONS, ["segment_id", "view", "status"])
+    found: tuple[set[str], set[str]] = (set(), set())
+    for row in table.to_pylist():
+        if row["status"] == Status.OK:
+            found[row["view"] == DESCRIBER].add(row["segment_id"])
+    return found
+
+
+def _with_sureness(rows: pa.Table) -> pa.Table:
+    """Rows of `compound` with their confidence and entropy."""
+    values = matrix(rows, COMPOUND_COLUMNS)
+    for name, found in (("confidence", confidence(values)), ("entropy", entropy(values))):
+        at = rows.schema.get_field_index(name)
+        rows = rows.set_column(at, rows.schema.field(at), column(found))
+    return rows
 
 
 def _by_segment(inputs: Inputs, table: str, columns: list[str]) -> dict[str, dict[str, Any]]:

@@ -21,6 +21,7 @@ from cer_pipeline.compound.stages import COMPOUND_TABLE, PPA, methods_of
 from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.evidence import matrix, most_telling, read_evidence
 from cer_pipeline.fusion.fuse import column
+from cer_pipeline.fusion.uncertainty import confidence, entropy, expressed
 from cer_pipeline.labels import BASIC_COLUMNS, COMPOUND_COLUMNS
 from cer_pipeline.profiles import Profile
 from cer_pipeline.stage import Inputs, StageContext
@@ -210,5 +211,8 @@ def _rows(video_id: str, times: Array, evidence: VideoEvidence, values: FrameVal
     }
     columns |= {name: column(values.basic[:, i]) for i, name in enumerate(BASIC_COLUMNS)}
     columns |= {name: column(values.compound[:, k]) for k, name in enumerate(COMPOUND_COLUMNS)}
+    columns |= {"expressed": column(expressed(values.basic)), "agreement": column(values.agreement)}
+    for prefix, found in (("", values.basic), ("compound_", values.compound)):
+        columns |= {f"{prefix}confidence": column(confidence(found)), f"{prefix}entropy": column(entropy(found))}
     spec = tables.FRAME_PREDICTIONS
     return pa.table([columns[c.name] for c in spec.columns], schema=spec.schema)

@@ -26,6 +26,7 @@ SCENE: Final = "scene_minilm"
 """The branch whose features PFSA compares with prototypes."""
 SCENE_HEAD: Final = "head_scene_minilm"
 COMPOUND_TABLE: Final = tables.COMPOUNDS.name
+CAPTIONS: Final = tables.CAPTIONS.name
 
 
 def methods_of(branches: Sequence[str]) -> tuple[str, ...]:
@@ -60,7 +61,8 @@ def _blank_compound(methods: Sequence[str], unit: dict[str, Any]) -> list[dict[s
 
 def _compound_stage(branches: Sequence[str]) -> StageSpec:
     methods = methods_of(branches)
-    inputs = ("fused", f"features/{SCENE}", f"probabilities/{SCENE}") if PFSA in methods else ("fused",)
+    scene = (CAPTIONS, f"features/{SCENE}", f"probabilities/{SCENE}")
+    inputs = ("fused", *scene) if PFSA in methods else ("fused",)
     return StageSpec(
         table=tables.COMPOUNDS,
         description="The 7 compound expressions of every segment, by each method that there is evidence for.",
@@ -68,7 +70,7 @@ def _compound_stage(branches: Sequence[str]) -> StageSpec:
         inputs=inputs,
         plan=partial(_plan_compound, inputs, methods),
         stage="cer_pipeline.compound.mapping:MapCompounds",
-        code_version="2",
+        code_version="3",
         config=("compound",),
         optional_models=(SCENE_HEAD,) if PFSA in methods else (),
         skeleton=partial(_blank_compound, methods),
@@ -96,7 +98,7 @@ def compound_stages(branches: Sequence[BranchSpec]) -> tuple[StageSpec, ...]:
             inputs=(*inputs, *(f"samples/{n}" for n in sampled)),
             plan=partial(_plan_frames, names, sampled),
             stage="cer_pipeline.compound.predict:PredictFrames",
-            code_version="3",
+            code_version="4",
             config=("frames_out", "compound"),
             skeleton=_skeleton,
             kinds=("parquet", "numpy"),

@@ -162,11 +162,9 @@ def compare_on_goemotions(goemotions: Path, minilm: Path, out: Path, progress: P
     """
     rows = [row for split in ("train", "dev") for row in read_goemotions(goemotions, split)]
     train, test = rows_of(rows)
-    out.mkdir(parents=True, exist_ok=True)
-    embed = KeptStates(out / "compound_options.states.safetensors", lambda: _encoder(minilm), "minilm", progress)
     labels = np.array([row.labels[0] for row in train])
     truth = np.array([k for _, k in test])
-    states = [np.asarray(embed([row.text for row in part]), np.float64) for part in (train, [row for row, _ in test])]
+    states = encoded([train, [row for row, _ in test]], minilm, out, progress)
     progress("comparing", 0, 1)
     scores = compare(options(states[0], labels, [row.text.casefold() for row in train], states[1], truth), truth)
     counts = Counter(COMPOUND[k] for k in truth)
@@ -174,6 +172,13 @@ def compare_on_goemotions(goemotions: Path, minilm: Path, out: Path, progress: P
     result["chosen"] = decide(scores)
     (out / "compound_options.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     return result
+
+
+def encoded(parts: Sequence[Sequence[Utterance]], minilm: Path, out: Path, progress: Progress = quiet) -> list[Floats]:
+    """States of MiniLM of some sentences, part by part [n, 384]; they are kept in the folder `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    embed = KeptStates(out / "compound_options.states.safetensors", lambda: _encoder(minilm), "minilm", progress)
+    return [np.asarray(embed([row.text for row in part]), np.float64) for part in parts]
 
 
 def _encoder(folder: Path) -> Any:

@@ -7,7 +7,8 @@ digest behind it. `compound/VIDEO.txt`: the header `image_location,` and the sev
 line a frame, `VIDEO/00001.jpg,K` with the number K of the top compound, 0 to 6. `basic/VIDEO.txt`: the eight basic
 emotions as header, then one number 0 to 7 a frame; line n is frame n. Frames are counted from 1. A frame without a
 value has -1, the challenges' own mark for none: nothing is filled forward. (Formats: Kollias et al. 2024, "7th ABAW
-competition".)
+competition".) The challenges score one class for every frame, so a frame with a value has its first class here also
+where no expression is clear (`compound.clear`).
 """
 
 from __future__ import annotations

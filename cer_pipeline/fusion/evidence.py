@@ -28,9 +28,10 @@ TELLING: tuple[Status, ...] = (
     Status.EMPTY_TRANSCRIPT,
     Status.NO_CAPTION,
     Status.MODEL_UNAVAILABLE,
+    Status.NOT_APPLICABLE,
 )
 """Which of several reasons a row gives, the most telling first: an error that may hide a value, then what the recording
-lacks (picture before sound), and last what the machine lacks."""
+lacks (picture before sound), then what the machine lacks, and last that no value is due."""
 
 
 @dataclass(frozen=True)

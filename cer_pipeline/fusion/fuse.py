@@ -16,6 +16,7 @@ from cer_pipeline.fusion.combine import Array, Mask, combine, equal_weights
 from cer_pipeline.fusion.evidence import Evidence, most_telling, read_evidence
 from cer_pipeline.fusion.mhpf import DYNAMIC, STATIC, load_mhpf
 from cer_pipeline.fusion.stages import EQUAL, HEAD
+from cer_pipeline.fusion.uncertainty import agreement, confidence, entropy, expressed
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.stage import StageContext
 from cer_pipeline.status import Status
@@ -84,6 +85,9 @@ class Fuse:
             c: units.column(c) for c in ("segment_id", "video_id", "segment")
         }
         columns |= {name: column(full[:, i]) for i, name in enumerate(BASIC_COLUMNS)}
+        said = {"expressed": expressed(full), "confidence": confidence(full), "entropy": entropy(full)}
+        said["agreement"] = agreement(spread, evidence.probabilities)
+        columns |= {name: column(values) for name, values in said.items()}
         names = np.array(evidence.branches, dtype=object)
         columns["present"] = pa.array([list(names[row]) for row in evidence.present], pa.list_(pa.string()))
         for i, branch in enumerate(evidence.branches):

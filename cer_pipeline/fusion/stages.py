@@ -39,7 +39,7 @@ def fusion_stages(branches: Sequence[BranchSpec], method: str = EQUAL) -> tuple[
             inputs=("segments", *(f"probabilities/{name}" for name in names)),
             plan=partial(_plan, names, modalities),
             stage="cer_pipeline.fusion.fuse:Fuse",
-            code_version="3",
+            code_version="4",
             config=("fusion",),
             models=() if method == EQUAL else (HEAD,),
             kinds=("parquet", "numpy"),

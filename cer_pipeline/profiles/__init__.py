@@ -4,8 +4,8 @@ Belongs here: reading, merging and checking settings, and where each came from. 
 means and which values it may have (`sections`), or what it does (the code that reads it). Every number that is a choice
 stands in a profile file with a comment that says why.
 
-Sections other than [execution] change results and so enter the keys of the rows that read them. [execution] holds
-what must not: threads, time and memory limits.
+Sections other than [execution] and [report] change results and so enter the keys of the rows that read them.
+[execution] holds what must not: threads, time and memory limits. [report] holds what is shown of the results.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from cer_pipeline.errors import CerError
 
 DEFAULT_PROFILE = "embedded"
 EXECUTION = "execution"
+REPORT = "report"
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,13 @@ class FramesOut(Section):
     bridge_s: float = setting("longest gap between two samples that is interpolated", "s", ge=0)
 
 
+class Report(Section):
+    """What pictures, summaries and exports call a clear expression; changes no table."""
+
+    least_expressed: float = setting("least share on the six expressions, 1 - neutral - other", **SHARE)
+    least_confidence: float = setting("least lead of the first compound over the second", **SHARE)
+
+
 class Describer(Section):
     """Thresholds of the rule-based captioner."""
 
@@ -268,6 +275,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "execution": Execution,
     "fusion": Fusion,
     "compound": Compound,
+    "report": Report,
     "frames_out": FramesOut,
     "describer": Describer,
     "mini_xception": MiniXception,

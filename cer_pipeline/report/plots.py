@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS, COMPOUND_PAIRS
 from cer_pipeline.report.style import COLOURS, INK, QUIET, figure, png, settings
 from cer_pipeline.stage import Inputs
+from cer_pipeline.status import QUIET as QUIET_STATUSES
 from cer_pipeline.status import Status
 from cer_pipeline.tables import TableSpec
 
@@ -32,12 +33,13 @@ _NUMBERS: Final[dict[str, tuple[str, str]]] = {
 """Tables whose values are best seen as a histogram: column and what it is."""
 
 
-def table_plot(spec: TableSpec, inputs: Inputs) -> bytes:
+def table_plot(spec: TableSpec, inputs: Inputs, note: str = "") -> bytes:
     """What a table holds, as a picture: mean probabilities or a histogram, and the rows by status.
 
     Args:
         spec: the table.
         inputs: the shard.
+        note: what stands above the mean probabilities (of several groups, the last), behind the number of rows.
 
     Returns:
         PNG of at most 60 KB; empty where the table has no rows.
@@ -57,7 +59,12 @@ def table_plot(spec: TableSpec, inputs: Inputs) -> bytes:
         made.set_size_inches((WIDTH + 240 * (panels - 2)) / 100, HEIGHT / 100)
         axes = made.subplots(1, panels, squeeze=False, width_ratios=[2.0] * (panels - 1) + [1.3])[0]
         for axis, group in zip(axes, groups, strict=False):
-            _means(axis, group, np.column_stack([_floats(table.column(c)) for c in group]))
+            _means(
+                axis,
+                group,
+                np.column_stack([_floats(table.column(c)) for c in group]),
+                note if group == groups[-1] else "",
+            )
         if number:
             _histogram(axes[len(groups)], _floats(table.column(number[0])), number[1])
         _counts(axes[-1], statuses)
@@ -69,10 +76,10 @@ def _floats(column) -> NDArray[np.float64]:
     return np.array([np.nan if v is None else v for v in column.to_pylist()], dtype=np.float64)
 
 
-def _means(axis: Axes, columns: tuple[str, ...], values: NDArray[np.float64]) -> None:
+def _means(axis: Axes, columns: tuple[str, ...], values: NDArray[np.float64], note: str) -> None:
     labels = BASIC if columns == BASIC_COLUMNS else COMPOUND
     known = values[~np.isnan(values).any(axis=1)]
-    axis.set_title(f"mean of {len(known):,} rows", loc="left")
+    axis.set_title(f"mean of {len(known):,} rows" + (f"; {note}" if note else ""), loc="left")
     heights = known.mean(axis=0) if len(known) else np.zeros(len(labels))
     places = list(range(len(labels)))
     if labels == BASIC:
@@ -102,7 +109,13 @@ def _counts(axis: Axes, statuses: Counter[str]) -> None:
     names = [s.value for s in Status if statuses.get(s.value)]
     counts = [statuses[name] for name in names]
     colours = [
-        COLOURS["Disgust"] if n == Status.OK else COLOURS["Anger"] if n == Status.FAILED else COLOURS["Other"]
+        COLOURS["Disgust"]
+        if n == Status.OK
+        else COLOURS["Anger"]
+        if n == Status.FAILED
+        else COLOURS["Neutral"]
+        if n in QUIET_STATUSES
+        else COLOURS["Other"]
         for n in names
     ]
     axis.set_title("rows by status", loc="left")

@@ -114,6 +114,14 @@ def _glyphs() -> frozenset[int]:
     return frozenset(get_font(findfont(FontProperties(family="DejaVu Sans"))).get_charmap())
 
 
+def faded(colour: str, strength: float) -> str:
+    """A colour mixed with `EMPTY`: 1 leaves it as it is, 0 takes all of it away."""
+    mixed = [
+        round(strength * int(colour[i : i + 2], 16) + (1 - strength) * int(EMPTY[i : i + 2], 16)) for i in (1, 3, 5)
+    ]
+    return "#" + "".join(f"{value:02X}" for value in mixed)
+
+
 def ink_on(colour: str) -> str:
     """Black or white, whichever is read more easily on a colour (relative luminance, WCAG 2)."""
     channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]

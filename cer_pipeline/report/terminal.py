@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cer_pipeline.compound.clear import UNCLEAR, Clear
 from cer_pipeline.report.style import COLOURS
 from cer_pipeline.report.summary import VideoSummary
 from cer_pipeline.status import Status
@@ -21,12 +22,13 @@ ABSENT = str(Status.MODEL_UNAVAILABLE)
 HEARD = 40  # characters of the words that are shown
 
 
-def summary_table(summaries: Sequence[VideoSummary], title: str = "") -> Table:
+def summary_table(summaries: Sequence[VideoSummary], title: str = "", rule: Clear | None = None) -> Table:
     """One line per video.
 
     Args:
         summaries: what was found.
         title: above the table.
+        rule: what was called a clear expression, to be told below the table.
     """
     from rich import box
     from rich.table import Table
@@ -41,9 +43,14 @@ def summary_table(summaries: Sequence[VideoSummary], title: str = "") -> Table:
     table.add_column("top compound", no_wrap=True)
     table.add_column("without a value", overflow="fold", min_width=26)
     off = unavailable(summaries)
-    if off:
-        table.caption = _plain(f"not on this machine, for any video: {', '.join(off)} (model_unavailable)")
-        table.caption_justify = "left"
+    notes = [f"not on this machine, for any video: {', '.join(off)} (model_unavailable)"] if off else []
+    if rule is not None:
+        notes.append(
+            "top compound: mean probability, and share of the time in which it is clear (expressed >= "
+            f"{rule.least_expressed:g} and confidence >= {rule.least_confidence:g}; settings: [report])"
+        )
+    if notes:
+        table.caption, table.caption_justify = Text("\n").join(map(_plain, notes)), "left"
     for s in summaries:
         table.add_row(
             _plain(s.video_id),
@@ -51,7 +58,7 @@ def summary_table(summaries: Sequence[VideoSummary], title: str = "") -> Table:
             Text(str(s.faces)),
             _plain(f"{len(s.words)}: {' '.join(s.words)}" if s.words else "-"),
             _emotion(s.basic, s.basic_probability, COLOURS.get(s.basic or "", "")),
-            _emotion(s.compound, s.compound_probability, ""),
+            _compound(s),
             _missing(s, off),
         )
     return table
@@ -80,6 +87,22 @@ def _emotion(name: str | None, probability: float | None, colour: str) -> Text:
     if colour:
         shown.append("■ ", style=colour)
     return shown.append(f"{name} {probability:.2f}")
+
+
+def _compound(summary: VideoSummary) -> Text:
+    """The compound that is clear most of the time, or that none is; a compound near chance is never named."""
+    from rich.text import Text
+
+    if summary.clear_share is None:
+        return Text("-")
+    if summary.compound is None:
+        return Text(UNCLEAR, style="dim")
+    return _emotion(summary.compound, summary.compound_probability, "").append(f", {_percent(summary.compound_share)}")
+
+
+def _percent(share: float | None) -> str:
+    percent = 100 * (share or 0.0)
+    return "<1 %" if 0 < percent < 1 else f"{percent:.0f} %"
 
 
 def _missing(summary: VideoSummary, off: Sequence[str]) -> Text:

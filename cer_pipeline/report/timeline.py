@@ -6,6 +6,9 @@ Lanes, from the top: faces of the subject; basic emotions of every frame, stacke
 the top emotion of every branch and window (hatched where it had none, with the status); the words. A window is drawn
 over the time up to the start of the next one, although it looks at up to 4 s. A video without frames (sound alone) is
 drawn from its windows.
+
+A colour is as strong as the value is sure: a tie is nearly grey, a clear lead has the full colour. Where no compound is
+clear (`compound.clear`), none is named. A label that does not fit its cell is left out.
 """
 
 from __future__ import annotations
@@ -13,23 +16,26 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from cer_pipeline.arrow import pc
+from cer_pipeline.compound.clear import UNCLEAR, Clear
 from cer_pipeline.compound.stages import PPA
 from cer_pipeline.errors import CerError
+from cer_pipeline.fusion.uncertainty import confidence
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS, COMPOUND_PAIRS
-from cer_pipeline.report.style import COLOURS, EMPTY, INK, LINE, QUIET, figure, ink_on, png, safe, settings
+from cer_pipeline.report.style import COLOURS, EMPTY, INK, LINE, QUIET, faded, figure, ink_on, png, safe, settings
 from cer_pipeline.stage import Inputs
 from cer_pipeline.status import Status
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 WIDTH, HEIGHT = 1600, 900  # pixels
 SIDE: Final = 160  # pixels of a thumbnail
@@ -39,7 +45,12 @@ LEFT, RIGHT, TOP, BOTTOM = 0.105, 0.865, 0.878, 0.03  # of the figure
 POINTS: Final = 3000  # points along time that can be told apart
 WORD_ROWS: Final = 3
 TRIM: Final = 0.15  # share of a stored crop that is cut off at each side: the profile stores it with a wide margin
-MIN_LABEL: Final = 0.055  # share of the width below which a compound's name does not fit
+MARGIN: Final = 36  # pixels that a word may stand out at the end, before the note begins
+NO_VALUE, NOT_CLEAR = -2, -1  # in place of the number of a compound
+GREY: Final = "#E4E7EB"  # of a stretch without a clear expression: between an empty cell and Neutral
+PAD: Final = 4  # pixels on each side of a label
+FAINT: Final = 0.25  # strength of the colour at a tie: still told apart, never loud
+FULL: Final = 0.3  # confidence of the full colour: a first class of 0.6 has twice the probability of the next
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,7 @@ class Video:
     times: NDArray[np.float64]
     basic: NDArray[np.float64]
     compound: NDArray[np.float64]
+    clear: NDArray[np.bool_]
     windows: list[dict[str, Any]]
     branches: dict[str, list[dict[str, Any]]]
     faces: dict[int, bytes]
@@ -58,12 +70,13 @@ class Video:
     end_s: float
 
 
-def timeline(inputs: Inputs, video_id: str, hide_faces: bool = False) -> bytes:
+def timeline(inputs: Inputs, video_id: str, rule: Clear, hide_faces: bool = False) -> bytes:
     """Draw one video.
 
     Args:
         inputs: the shard that the video belongs to.
         video_id: the video.
+        rule: what is called a clear expression.
         hide_faces: show each face as a mosaic of few squares, so that nobody can be recognised.
 
     Returns:
@@ -72,7 +85,7 @@ def timeline(inputs: Inputs, video_id: str, hide_faces: bool = False) -> bytes:
     Raises:
         CerError: the shard has no such video.
     """
-    video = read_video(inputs, video_id)
+    video = read_video(inputs, video_id, rule)
     with settings():
         made = figure(WIDTH, HEIGHT)
         lanes = len(video.branches)
@@ -93,7 +106,7 @@ def timeline(inputs: Inputs, video_id: str, hide_faces: bool = False) -> bytes:
         return png(made)
 
 
-def read_video(inputs: Inputs, video_id: str) -> Video:
+def read_video(inputs: Inputs, video_id: str, rule: Clear) -> Video:
     """The rows of one video.
 
     Raises:
@@ -114,6 +127,7 @@ def read_video(inputs: Inputs, video_id: str) -> Video:
         times=times,
         basic=basic,
         compound=compound,
+        clear=rule.of_values(basic, compound),
         windows=windows,
         branches=branches,
         faces=_faces(inputs, video_id, end, min(FACES, samples)),
@@ -292,23 +306,80 @@ def _draw_compound(axis: Axes, video: Video) -> None:
     _lane(axis, "Top compound", "" if known.any() else "no value")
     axis.set_ylim(0, 1)
     axis.set_facecolor(EMPTY)
-    top = np.where(known, np.nan_to_num(video.compound).argmax(axis=1), -1)
-    starts = np.flatnonzero(np.diff(top, prepend=-2))
-    ends = [*starts[1:], len(top)]
-    for start, stop in zip(starts, ends, strict=True):
-        if top[start] < 0:
+    top = np.where(known, np.where(video.clear, np.nan_to_num(video.compound).argmax(axis=1), NOT_CLEAR), NO_VALUE)
+    lead = confidence(video.compound)
+    starts = np.flatnonzero(np.diff(top, prepend=NO_VALUE - 1))
+    for start, stop in zip(starts, [*starts[1:], len(top)], strict=True):
+        if top[start] == NO_VALUE:
             continue
         left = 0.0 if start == 0 else float(video.times[start])
         right = video.end_s if stop == len(top) else float(video.times[stop])
-        first, second = COMPOUND_PAIRS[top[start]]
-        axis.fill_between([left, right], 0.5, 1.0, color=COLOURS[first], linewidth=0)
-        axis.fill_between([left, right], 0.0, 0.5, color=COLOURS[second], linewidth=0)
-        axis.axvline(left, color="white", linewidth=1.2)
-        if (right - left) / video.end_s >= MIN_LABEL:
-            words = COMPOUND[top[start]].split(" ")
-            for word, y, colour in zip(words, (0.74, 0.24), (COLOURS[first], COLOURS[second]), strict=True):
-                middle = (left + right) / 2
-                axis.text(middle, y, word, ha="center", va="center", fontsize=9, color=ink_on(colour), clip_on=True)
+        cell = Cell(left, right, 0.0, 1.0)
+        if top[start] == NOT_CLEAR:
+            _fill(axis, cell, GREY)
+            _label(axis, [(UNCLEAR, 0.5, QUIET)], cell, 9)
+            continue
+        strength = _strength(float(lead[start:stop].mean()))
+        pair = [faded(COLOURS[name], strength) for name in COMPOUND_PAIRS[top[start]]]
+        _fill(axis, Cell(left, right, 0.5, 1.0), pair[0])
+        _fill(axis, Cell(left, right, 0.0, 0.5), pair[1])
+        words = COMPOUND[top[start]].split(" ")
+        lines = [(w, y, ink_on(c)) for w, y, c in zip(words, (0.74, 0.24), pair, strict=True)]
+        _label(axis, lines, cell, 9)
+
+
+def _strength(lead: float) -> float:
+    """How strong a colour is where the first class leads the second by so much."""
+    return FAINT + (1.0 - FAINT) * min(1.0, lead / FULL)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A rectangle of a lane: times, s, and heights in the lane's own unit."""
+
+    left: float
+    right: float
+    low: float
+    high: float
+
+
+def _fill(axis: Axes, cell: Cell, colour: str) -> None:
+    axis.fill_between([cell.left, cell.right], cell.low, cell.high, color=colour, linewidth=0)
+    axis.plot([cell.left, cell.left], [cell.low, cell.high], color="white", linewidth=1.2)
+
+
+def _label(
+    axis: Axes, lines: Sequence[tuple[str, float, str]], cell: Cell, size: int, box: dict[str, Any] | None = None
+) -> None:
+    """Text in the middle of a cell, all lines or none: they are measured as they are drawn.
+
+    Args:
+        axis: the lane.
+        lines: text, height and colour of each.
+        cell: where it must fit.
+        size: of the type.
+        box: matplotlib's properties of a box behind the text.
+    """
+    room = _pixels(axis, cell.right) - _pixels(axis, cell.left) - 2 * PAD
+    middle = (cell.left + cell.right) / 2
+    drawn = [
+        axis.text(middle, y, text, ha="center", va="center", fontsize=size, color=colour, bbox=box, clip_on=True)
+        for text, y, colour in lines
+    ]
+    if any(_width(text) > room for text in drawn):
+        for text in drawn:
+            text.remove()
+
+
+def _width(text: Text) -> float:
+    """Width of a text as it is drawn, pixels."""
+    made = text.get_figure(root=True)
+    assert made is not None
+    return text.get_window_extent(cast("Any", made.canvas).get_renderer()).width
+
+
+def _pixels(axis: Axes, time_s: float) -> float:
+    return float(axis.transData.transform((time_s, 0.0))[0])
 
 
 def _draw_branches(axis: Axes, video: Video) -> None:
@@ -321,23 +392,20 @@ def _draw_branches(axis: Axes, video: Video) -> None:
         axis.text(-0.012, 1 - (lane + 0.5) / count, name, transform=axis.transAxes, ha="right", va="center", fontsize=9)
         for status, first, last in _status_runs(rows):
             if status != Status.OK:
-                _absent(axis, status, starts[first], ends[last], lane, video.end_s)
+                _absent(axis, status, Cell(starts[first], ends[last], lane + 0.12, lane + 0.88))
         for row, left, right in zip(rows, starts, ends, strict=True):
             if row["status"] != Status.OK:
                 continue
             values = np.array([row[c] for c in BASIC_COLUMNS])
             label = BASIC[int(values.argmax())]
-            axis.fill_between([left, right], lane + 0.12, lane + 0.88, color=COLOURS[label], linewidth=0)
-            axis.plot([left, left], [lane + 0.12, lane + 0.88], color="white", linewidth=1.2)
-            if (right - left) / video.end_s >= MIN_LABEL:
-                text = f"{label} {values.max():.2f}"
-                colour = ink_on(COLOURS[label])
-                middle = (left + right) / 2
-                axis.text(middle, lane + 0.5, text, ha="center", va="center", fontsize=8, color=colour, clip_on=True)
+            colour = faded(COLOURS[label], _strength(float(confidence(values))))
+            cell = Cell(left, right, lane + 0.12, lane + 0.88)
+            _fill(axis, cell, colour)
+            _label(axis, [(f"{label} {values.max():.2f}", lane + 0.5, ink_on(colour))], cell, 8)
     axis.text(
         1.014,
         0.5,
-        "top emotion of each\nbranch and window",
+        "top emotion of each\nbranch and window\n(pale: a near tie)",
         transform=axis.transAxes,
         fontsize=9,
         color=QUIET,
@@ -355,15 +423,12 @@ def _status_runs(rows: list[dict[str, Any]]) -> list[tuple[str, int, int]]:
     return runs
 
 
-def _absent(axis: Axes, status: str, left: float, right: float, lane: int, end_s: float) -> None:
+def _absent(axis: Axes, status: str, cell: Cell) -> None:
     axis.fill_between(
-        [left, right], lane + 0.12, lane + 0.88, facecolor=EMPTY, edgecolor=LINE, hatch="////", linewidth=0
+        [cell.left, cell.right], cell.low, cell.high, facecolor=EMPTY, edgecolor=LINE, hatch="////", linewidth=0
     )
-    if (right - left) / end_s >= MIN_LABEL:
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
-        text = status.replace("_", " ")
-        middle = (left + right) / 2
-        axis.text(middle, lane + 0.5, text, ha="center", va="center", fontsize=8, color=QUIET, bbox=box, clip_on=True)
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+    _label(axis, [(status.replace("_", " "), (cell.low + cell.high) / 2, QUIET)], cell, 8, box)
 
 
 def _draw_words(axis: Axes, video: Video) -> None:
@@ -386,14 +451,18 @@ def _draw_words(axis: Axes, video: Video) -> None:
     free = [-1.0] * WORD_ROWS  # pixel at which each row is free again
     left_out = 0
     for start, _, word in video.words:
-        text = safe(word, 24)
-        x, width = start * per_second, 6.6 * len(text) + 10
+        x = start * per_second
         row = next((i for i, end in enumerate(free) if end <= x), None)
-        if row is None:
+        drawn = axis.text(start + PAD / per_second, 0, safe(word, 24), fontsize=9, color=INK, ha="left", va="center")
+        width = _width(drawn) + 2 * PAD
+        if row is None or x + width > video.end_s * per_second + MARGIN:
+            drawn.remove()
             left_out += 1
             continue
         free[row] = x + width
-        axis.text(start + 4 / per_second, row + 0.62, text, fontsize=9, color=INK, ha="left", va="center")
+        drawn.set_y(row + 0.62)
         axis.plot([start, start], [row + 0.3, row + 0.9], color=COLOURS["Surprise"], linewidth=1.2)
-    said = f"{len(video.words)} words" + (f",\n{left_out} do not fit" if left_out else "")
-    axis.text(1.014, 0.5, said, transform=axis.transAxes, fontsize=9, color=QUIET, va="center")
+    said = f"{len(video.words)} words" + (
+        f",\n{left_out} {'does' if left_out == 1 else 'do'} not fit" if left_out else ""
+    )
+    axis.text(1.034, 0.5, said, transform=axis.transAxes, fontsize=9, color=QUIET, va="center")

@@ -56,12 +56,14 @@ class ToyCorpus:
             self._label(video, i, split, truth, labelled)
             values = self._branches(video, i, number, truth)
             fused.append(np.mean([v for v in values.values() if v is not None], axis=0))
-            self.rows["fused"].append(segment(video, i) | dict(zip(BASIC_COLUMNS, fused[-1].tolist(), strict=True)))
+            row = segment(video, i) | dict(zip(BASIC_COLUMNS, fused[-1].tolist(), strict=True))
+            self.rows["fused"].append(row | measures(fused[-1], fused[-1]))
             mapped.append(np.array([fused[-1][a] + fused[-1][b] for a, b in PAIRS]))
             mapped[-1] /= mapped[-1].sum()
             for method, p in (("ppa", mapped[-1]), ("pfsa", self.rng.dirichlet(np.ones(7)))):
                 row = segment(video, i) | {"method": method}
-                self.rows["compound"].append(row | dict(zip(COMPOUND_COLUMNS, p.tolist(), strict=True)))
+                row |= dict(zip(COMPOUND_COLUMNS, p.tolist(), strict=True))
+                self.rows["compound"].append(row | measures(fused[-1], p))
         for k, time in enumerate(frames):
             held = [i for i in range(count) if 2 * i <= time < (duration if i == count - 1 else 2 * i + 4)]
             row = {"video_id": video, "frame": k, "time_s": float(time), "segments": held}
@@ -110,6 +112,14 @@ class ToyCorpus:
             named = {"basic": BASIC[int(self.rng.integers(0, 7))]} if k % 5 else {}
             named |= {"compound": COMPOUND[int(self.rng.integers(0, 3))]} if k % 3 else {}
             self.rows["frame_labels"].append(row | (named or {"status": "no_label"}))
+
+
+def measures(basic: np.ndarray, own: np.ndarray) -> dict[str, float]:
+    """Expressed of the basic emotions, confidence and entropy of a row's own distribution, and some agreement."""
+    first, second = sorted(own.tolist(), reverse=True)[:2]
+    entropy = -sum(v * np.log(v) for v in own.tolist() if v > 0) / np.log(len(own))
+    shown = 1 - float(basic[0]) - float(basic[7])
+    return {"expressed": shown, "confidence": first - second, "entropy": float(entropy), "agreement": 0.5}
 
 
 def write(home: Path, corpus: ToyCorpus, name: str = NAME, shards: int = 2, layout: str = "folder") -> Home:

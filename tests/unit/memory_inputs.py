@@ -143,5 +143,11 @@ def shard(
             for row in out["scene_minilm"]
         ]
         made["features/scene_minilm"] = rows(spec, said)
+        views = [
+            {k: row[k] for k in ("segment_id", "video_id", "segment", "status", "reason") if k in row}
+            | {"view": "describer", "text": "The mouth is open."}
+            for row in out["scene_minilm"]
+        ]
+        made["captions"] = rows(tables.CAPTIONS, views)
     made[f"samples/{branches[0]}"] = rows(tables.sample_probabilities(branches[0]), out["samples"])
     return MemoryInputs(made)

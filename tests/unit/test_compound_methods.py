@@ -67,8 +67,11 @@ class SceneHeadOnly:
         return "d" if model == SCENE_HEAD else None
 
 
-def judged_by(inputs: MemoryInputs, model: str) -> MemoryInputs:
-    """The same shard with a name in the column `model` of the scene branch."""
+def judged_by(inputs: MemoryInputs, model: str, view: str = "qwen_1") -> MemoryInputs:
+    """The same shard with a name in the column `model` of the scene branch, and its captions of one view."""
+    captions = inputs.tables["captions"]
+    viewed = [r | {"view": view} for r in captions.to_pylist()]
+    inputs.tables["captions"] = captions.from_pylist(viewed, schema=captions.schema)
     table = inputs.tables["probabilities/scene_minilm"]
     said = [r | {"model": model if r["status"] == "ok" else None} for r in table.to_pylist()]
     inputs.tables["probabilities/scene_minilm"] = table.from_pylist(said, schema=table.schema)
@@ -97,18 +100,52 @@ def test_pfsa_stands_beside_ppa_where_the_trained_head_judged_the_segment(tmp_pa
     assert {r["status"] for r in found} == {"ok", "no_face"}
 
 
-@pytest.mark.parametrize("why", ["no head", "no prototypes", "describer"])
-def test_pfsa_says_why_it_has_no_value(why, tmp_path):
+@pytest.mark.parametrize("why", ["no head", "no prototypes", "older features"])
+def test_pfsa_of_an_imported_caption_names_what_is_missing_and_the_command(why, tmp_path):
     weights = None if why == "no head" else SceneHeadOnly(tmp_path, prototypes=why != "no prototypes")
-    inputs = judged_by(prepared(), "prompts" if why == "describer" else SCENE_HEAD)
+    inputs = judged_by(prepared(), "prompts" if why == "older features" else SCENE_HEAD)
     found = [r for r in rows_of(inputs, load_profile(), weights) if r["method"] == "pfsa"]
     features = inputs.tables["features/scene_minilm"].to_pylist()
     for row, source in zip(found, features, strict=True):
         if source["status"] == "ok":
-            assert row["status"] == Status.MODEL_UNAVAILABLE and ("describer" in row["reason"]) == (why == "describer")
+            assert row["status"] == Status.MODEL_UNAVAILABLE and "run `cer " in row["reason"]
         else:
-            assert row["status"] == source["status"]
-        assert row["p_sadly_angry"] is None
+            assert (row["status"], row["reason"]) == (source["status"], source["reason"])
+        assert [row[c] for c in ("p_sadly_angry", "expressed", "confidence", "entropy")] == [None] * 4
+    assert {r["status"] for r in found} == {"model_unavailable", "no_face"}
+
+
+@pytest.mark.parametrize("head", [True, False])
+def test_pfsa_does_not_apply_to_the_describers_text_whether_or_not_the_head_is_there(head, tmp_path):
+    """Nothing is missing there, so nothing says so: it is no `model_unavailable`."""
+    inputs = judged_by(prepared(), "head_scene_signs", view="describer")
+    found = rows_of(inputs, load_profile(), SceneHeadOnly(tmp_path) if head else None)
+    features = inputs.tables["features/scene_minilm"].to_pylist()
+    for row, source in zip([r for r in found if r["method"] == "pfsa"], features, strict=True):
+        expected = "not_applicable" if source["status"] == "ok" else source["status"]
+        assert row["status"] == expected
+        assert row["reason"] and row["p_sadly_angry"] is None
+        assert ("imported captions only" in row["reason"]) == (source["status"] == "ok")
+    assert not {r["status"] for r in found} & {"model_unavailable", "failed"}
+
+
+def test_an_imported_text_beside_the_describers_is_the_one_that_counts(tmp_path):
+    inputs = judged_by(prepared(), SCENE_HEAD)
+    captions = inputs.tables["captions"].to_pylist()
+    both = sorted([*captions, *(r | {"view": "describer"} for r in captions)], key=lambda r: r["segment_id"])
+    inputs.tables["captions"] = inputs.tables["captions"].from_pylist(both, schema=inputs.tables["captions"].schema)
+    found = [r["status"] for r in rows_of(inputs, load_profile(), SceneHeadOnly(tmp_path)) if r["method"] == "pfsa"]
+    assert set(found) == {"ok", "no_face"}
+
+
+def test_a_frame_of_a_method_that_does_not_apply_says_so():
+    profile = load_profile(overrides=["compound.method=pfsa"])
+    inputs = prepared()
+    for spec in specs()[-2:]:
+        inputs.tables[spec.name] = spec.load()(StageContext(profile, NoWeights(), inputs))(spec.plan(inputs, profile))
+    frames = inputs.tables["frame_predictions"].to_pylist()
+    assert {r["status"] for r in frames} == {"not_applicable", "no_face"}
+    assert all("imported captions" in r["reason"] for r in frames if r["status"] == "not_applicable")
 
 
 def test_without_the_scene_branch_there_is_ppa_alone():

@@ -6,13 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
-from evaluated_home import BRANCHES, NAME, ToyCorpus, write
+from evaluated_home import BRANCHES, NAME, ToyCorpus, measures, write
 
+from cer_pipeline.compound.clear import Clear
 from cer_pipeline.errors import CerError
 from cer_pipeline.export import abaw, tables
-from cer_pipeline.labels import BASIC_COLUMNS, COMPOUND_COLUMNS
+from cer_pipeline.labels import BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS
 from cer_pipeline.store.home import Home
+
+RULE = Clear(least_expressed=0.6, least_confidence=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +34,7 @@ def home(corpus: ToyCorpus, tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 @pytest.mark.parametrize("to", tables.FORMATS)
 def test_every_segment_has_both_mappings_with_its_times(corpus, home, tmp_path, to):
-    compound, _ = tables.export(home, NAME, tmp_path / "new", to)
+    compound, _ = tables.export(home, NAME, tmp_path / "new", to, RULE)
     frame = pd.read_parquet(compound) if to == "parquet" else pd.read_csv(compound)
     expected = {(r["segment_id"], r["method"]): r for r in corpus.rows["compound"]}
     assert len(frame) == len(expected) == 2 * len(corpus.rows["segments"])
@@ -40,16 +44,26 @@ def test_every_segment_has_both_mappings_with_its_times(corpus, home, tmp_path, 
         np.testing.assert_allclose([row[c] for c in COMPOUND_COLUMNS], [own[c] for c in COMPOUND_COLUMNS])
         assert (row["start_s"], row["end_s"]) == times[row["segment_id"]]
         assert row["status"] == "ok"
+        np.testing.assert_allclose([row[c] for c in tables.MEASURES], [own[c] for c in tables.MEASURES])
+        clear = own["expressed"] >= RULE.least_expressed and own["confidence"] >= RULE.least_confidence
+        top = COMPOUND[int(np.argmax([own[c] for c in COMPOUND_COLUMNS]))]
+        assert (row["clear"], row["expression"]) == (clear, top if clear else "no clear expression")
+    assert set(frame["clear"].tolist()) == {True, False}
 
 
 def test_every_system_answers_for_every_segment_if_only_with_a_reason(corpus, home, tmp_path):
-    _, basic = tables.export(home, NAME, tmp_path, "parquet")
+    _, basic = tables.export(home, NAME, tmp_path, "parquet", RULE)
     frame = pd.read_parquet(basic)
     assert len(frame) == (len(BRANCHES) + 1) * len(corpus.rows["segments"])
     silent = frame.query("system == 'text_minilm' and status != 'ok'")
     assert len(silent) == sum(r.get("status") == "no_speech" for r in corpus.rows["probabilities/text_minilm"]) > 0
     assert set(silent["reason"]) == {"silence"}
-    assert np.isnan(silent[list(BASIC_COLUMNS)].to_numpy(float)).all()
+    assert np.isnan(silent[[*BASIC_COLUMNS, *tables.MEASURES]].to_numpy(float)).all()
+    for row in frame.query("system != 'fused' and status == 'ok'").to_dict("records"):
+        p = np.array([row[c] for c in BASIC_COLUMNS])
+        own = measures(p, p)
+        assert [row[c] for c in tables.MEASURES[:3]] == pytest.approx([own[c] for c in tables.MEASURES[:3]])
+        assert np.isnan(row["agreement"]), "one branch agrees with nobody"
     fused = frame[frame["system"] == "fused"].set_index("segment_id")
     for row in corpus.rows["fused"]:
         np.testing.assert_allclose(
@@ -58,7 +72,7 @@ def test_every_system_answers_for_every_segment_if_only_with_a_reason(corpus, ho
 
 
 def test_a_file_may_be_named_for_the_compounds(home, tmp_path):
-    files = tables.export(home, NAME, tmp_path / "mine.csv", "csv")
+    files = tables.export(home, NAME, tmp_path / "mine.csv", "csv", RULE)
     assert [f.name for f in files] == ["mine.csv", "mine_basic.csv"]
     assert all(f.is_file() for f in files)
 
@@ -83,15 +97,15 @@ def test_the_files_of_the_challenges_number_frames_from_one_and_leave_gaps_as_th
 def test_what_cannot_be_exported_says_why(corpus, tmp_path):
     home = write(tmp_path, corpus)
     with pytest.raises(CerError, match="unknown format: xml - choose one of: parquet, csv"):
-        tables.export(home, NAME, tmp_path / "out", "xml")
+        tables.export(home, NAME, tmp_path / "out", "xml", RULE)
     with pytest.raises(CerError, match="no such corpus"):
-        tables.export(home, "nobody", tmp_path / "out", "csv")
+        tables.export(home, "nobody", tmp_path / "out", "csv", RULE)
     Path(tmp_path / "file").write_text("mine")
     with pytest.raises(CerError, match="not a folder"):
-        tables.export(home, NAME, tmp_path / "file", "csv")
+        tables.export(home, NAME, tmp_path / "file", "csv", RULE)
     home.table("compound", NAME, "s000").unlink()
     with pytest.raises(CerError, match=r"compound of toy-s000 has not been made - run `cer run toy`"):
-        tables.export(home, NAME, tmp_path / "out", "csv")
+        tables.export(home, NAME, tmp_path / "out", "csv", RULE)
     assert not (tmp_path / "out").exists()
 
 
@@ -104,7 +118,33 @@ def test_a_corpus_without_frames_has_segments_to_export_and_says_so(tmp_path):
         abaw.export(home, NAME, tmp_path / "out")
     assert error.value.line() == "the corpus has no frames: toy - use `cer export toy --to parquet`"
     assert not (tmp_path / "out").exists()
-    assert len(pd.read_parquet(tables.export(home, NAME, tmp_path / "out", "parquet")[0]))
+    assert len(pd.read_parquet(tables.export(home, NAME, tmp_path / "out", "parquet", RULE)[0]))
+
+
+def test_a_segment_without_a_value_is_neither_clear_nor_unclear(tmp_path):
+    made = ToyCorpus(videos=4)
+    nothing = dict.fromkeys((*COMPOUND_COLUMNS, *tables.MEASURES)) | {
+        "status": "not_applicable",
+        "reason": "of this kind",
+    }
+    made.rows["compound"] = [r | nothing if r["method"] == "pfsa" else r for r in made.rows["compound"]]
+    path, _ = tables.export(write(tmp_path, made), NAME, tmp_path / "out", "parquet", Clear(0.0, 0.0))
+    found = pq.read_table(path).to_pylist()
+    pfsa, ppa = ([r for r in found if r["method"] == method] for method in ("pfsa", "ppa"))
+    assert {(r["clear"], r["expression"], r["status"]) for r in pfsa} == {(None, None, "not_applicable")}
+    assert {r["clear"] for r in ppa} == {True}
+    assert {r["expression"] for r in ppa} <= set(COMPOUND)
+
+
+def test_tables_of_an_earlier_version_are_to_be_made_again(tmp_path):
+    home = write(tmp_path, ToyCorpus(videos=4))
+    for shard in ("s000", "s001"):
+        path = home.table("compound", NAME, shard)
+        old = pq.read_table(path)
+        pq.write_table(old.drop_columns(["expressed"]), path)
+    with pytest.raises(CerError) as error:
+        tables.export(home, NAME, tmp_path / "out", "csv", RULE)
+    assert error.value.line() == "the tables were made by an earlier version: toy - run `cer run toy`"
 
 
 def test_ids_as_long_as_a_name_can_be_are_exported(tmp_path):
