@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from cer_pipeline.cli import app, main
+from cer_pipeline.cli.app import app, main
 from cer_pipeline.labels import BASIC_COLUMNS, COMPOUND_COLUMNS
 from cer_pipeline.zoo import Zoo
 

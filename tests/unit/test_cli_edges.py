@@ -16,8 +16,9 @@ import dagster as dg
 import pytest
 from typer.testing import CliRunner, Result
 
-from cer_pipeline.cli import Stopped, app, launch
+from cer_pipeline.cli import launch
 from cer_pipeline.cli import run as run_command
+from cer_pipeline.cli.app import Stopped, app
 from cer_pipeline.cli.output import PLAIN
 from cer_pipeline.cli.stopping import insisting
 from cer_pipeline.corpora import registry
@@ -265,9 +266,9 @@ def test_ctrl_c_while_the_command_is_imported_is_no_traceback(tmp_path):
         "import os, signal, sys\n"
         "class Stop:\n"
         "    def find_spec(self, name, *rest):\n"
-        "        if name == 'cer_pipeline.cli': os.kill(os.getpid(), signal.SIGINT)\n"
+        "        if name == 'cer_pipeline.cli.app': os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.meta_path.insert(0, Stop())\n"
-        "from cer_pipeline.command import main; main()"
+        "from cer_pipeline.cli import main; main()"
     )
     done = python(code, "status", CER_HOME=str(tmp_path))
     assert (done.returncode, done.stderr) == (130, b"stopped before it began\n")

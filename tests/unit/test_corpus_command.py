@@ -9,7 +9,7 @@ import corpus_files as files
 import pytest
 from typer.testing import CliRunner, Result
 
-from cer_pipeline.cli import app
+from cer_pipeline.cli.app import app
 from cer_pipeline.errors import CerError
 
 pytestmark = pytest.mark.usefixtures("tmp_home")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cer_pipeline.cli import app
+from cer_pipeline.cli.app import app
 from cer_pipeline.errors import CerError
 from cer_pipeline.pipeline import recomputed, stages
 from cer_pipeline.profiles import load_profile, profile_names, profile_text
