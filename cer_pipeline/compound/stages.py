@@ -96,7 +96,7 @@ def compound_stages(branches: Sequence[BranchSpec]) -> tuple[StageSpec, ...]:
             inputs=(*inputs, *(f"samples/{n}" for n in sampled)),
             plan=partial(_plan_frames, names, sampled),
             stage="cer_pipeline.compound.predict:PredictFrames",
-            code_version="3",
+            code_version="4",
             config=("frames_out", "compound"),
             skeleton=_skeleton,
             kinds=("parquet", "numpy"),
