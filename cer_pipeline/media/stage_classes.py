@@ -139,6 +139,9 @@ class Audio:
     def _batches(self, unit: dict[str, Any]) -> list[pa.RecordBatch]:
         if unit["duration_s"] is None:
             return _blank(stages.AUDIO, unit, Status(unit["video_status"]), unit["video_reason"])
+        if unit["audio_track"] is None and unit["audio_codec"] is not None:
+            reason = "the table videos was made by an older version: run without --select"
+            return _blank(stages.AUDIO, unit, Status.FAILED, reason)
         if unit["audio_track"] is None:
             reason = unit["audio_track_reason"] or "the file has no audio stream"
             return _blank(stages.AUDIO, unit, Status.NO_AUDIO, reason)

@@ -104,12 +104,22 @@ def plan_audio(inputs: Inputs, profile: Profile) -> pa.Table:  # noqa: ARG001
 
 
 def _plan(inputs: Inputs, key: Any) -> pa.Table:
-    videos = inputs.table("videos", MEDIA_COLUMNS).select(list(MEDIA_COLUMNS))
+    videos = _media_columns(inputs.table("videos", MEDIA_COLUMNS))
     keys = [key(row) for row in videos.to_pylist()]
     # blank rows take over columns of the same name, and these two are not the video's any more
     names = [f"video_{name}" if name in ("status", "reason") else name for name in MEDIA_COLUMNS]
     units = videos.rename_columns(names).append_column(UNIT, videos.column("video_id"))
     return units.append_column(INPUTS, pa.array(keys, pa.string()))
+
+
+def _media_columns(videos: pa.Table) -> pa.Table:
+    """The columns in their order; null where the table is of a version that did not have them."""
+    schema = VIDEOS_TABLE.schema
+    columns = [
+        videos.column(name) if name in videos.column_names else pa.nulls(videos.num_rows, schema.field(name).type)
+        for name in MEDIA_COLUMNS
+    ]
+    return pa.table(columns, names=list(MEDIA_COLUMNS))
 
 
 def segment_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:

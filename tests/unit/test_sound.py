@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clips import make_clip, make_tracks, make_wav, tone
-from media_stages import Made, make
+from media_stages import FolderInputs, Made, make
+from memory_inputs import NoWeights
 
-from cer_pipeline.corpora import sound_tracks
+from cer_pipeline.corpora import registry, sound_tracks
 from cer_pipeline.errors import CerError
 from cer_pipeline.media.audio import read_audio
+from cer_pipeline.media.stages import AUDIO, FRAMES, VIDEOS
 from cer_pipeline.profiles import load_profile
+from cer_pipeline.stage import StageContext
 
 LOW, HIGH = tone(2.0), np.roll(0.2 * np.sin(2 * np.pi * 1500 * np.arange(32_000) / 16_000), 3).astype(np.float32)
 SILENCE = np.zeros(32_000, np.float32)
@@ -99,11 +102,6 @@ def test_a_corpus_may_ask_for_another_track(folder, tmp_path):
 
 
 def test_what_is_heard_enters_the_keys(folder, tmp_path):
-    from media_stages import FolderInputs
-
-    from cer_pipeline.corpora import registry
-    from cer_pipeline.media.stages import VIDEOS
-
     keys = []
     for track in (None, 0, 1, 2):
         registry.register(tmp_path, "clips", folder, options={"audio_track": track} if track is not None else {})
@@ -129,3 +127,15 @@ def test_videos_with_several_tracks_are_told_of(made):
     )
     assert "`cer corpus add clips PATH --audio-track N`" in line
     assert sound_tracks.told([{"video_id": "old"}], "clips") == []
+
+
+def test_tables_of_an_older_version_are_planned_from(folder, tmp_path):
+    registry.register(tmp_path, "clips", folder)
+    inputs = FolderInputs(corpus="clips", registration=registry.load(tmp_path, "clips"))
+    old = make(tmp_path, folder, ("videos",)).tables["videos"]
+    inputs.tables["videos"] = old.drop_columns(["audio_tracks", "audio_track", "audio_track_reason"])
+    for spec in (FRAMES, AUDIO):
+        plan = spec.plan(inputs, load_profile())
+        assert plan.column("audio_track").null_count == plan.num_rows == old.num_rows
+    rows = AUDIO.load()(StageContext(load_profile(), NoWeights(), inputs))(plan).to_pylist()
+    assert {(r["video_id"] == "mute", r["status"]) for r in rows} == {(True, "no_audio"), (False, "failed")}
