@@ -129,9 +129,17 @@ def test_videos_with_several_tracks_are_told_of(made):
     assert sound_tracks.told([{"video_id": "old"}], "clips") == []
 
 
+class OlderInputs(FolderInputs):
+    """Reads what is there of the columns that are asked for, as Parquet files are read."""
+
+    def table(self, name, columns=None):
+        whole = super().table(name)
+        return whole.select([c for c in columns or whole.column_names if c in whole.column_names])
+
+
 def test_tables_of_an_older_version_are_planned_from(folder, tmp_path):
     registry.register(tmp_path, "clips", folder)
-    inputs = FolderInputs(corpus="clips", registration=registry.load(tmp_path, "clips"))
+    inputs = OlderInputs(corpus="clips", registration=registry.load(tmp_path, "clips"))
     old = make(tmp_path, folder, ("videos",)).tables["videos"]
     inputs.tables["videos"] = old.drop_columns(["audio_tracks", "audio_track", "audio_track_reason"])
     for spec in (FRAMES, AUDIO):
