@@ -43,6 +43,13 @@ def add(
     rehash: Annotated[
         bool, typer.Option("--rehash", help="Read all files again, also those whose size and times are the same.")
     ] = False,
+    audio_track: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Number of the sound track that is heard, from 1; 0 for the default track of every file.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Register a corpus, or pick up what has changed in it; options of the last time hold unless given again."""
@@ -51,7 +58,7 @@ def add(
     from cer_pipeline.store.home import writable_home
 
     home = writable_home()
-    options = options_of(labels, split, captions, leaks)
+    options = options_of(labels, split, captions, leaks) | track_of(home.root, name, path, layout, audio_track)
     with steps(quiet=json) as step:
         hashing, probing = reading(step)
         changes = registry.register(home.root, name, path, layout, options, hashing, rehash, probing)
@@ -99,6 +106,22 @@ def options_of(labels: Path | None, split: str | None, captions: Path | None, le
     given = {"labels": labels and _full(labels), "captions": captions and _full(captions), "leaks": leaks}
     given["split"] = _full(Path(split)) if split and Path(split).is_file() else split
     return {name: value for name, value in given.items() if value}
+
+
+def track_of(home: Path, name: str, path: Path, layout: str, number: int | None) -> dict[str, int]:
+    """The sound track that a registration asks for, where it is given and some video has it."""
+    from cer_pipeline.corpora import registry
+    from cer_pipeline.media.stages import AUDIO_TRACK
+
+    if number is None:
+        return {}
+    if number:
+        from cer_pipeline.corpora.sound_tracks import check
+        from cer_pipeline.profiles import load_profile
+
+        known = registry.load(home, name).options if name in registry.names(home) else {}
+        check(layout, path.expanduser().absolute(), known, number, load_profile())
+    return {AUDIO_TRACK: number}
 
 
 def _full(path: Path) -> str:

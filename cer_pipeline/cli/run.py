@@ -93,11 +93,13 @@ def run(
     """Make every table of a corpus that is missing or out of date."""
     from cer_pipeline.store.home import writable_home
 
-    outcome = run_corpus(writable_home(), name, profile, set_ or [], select, quiet=json)
+    home = writable_home()
+    outcome = run_corpus(home, name, profile, set_ or [], select, quiet=json)
     if json:
         print_json(as_json(outcome))
     else:
         summarise(outcome)
+    tell_tracks(home, name)
     if outcome.broken or outcome.failed_rows:
         raise typer.Exit(EXIT_FAILED_UNITS)
 
@@ -132,6 +134,18 @@ def run_corpus(
         _launch(home, outcome, pending, profile, overrides, select, quiet, Absent(absent, str(corpus.root), reading))
         outcome.states = table_states(specs, home, settings, zoo, name, corpus.shard_labels())
     return outcome
+
+
+def tell_tracks(home: Home, name: str) -> None:
+    """Name the videos that have several sound tracks."""
+    from cer_pipeline.corpora import registry, sound_tracks
+    from cer_pipeline.store.tables import read_table
+
+    columns = ("video_id", "audio_tracks", "audio_track", "audio_track_reason")
+    files = [home.table("videos", name, shard) for shard in registry.load(home.root, name).shard_labels()]
+    rows = [row for file in files if file.exists() for row in read_table(file, columns).to_pylist()]
+    for line in sound_tracks.told(rows, name):
+        say(safe(line))
 
 
 def refresh(home: Home, name: str, quiet: bool = False) -> str:

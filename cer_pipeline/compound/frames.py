@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,10 @@ from cer_pipeline.fusion.combine import ordered_sum
 from cer_pipeline.fusion.uncertainty import agreement_of
 
 Array = NDArray[np.float64]
+
+EDGE_S: Final = 0.1
+"""Containers round their duration to that of the longest stream, and pad sound by up to 0.1 s: so far outside of the
+windows a frame may lie."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +91,8 @@ class FrameValues:
 def windows_at(times: Array, start_s: Array, end_s: Array) -> NDArray[np.int64]:
     """The windows that hold each time: [start, end), closed at the end of the last one.
 
-    A time before the first window belongs to the first, a time after the last window to the last: containers round
-    their duration, and the time stamp of a frame may lie a little outside of it.
+    A time up to EDGE_S outside belongs to the first or last window. No window holds a time further out: nobody has
+    looked there.
 
     Args:
         times: [n] s.
@@ -103,7 +108,8 @@ def windows_at(times: Array, start_s: Array, end_s: Array) -> NDArray[np.int64]:
     first = np.minimum(np.searchsorted(end_s[:-1], times, side="right"), last)
     width = int((last - first).max(initial=0)) + 1
     numbers = first[:, None] + np.arange(width)
-    return np.where(numbers <= last[:, None], numbers, -1)
+    inside = (times >= start_s[0] - EDGE_S) & (times <= end_s[-1] + EDGE_S)
+    return np.where((numbers <= last[:, None]) & inside[:, None], numbers, -1)
 
 
 def sampled_at(times: Array, samples: Samples, bridge_s: float) -> tuple[Array, NDArray[np.bool_]]:
@@ -150,7 +156,7 @@ def frame_values(
         compound: [N, 7] compound values of the windows; None maps the value at the time of the frame by PPA.
 
     Returns:
-        Values of the frames. A frame without any window that has a value has none.
+        Values of the frames. A frame without any window, or whose windows have no value, has none.
     """
     numbers = windows_at(times, windows.start_s, windows.end_s)
     used = (numbers >= 0) & windows.ok[numbers]
@@ -180,7 +186,7 @@ def frame_values(
         mapped[rows] += pairs
     counts = used.sum(axis=1)
     share = np.where(counts > 0, counts, np.nan)[:, None]
-    assert mapped is not None  # every frame lies in at least one window
+    assert mapped is not None  # there is at least one column of windows
     agreed = agreed / np.where(agreeing > 0, agreeing, np.nan)
     return FrameValues(basic / share, mapped / share, numbers, used, agreed)
 

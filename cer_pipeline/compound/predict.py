@@ -145,7 +145,8 @@ class PredictFrames:
     """Rows of `frame_predictions`: one for every source frame of a video.
 
     A frame that no window with a value holds carries the most telling status of its windows; a window has one where it
-    is fused and mapped by the profile's method. A video without frames has no row.
+    is fused and mapped by the profile's method. A frame outside of all windows has none. A video without frames has no
+    row.
     """
 
     def __init__(self, context: StageContext) -> None:
@@ -198,6 +199,9 @@ def _rows(video_id: str, times: Array, evidence: VideoEvidence, values: FrameVal
     reason = np.full(n, None, dtype=object)
     for i in np.flatnonzero(counts == 0):
         held = [w for w in values.windows[i] if w >= 0]
+        if not held:
+            status[i], reason[i] = str(Status.NO_VIDEO), "the frame lies outside of all windows"
+            continue
         status[i] = str(most_telling([evidence.statuses[w] for w in held]))
         reason[i] = next((evidence.reasons[w] for w in held if evidence.statuses[w] == status[i]), None)
     columns: dict[str, pa.Array] = {

@@ -3,7 +3,8 @@
 Belongs here: what `probe` and `decode` both need of a container. Runs in the child process of `sandbox` only.
 Does not belong here: decoding.
 
-Times are microseconds from the start of the container, which is the start of its earliest stream.
+Times are microseconds from the start of the container, which is the start of its earliest stream, on the one line that
+`clock` makes for picture and sound.
 """
 
 from __future__ import annotations
@@ -20,10 +21,15 @@ from typing import Any, Final
 import av
 import av.error
 import av.logging
+import numpy as np
+from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.format import Flags as FormatFlags
+from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
 
+from cer_pipeline.media.clock import Stamps, place
 from cer_pipeline.media.errors import MediaError
 from cer_pipeline.media.formats import FORMATS
 from cer_pipeline.media.windows import MICRO
@@ -35,12 +41,24 @@ OPTIONS: Final = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 HEADER_TOLERANCE_S: Final = 0.5
 """How far an MP4 header's duration may lie from that of its streams (edit lists, encoder delay) to be believed."""
 
-STEP_BACK_US: Final = MICRO
-"""Decoding time stamps that step back by more than this start a new stretch of the same video."""
+JUMP_US: Final = 10 * MICRO
+"""In formats whose clock may jump (broadcast streams), a longer gap in all streams is a jump: FFmpeg's own limit
+(dts_delta_threshold)."""
+
+PAUSE_US: Final = 600 * MICRO
+"""In all other formats a gap is a pause of the recording, which players show; a longer one would only make the tables
+long."""
+
+START_SLACK_US: Final = MICRO // 10
+"""How far the first packet may lie before the start that the container states: the priming of sound encoders, which is
+decoded but not heard, takes up to this."""
 
 EVEN_SHARE: Final = 0.1
 EVEN_US: Final = 2_000
 """Intervals within 10 % or 2 ms of the median count as even: Matroska rounds time stamps to 1 ms."""
+
+REORDERED: Final = 16
+"""Pictures that a codec may show before one that is decoded first (H.264, HEVC: max_dec_frame_buffering)."""
 
 STDERR: Final = 2
 LOG_BYTES: Final = 1 << 20
@@ -174,6 +192,8 @@ class TimeLine:
         cut: whether the demuxer complained after the last packet.
         end_us: end of the last frame shown.
         interval_us: median time between frames.
+        until: up to when each packet's frame is shown, as far as the file says so.
+        repeats: whether some packets are empty: the frame before is shown again (Theora, AVI).
     """
 
     times: list[int] = field(default_factory=list)
@@ -185,6 +205,8 @@ class TimeLine:
     cut: bool = False
     end_us: int = 0
     interval_us: float = 0.0
+    until: list[int] = field(default_factory=list)
+    repeats: bool = False
 
     @property
     def is_damaged(self) -> bool:
@@ -211,60 +233,183 @@ class TimeLine:
         return all(abs(b - a - self.interval_us) <= slack for a, b in itertools.pairwise(shown))
 
 
-def start_us(container: InputContainer) -> int:
-    """Start of the container on FFmpeg's clock, microseconds."""
-    return container.start_time or 0
+@dataclass
+class SoundLine:
+    """The packets of a sound track, in the order of the file.
+
+    Args:
+        times: time of each packet, microseconds from the start of the container.
+        seams: times of those before which the clock jumps.
+        end_us: end of the last packet that is heard.
+    """
+
+    times: list[int] = field(default_factory=list)
+    seams: list[int] = field(default_factory=list)
+    end_us: int = 0
 
 
-def read_time_line(container: InputContainer, stream: VideoStream, complaints: Complaints) -> TimeLine:
-    """Read all packets of the video stream, decoding nothing.
+@dataclass
+class Lines:
+    """The packets of a file on one time line.
+
+    Args:
+        video: of the video stream; empty without one.
+        sound: of the sound track; empty without one.
+        jumps: how often the clock of a stream jumps.
+        start_us: time 0 on the clock of the file, microseconds.
+    """
+
+    video: TimeLine
+    sound: SoundLine
+    jumps: int
+    start_us: int
+
+    @property
+    def end_us(self) -> int:
+        """End of the last packet of picture or sound."""
+        return max(self.video.end_us, self.sound.end_us)
+
+
+@dataclass
+class _Read:
+    """What was read of the packets of one stream; times in its own ticks."""
+
+    tick: float  # microseconds
+    place: list[int] = field(default_factory=list)
+    pts: list[int | None] = field(default_factory=list)
+    dts: list[int | None] = field(default_factory=list)
+    lasts: list[int] = field(default_factory=list)
+    hidden: list[bool] = field(default_factory=list)
+
+    def take(self, place: int, packet: Packet) -> None:
+        self.place.append(place)
+        self.pts.append(packet.pts)
+        self.dts.append(packet.dts)
+        self.lasts.append(packet.duration or 0)
+        self.hidden.append(packet.is_discard)
+
+
+def read_lines(
+    container: InputContainer, video: VideoStream | None, audio: AudioStream | None, complaints: Complaints
+) -> Lines:
+    """Read all packets of picture and sound, decoding nothing.
 
     Presentation time stamps count; where a packet has none its decoding time stamp does, and where no packet of the
-    stream has either, frames follow each other at the declared rate.
+    stream has either, packets follow each other at the declared rate.
+
+    Args:
+        container: an open file.
+        video: its video stream; None without one.
+        audio: the sound track that is heard; None without one.
+        complaints: what FFmpeg says of the file.
     """
-    line, stamps = TimeLine(), []
-    tick = stream.time_base * MICRO if stream.time_base else 1
-    durations: dict[int, int] = {}
-    shift, before = 0, None
+    streams: list[VideoStream | AudioStream] = [s for s in (video, audio) if s is not None]
+    read = {s.index: _Read(float(s.time_base * MICRO) if s.time_base else 1.0) for s in streams}
+    line = TimeLine()
+    torn = False
     try:
-        for packet in container.demux(stream):
-            torn = complaints.new()
+        for place_, packet in enumerate(container.demux(*streams)):
+            torn |= complaints.new()
             if packet.size == 0 and packet.pts is None and packet.dts is None:
-                line.cut |= torn
                 continue  # the empty packet that ends a stream
-            if before is not None and packet.dts is not None and (packet.dts - before) * tick < -STEP_BACK_US:
-                shift += before - packet.dts + (packet.duration or 0)
-            before = packet.dts if packet.dts is not None else before
-            stamp = packet.pts if packet.pts is not None else packet.dts
-            stamps.append(None if stamp is None else stamp + shift)
-            durations[len(stamps) - 1] = packet.duration or 0
-            line.key.append(packet.is_keyframe)
-            line.bad.append(packet.is_corrupt)
-            line.discard.append(packet.is_discard)
-            line.disposable.append(packet.is_disposable)
-            line.torn.append(torn)
+            read[packet.stream.index].take(place_, packet)
+            if packet.stream is video:
+                line.key.append(packet.is_keyframe)
+                line.bad.append(packet.is_corrupt)
+                line.discard.append(packet.is_discard)
+                line.disposable.append(packet.is_disposable)
+                line.torn.append(torn)
+                line.repeats |= packet.size == 0
+                torn = False
     except (av.error.FFmpegError, OSError):
         line.cut = True  # what came before the fault counts
-    line.cut |= complaints.new()
-    start = start_us(container)
-    line.times = _times(stamps, stream, lambda stamp: round(stamp * tick) - start)
-    shown = line.shown
+    line.cut |= torn | complaints.new()
+    stamps = [_stamps(read[s.index], s) for s in streams]
+    shown, seams = place(stamps, _longest_gap(container), _claimed_end(container))
+    start = _start(container, stamps, shown)
+    lines = Lines(line, SoundLine(), sum(map(len, seams)), start)
+    for stream, own, times, jumps in zip(streams, stamps, shown, seams, strict=True):
+        if isinstance(stream, VideoStream):
+            line.times = (times - start).tolist()
+            _tell_frames(line, own.lasts, _declared_fps(stream), np.array(read[stream.index].lasts) > 0)
+        else:
+            heard = (times - start + own.lasts)[~own.hidden]
+            placed = (times - start).tolist()
+            lines.sound = SoundLine(placed, [placed[at] for at in jumps], int(heard.max(initial=0)))
+    return lines
+
+
+def _longest_gap(container: InputContainer) -> int:
+    return JUMP_US if FormatFlags.ts_discont in FormatFlags(container.format.flags) else PAUSE_US
+
+
+def _claimed_end(container: InputContainer) -> int | None:
+    return (container.start_time or 0) + container.duration if container.duration else None
+
+
+def _start(container: InputContainer, stamps: list[Stamps], shown: list[Any]) -> int:
+    """Time 0: the start that the container states, unless its packets start earlier or much later."""
+    firsts = [int(times[~s.hidden].min()) for s, times in zip(stamps, shown, strict=True) if not s.hidden.all()]
+    stated = container.start_time
+    if not firsts:
+        return stated or 0
+    first = min(firsts)
+    is_near = stated is not None and first - _longest_gap(container) <= stated <= first + START_SLACK_US
+    return stated if is_near else first
+
+
+def _stamps(read: _Read, stream: VideoStream | AudioStream) -> Stamps:
+    """Times in microseconds, with those that the packets lack."""
+    usual = round(MICRO / _declared_fps(stream)) if isinstance(stream, VideoStream) else 0
+    lasts = np.array([round(ticks * read.tick) for ticks in read.lasts], np.int64)
+    known = [pts if pts is not None else dts for pts, dts in zip(read.pts, read.dts, strict=True)]
+    if isinstance(stream, VideoStream) and not lasts.all():
+        ordered = np.diff(np.sort([stamp for stamp in known if stamp is not None]))
+        step = round(float(np.median(ordered)) * read.tick) if len(ordered) else 0
+        lasts = np.where(lasts > 0, lasts, step or usual)
+    show: list[int] = []
+    decode: list[int] = []
+    follows = 0
+    for i, (stamp, dts) in enumerate(zip(known, read.dts, strict=True)):
+        show.append(round(stamp * read.tick) if stamp is not None else follows)
+        decode.append(round(dts * read.tick) if dts is not None else _decoding_time(show[-1], decode, int(lasts[i])))
+        follows = show[-1] + (int(lasts[i]) or usual)
+    return Stamps(
+        np.array(read.place, np.int64),
+        np.array(decode, np.int64),
+        np.array(show, np.int64),
+        lasts,
+        np.array(read.hidden, bool),
+    )
+
+
+def _decoding_time(shown: int, before: list[int], lasts: int) -> int:
+    """The decoding time of a packet that tells only when it is shown: not before that of the packet before it."""
+    back = before[-1] - shown if before else 0
+    return before[-1] if 0 < back <= max(MICRO, REORDERED * lasts) else shown
+
+
+def _tell_frames(line: TimeLine, lasts: Any, fps: float, is_told: Any) -> None:
+    """Say how frames follow each other: their usual interval, the end of each and of all.
+
+    Without reordering a packet tells how long its own frame lasts, with reordering too in Matroska. In MP4 it tells the
+    time to the next one that is decoded, which is that between two frames shown up to REORDERED packets earlier.
+    """
+    line.until = list(line.times)
+    order = sorted((i for i, hidden in enumerate(line.discard) if not hidden), key=lambda i: (line.times[i], i))
+    shown = [line.times[i] for i in order]
     gaps = [b - a for a, b in itertools.pairwise(shown)]
-    line.interval_us = float(statistics.median(gaps)) if gaps else MICRO / _declared_fps(stream)
-    if shown:
-        final = max(range(len(line.times)), key=lambda i: (not line.discard[i], line.times[i]))
-        line.end_us = line.times[final] + (round(durations[final] * tick) or round(line.interval_us))
-    return line
-
-
-def _times(stamps: list[int | None], stream: VideoStream, place: Any) -> list[int]:
-    if all(stamp is None for stamp in stamps):
-        return [round(i * MICRO / _declared_fps(stream)) for i in range(len(stamps))]
-    times: list[int] = []
-    for stamp in stamps:
-        step = round(MICRO / _declared_fps(stream))
-        times.append(place(stamp) if stamp is not None else (times[-1] + step if times else 0))
-    return times
+    line.interval_us = float(statistics.median(gaps)) if gaps else MICRO / fps
+    if not order:
+        return
+    told = [int(lasts[i]) if is_told[i] else 0 for i in range(len(line.times))]
+    by_rank = [last for last, hidden in zip(told, line.discard, strict=True) if not hidden]
+    padded = np.array(by_rank + [0] * REORDERED, np.int64)
+    longest = np.max([padded[k : k + len(order)] for k in range(REORDERED + 1)], axis=0)
+    for packet, last in zip(order, longest.tolist(), strict=True):
+        line.until[packet] += max(last, told[packet])
+    ends = [last for last in (by_rank[-1], told[order[-1]]) if last]
+    line.end_us = shown[-1] + (min(ends) if ends else round(line.interval_us))
 
 
 def _declared_fps(stream: VideoStream) -> float:

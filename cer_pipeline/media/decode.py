@@ -20,12 +20,13 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
-from cer_pipeline.media.container import Complaints, TimeLine, open_media, read_time_line, start_us, video_stream
+from cer_pipeline.media.container import Complaints, Lines, TimeLine, open_media, read_lines, video_stream
 from cer_pipeline.media.damage import Damage
 from cer_pipeline.media.errors import MediaError
 from cer_pipeline.media.orientation import Orientation
 from cer_pipeline.media.probe import square_pixels
 from cer_pipeline.media.sampler import End, Sample, Sampler, Shown
+from cer_pipeline.media.tracks import sound_track
 from cer_pipeline.media.windows import MICRO, micros
 from cer_pipeline.status import Status
 from cer_pipeline.tables import FRAMES
@@ -51,7 +52,8 @@ def frames(request: dict[str, Any], emit: Callable[[pa.RecordBatch], None]) -> d
     """Decode one video; its rows of `frames` go to `emit` in batches.
 
     Args:
-        request: path, video_id, samples, rate_hz, long_side, jpeg_quality, hold_s.
+        request: path, video_id, audio_track (number of the sound track that is heard, or null: it is on the same time
+            line), samples, rate_hz, long_side, jpeg_quality, hold_s.
         emit: takes a batch of rows.
 
     Returns:
@@ -63,19 +65,20 @@ def frames(request: dict[str, Any], emit: Callable[[pa.RecordBatch], None]) -> d
     complaints = Complaints()
     with open_media(request["path"]) as container:
         stream = _stream(container)
-        line = read_time_line(container, stream, complaints)
-        missing_until = _missing_until(container, stream, line)
-    sampler = Sampler(request["samples"], request["rate_hz"], line.interval_us)
+        lines = read_lines(container, stream, sound_track(container, request.get("audio_track")), complaints)
+        missing_until = _missing_until(container, stream, lines)
+    line = lines.video
+    sampler = Sampler(request["samples"], request["rate_hz"], line.interval_us, micros(request["hold_s"]))
     count = 0
     with open_media(request["path"]) as container:
         stream = _stream(container)
         pictures = Pictures(stream.sample_aspect_ratio, request["long_side"], request["jpeg_quality"])
         writer = _Writer(request, pictures, emit)
-        for shown in _shown(container, stream, line):
+        for shown in _shown(container, stream, lines):
             count += shown.number is not None
             for sample in sampler.frame(shown):
                 writer.write(sample)
-    for sample in sampler.finish(End(line.end_us, micros(request["hold_s"]), missing_until)):
+    for sample in sampler.finish(End(line.end_us, missing_until)):
         writer.write(sample)
     writer.flush()
     return {"frames": count}
@@ -88,20 +91,23 @@ def _stream(container: InputContainer) -> VideoStream:
     return stream
 
 
-def _missing_until(container: InputContainer, stream: VideoStream, line: TimeLine) -> int:
+def _missing_until(container: InputContainer, stream: VideoStream, lines: Lines) -> int:
     """Up to where the header promises frames that the file does not hold; 0 where it is whole."""
+    if lines.jumps:
+        return 0  # what is stated is on a clock that jumps
     if stream.duration is not None and stream.time_base is not None:
-        end = round((stream.start_time or 0) * stream.time_base * MICRO) - start_us(container)
+        end = round((stream.start_time or 0) * stream.time_base * MICRO) - lines.start_us
         end += round(stream.duration * stream.time_base * MICRO)
     else:
         end = container.duration or 0
-        if not line.cut:
+        if not lines.video.cut:
             return 0  # the container's duration may be that of a longer sound
-    return end if end - line.end_us > CUT_TOLERANCE_US else 0
+    return end if end - lines.video.end_us > CUT_TOLERANCE_US else 0
 
 
-def _shown(container: InputContainer, stream: VideoStream, line: TimeLine) -> Iterator[Shown]:
+def _shown(container: InputContainer, stream: VideoStream, lines: Lines) -> Iterator[Shown]:
     """All frames in order of presentation, damaged and lost ones too; times never step back."""
+    line = lines.video
     damage = Damage(line)
     order = sorted((i for i, hidden in enumerate(line.discard) if not hidden), key=lambda i: (line.times[i], i))
     rank = {packet: r for r, packet in enumerate(order)}
@@ -111,12 +117,14 @@ def _shown(container: InputContainer, stream: VideoStream, line: TimeLine) -> It
         for packet in order[behind:until]:
             if line.bad[packet] or damage.explains(packet):
                 damage.spoil(packet)
-                yield Shown(max(time, line.times[packet]), None, reason="the frame is damaged")
+                at = max(time, line.times[packet])
+                yield Shown(at, None, reason="the frame is damaged", until_us=line.until[packet])
 
     decoded = _decoded(container, stream, damage, line)
     for number, (packet, frame) in enumerate(decoded):
         if packet is None or packet not in rank:
-            stamp, torn, good = _own_time(container, frame, time, line), False, not frame.is_corrupt
+            stamp, torn, good = _own_time(frame, time, lines), False, not frame.is_corrupt
+            until = stamp
         else:
             if rank[packet] >= behind:
                 yield from lost(rank[packet])
@@ -125,15 +133,16 @@ def _shown(container: InputContainer, stream: VideoStream, line: TimeLine) -> It
             if bad:
                 damage.spoil(packet)
             stamp, torn, good = line.times[packet], line.torn[packet], not bad and not damage.is_spoilt(packet)
+            until = line.until[packet]
         time = max(time, stamp)
-        yield Shown(time, number, frame if good else None, "the frame is damaged", torn)
+        yield Shown(time, number, frame if good else None, "the frame is damaged", torn, until)
     yield from lost(len(order))
 
 
-def _own_time(container: InputContainer, frame: VideoFrame, before: int, line: TimeLine) -> int:
-    if frame.pts is not None and frame.time_base is not None:
-        return round(frame.pts * frame.time_base * MICRO) - start_us(container)
-    return before + round(line.interval_us) if before > -(1 << 62) else 0
+def _own_time(frame: VideoFrame, before: int, lines: Lines) -> int:
+    if frame.pts is not None and frame.time_base is not None and not lines.jumps:
+        return round(frame.pts * frame.time_base * MICRO) - lines.start_us
+    return before + round(lines.video.interval_us) if before > -(1 << 62) else 0
 
 
 def _decoded(
@@ -142,15 +151,19 @@ def _decoded(
     """Every frame that comes out, with the number of its packet."""
     context = stream.codec_context
     context.thread_type = "AUTO"
-    context.thread_count = 1 if line.is_damaged else THREADS
+    context.thread_count = 1 if line.is_damaged or line.repeats else THREADS
     context.copy_opaque = True  # the frame carries the number of its packet
     context.flags |= 1 << 3  # AV_CODEC_FLAG_OUTPUT_CORRUPT: damaged frames come out too, flagged
-    at = 0
+    at, last = 0, None
     try:
         for packet in container.demux(stream):
             if packet.size or packet.pts is not None or packet.dts is not None:
                 packet.opaque = at
                 at += 1
+                if not packet.size:  # to the decoder it would be the end
+                    if last is not None:
+                        yield at - 1, last
+                    continue
             try:
                 decoded = packet.decode()
             except MemoryError:
@@ -158,8 +171,8 @@ def _decoded(
             except (av.error.FFmpegError, OSError):
                 damage.fault(min(at, len(line.times)) - 1)
                 continue
-            for frame in decoded:
-                yield frame.opaque if isinstance(frame.opaque, int) else None, frame
+            for last in decoded:
+                yield last.opaque if isinstance(last.opaque, int) else None, last
     except MemoryError:
         raise
     except (av.error.FFmpegError, OSError):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import av.error
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -18,19 +19,23 @@ from av.video.stream import VideoStream
 from cer_pipeline.media.container import (
     HEADER_TOLERANCE_S,
     Complaints,
+    Lines,
     has_codec,
     mp4_header,
     open_media,
-    read_time_line,
-    start_us,
+    read_lines,
     video_stream,
 )
 from cer_pipeline.media.errors import MediaError
 from cer_pipeline.media.orientation import Orientation
+from cer_pipeline.media.tracks import choose, sound_track
 from cer_pipeline.media.windows import MICRO
 from cer_pipeline.status import Status
 
 PACKETS_FOR_FIRST_FRAME: Final = 64
+PADDING_S: Final = 0.1
+"""The last packet of a sound may end this long after the sound: packets of MP3, AAC and Opus last up to 0.064 s."""
+
 MAX_ASPECT: Final = 4.0
 """Pixels further from square than this are taken for a fault of the header."""
 
@@ -39,7 +44,8 @@ def probe(request: dict[str, Any], _emit: Callable[[Any], None]) -> dict[str, An
     """The row of `videos` of one file, less what the corpus knows.
 
     Args:
-        request: path; max_duration_s, above which a duration is taken for damage.
+        request: path; max_duration_s, above which a duration is taken for damage; audio_track, the 1-based number of
+            the sound track that is asked for, if one is.
 
     Returns:
         Columns of `tables.VIDEOS` by name, with status and reason.
@@ -47,23 +53,27 @@ def probe(request: dict[str, Any], _emit: Callable[[Any], None]) -> dict[str, An
     Raises:
         MediaError: the file gives no row.
     """
-    path = request["path"]
+    path, limit = request["path"], request["max_duration_s"]
     complaints = Complaints()
+    track = choose(path, request.get("audio_track"))
     with open_media(path) as container:
         row: dict[str, Any] = {"container": container.format.name, "status": str(Status.OK), "reason": None}
-        row |= _sound(container)
+        audio = sound_track(container, track.number)
+        row |= {"audio_tracks": track.count, "audio_track": track.number, "audio_track_reason": track.reason}
+        row |= _sound(audio)
         stream = video_stream(container)
-        if stream is None and row["audio_codec"] is None:
+        if stream is None and not track.count:
             raise MediaError(Status.UNDECODABLE, "the file holds neither video nor sound")
-        end_us = 0
+        if stream is None and audio is None:
+            raise MediaError(Status.NO_VIDEO, f"the file has no video stream, and {track.reason}")
+        lines = read_lines(container, stream, audio, complaints)
         if stream is None and not all(map(has_codec, container.streams.video)):
             row |= {"status": str(Status.UNDECODABLE), "reason": "the video stream is of an unknown codec"}
         elif stream is None:
             pictures = "only an attached picture" if container.streams.video else "no video stream"
             row |= {"status": str(Status.NO_VIDEO), "reason": f"the file has {pictures}"}
         else:
-            line = read_time_line(container, stream, complaints)
-            end_us = line.end_us
+            line = lines.video
             row |= {
                 "video_codec": stream.codec_context.name,
                 "frames": len(line.shown),
@@ -73,45 +83,42 @@ def probe(request: dict[str, Any], _emit: Callable[[Any], None]) -> dict[str, An
             }
             if not line.shown:
                 row |= {"status": str(Status.UNDECODABLE), "reason": "the video stream holds no frame"}
-        duration = _duration(path, container, stream, end_us)
+        duration = _duration(path, container, lines, limit)
     if stream is not None:
         row |= _picture(path)
     if duration is None:
         raise MediaError(Status.UNDECODABLE, "the file has no duration")
-    if duration > request["max_duration_s"]:
-        limit = request["max_duration_s"]
+    if duration > limit:
         raise MediaError(Status.UNDECODABLE, f"the file states a duration of {duration:.0f} s, above {limit:.0f} s")
     return row | {"duration_s": duration}
 
 
-def _duration(path: str, container: InputContainer, stream: VideoStream | None, end_us: int) -> float | None:
-    """D: the container's duration; where it states none, the end of the last packet."""
+def _duration(path: str, container: InputContainer, lines: Lines, limit_s: float) -> float | None:
+    """D: the end of the last packet; what the container states where the packets agree, or where some are missing.
+
+    Containers state their duration to the sample, packets only to their own length, with the padding of encoders.
+    """
+    end, stated = lines.end_us / MICRO, _stated(path, container)
+    if stated is None or lines.jumps:
+        return round(end, 6) if lines.end_us > 0 or stated is not None else None
+    last_frame = max(lines.video.shown, default=0) / MICRO
+    agrees = max(last_frame, lines.sound.end_us / MICRO - PADDING_S, end - HEADER_TOLERANCE_S) < stated
+    agrees &= stated <= end + HEADER_TOLERANCE_S
+    is_cut = lines.video.cut and end < stated <= limit_s
+    return round(stated if agrees or is_cut or not lines.end_us else end, 6)
+
+
+def _stated(path: str, container: InputContainer) -> float | None:
+    """The duration that the container states, s; None where it states none."""
     stated = container.duration / MICRO if container.duration is not None and container.duration >= 0 else None
     header = mp4_header(path)
     declared = header.duration_s if header is not None else None
     if stated is not None and declared is not None and abs(declared - stated) <= HEADER_TOLERANCE_S:
-        stated = declared
-    if not stated:
-        stated = (end_us if stream is not None else _last_packet_us(path)) / MICRO or stated
-    return None if stated is None else round(stated, 6)
+        return declared
+    return stated
 
 
-def _last_packet_us(path: str) -> int:
-    end = 0
-    with open_media(path) as container:
-        start = start_us(container)
-        try:
-            for packet in container.demux(container.streams.audio[0]):
-                if packet.pts is not None:
-                    stop = (packet.pts + (packet.duration or 0)) * packet.time_base * MICRO
-                    end = max(end, round(stop) - start)
-        except (av.error.FFmpegError, OSError):
-            pass  # what came before the fault counts
-    return end
-
-
-def _sound(container: InputContainer) -> dict[str, Any]:
-    stream = next((s for s in container.streams.audio if has_codec(s)), None)
+def _sound(stream: AudioStream | None) -> dict[str, Any]:
     if stream is None:
         return {"audio_codec": None, "audio_rate": None, "audio_channels": None}
     context = stream.codec_context

@@ -18,7 +18,7 @@ TOLERANCE_US: Final = 1
 both rounded to 1 microsecond."""
 
 HOLE: Final = 1.5
-"""A frame lasts at most this many frame intervals where the file is torn behind it."""
+"""A frame of no stated length lasts at most this many frame intervals: uneven frame rates come near."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Shown:
         picture: what the caller makes the sample of; None for a damaged one.
         reason: why there is no picture.
         torn: whether the file is damaged right before it.
+        until_us: up to when it is shown, as far as the file says so.
     """
 
     time_us: int
@@ -38,6 +39,7 @@ class Shown:
     picture: Any = None
     reason: str = ""
     torn: bool = False
+    until_us: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,10 @@ class End:
 
     Args:
         end_us: end of the last frame.
-        hold_us: how long the last frame is still shown after it.
         missing_until_us: up to where frames should have come but the file is cut off; 0 where it is whole.
     """
 
     end_us: int
-    hold_us: int
     missing_until_us: int = 0
 
 
@@ -73,12 +73,14 @@ class Sampler:
         samples: number of samples.
         rate_hz: samples per second.
         interval_us: usual time between frames.
+        hold_us: how long a frame is shown, whether or not the file says so, while no other comes.
     """
 
-    def __init__(self, samples: int, rate_hz: int, interval_us: float) -> None:
+    def __init__(self, samples: int, rate_hz: int, interval_us: float, hold_us: int) -> None:
         self._samples = samples
         self._rate = rate_hz
         self._interval = interval_us
+        self._hold = hold_us
         self._next = 0  # the next sample without a frame
         self._last: Shown | None = None
         self._open: list[Sample] = []  # has its frame, but more time stamps may come
@@ -90,10 +92,14 @@ class Sampler:
             at = (shown.time_us + TOLERANCE_US) * self._rate // MICRO
             at = min(max(at, 0), self._samples - 1)
             self._times.setdefault(at, []).append(shown.time_us / MICRO)
-        if self._last is not None:
-            while self._next < self._samples and self._time(self._next) + TOLERANCE_US < shown.time_us:
-                gone = shown.torn and self._time(self._next) > self._last.time_us + HOLE * self._interval
-                yield from self._take(self._lost("the file is damaged here") if gone else self._shown(self._last))
+        while self._next < self._samples and self._time(self._next) + TOLERANCE_US < shown.time_us:
+            if self._last is None:
+                # Encoders delay the first picture a little: less than a sample, and there is no other to show.
+                if self._next == 0 and shown.time_us <= self._time(1):
+                    break
+                yield from self._take(self._none(f"the picture starts at {shown.time_us / MICRO:.3f} s"))
+            else:
+                yield from self._take(self._between(self._last, shown))
         self._last = shown
 
     def finish(self, end: End) -> Iterator[Sample]:
@@ -101,6 +107,15 @@ class Sampler:
         while self._next < self._samples:
             yield from self._take(self._after(end))
         yield from self._close()
+
+    def _between(self, last: Shown, following: Shown) -> Sample:
+        time = self._time(self._next)
+        if following.torn and time > last.time_us + HOLE * self._interval:
+            return self._lost("the file is damaged here")
+        until = max(last.until_us, last.time_us + HOLE * self._interval, last.time_us + self._hold)
+        if time < until + TOLERANCE_US:
+            return self._shown(last)
+        return self._none(f"no picture came from {last.time_us / MICRO:.3f} to {following.time_us / MICRO:.3f} s")
 
     def _after(self, end: End) -> Sample:
         time = self._time(self._next)
@@ -110,9 +125,11 @@ class Sampler:
             return self._shown(self._last)
         if time < end.missing_until_us:
             return self._lost(f"the file is cut off: its last frame is at {self._last.time_us / MICRO:.3f} s")
-        if time < end.end_us + end.hold_us:
+        if time < self._last.time_us + self._hold:
             return self._shown(self._last)
-        reason = f"the video stream ends at {max(end.end_us, end.missing_until_us) / MICRO:.3f} s"
+        return self._none(f"the video stream ends at {max(end.end_us, end.missing_until_us) / MICRO:.3f} s")
+
+    def _none(self, reason: str) -> Sample:
         return Sample(self._next, Status.NO_VIDEO, reason, None)
 
     def _shown(self, shown: Shown) -> Sample:

@@ -38,7 +38,8 @@ class Videos:
             # As many samples as the windows have, so that each of them is told to have no picture.
             return row | {"segments": len(unit[stages.WINDOWS]), "samples": last.first_sample + last.samples}
         try:
-            found = self._sandbox.run("probe", self._context.inputs.source(unit["video_id"]), self._options)
+            options = self._options | {"audio_track": unit[stages.WANTED_TRACK]}
+            found = self._sandbox.run("probe", self._context.inputs.source(unit["video_id"]), options)
         except (MediaError, CerError) as error:
             return blank_rows(stages.VIDEOS, unit, *_told(error))[0]
         row = blank_rows(stages.VIDEOS, unit, Status.OK, "")[0] | found
@@ -106,7 +107,7 @@ class Frames:
         if unit["video_status"] != Status.OK:
             return self._blank(unit, Status(unit["video_status"]), unit["video_reason"])
         batches: list[pa.RecordBatch] = []
-        options = self._options | {"video_id": unit["video_id"], "samples": unit["samples"]}
+        options = self._options | {name: unit[name] for name in ("video_id", "samples", "audio_track")}
         try:
             path = self._context.inputs.source(unit["video_id"])
             done = self._sandbox.run("frames", path, options, unit["duration_s"], batches.append)
@@ -122,7 +123,7 @@ class Frames:
 
 
 class Audio:
-    """Decodes the sound of videos; see `audio.extract`."""
+    """Decodes the sound of videos; see `sound.extract`."""
 
     def __init__(self, context: StageContext) -> None:
         self._context = context
@@ -138,10 +139,14 @@ class Audio:
     def _batches(self, unit: dict[str, Any]) -> list[pa.RecordBatch]:
         if unit["duration_s"] is None:
             return _blank(stages.AUDIO, unit, Status(unit["video_status"]), unit["video_reason"])
-        if unit["audio_codec"] is None:
-            return _blank(stages.AUDIO, unit, Status.NO_AUDIO, "the file has no audio stream")
+        if unit["audio_track"] is None and unit["audio_codec"] is not None:
+            reason = "the table videos was made by an older version: run without --select"
+            return _blank(stages.AUDIO, unit, Status.FAILED, reason)
+        if unit["audio_track"] is None:
+            reason = unit["audio_track_reason"] or "the file has no audio stream"
+            return _blank(stages.AUDIO, unit, Status.NO_AUDIO, reason)
         batches: list[pa.RecordBatch] = []
-        options = {"video_id": unit["video_id"], "duration_s": unit["duration_s"]}
+        options = {name: unit[name] for name in ("video_id", "duration_s", "audio_track")}
         try:
             path = self._context.inputs.source(unit["video_id"])
             self._sandbox.run("audio", path, options, unit["duration_s"], batches.append)

@@ -21,11 +21,26 @@ from cer_pipeline.tables import FRAMES as FRAMES_TABLE
 from cer_pipeline.tables import SEGMENTS as SEGMENTS_TABLE
 from cer_pipeline.tables import VIDEOS as VIDEOS_TABLE
 
-MEDIA_COLUMNS: Final = ("video_id", "sha256", "duration_s", "samples", "video_codec", "audio_codec", "status", "reason")
+MEDIA_COLUMNS: Final = (
+    "video_id",
+    "sha256",
+    "duration_s",
+    "samples",
+    "video_codec",
+    "audio_codec",
+    "audio_track",
+    "audio_track_reason",
+    "status",
+    "reason",
+)
 """Columns of `videos` that the stages after it read: nothing that may change while the file does not."""
 
 
+AUDIO_TRACK: Final = (
+    "audio_track"  # option of a corpus: number of the sound track that is heard, from 1; 0: the default
+)
 WINDOWS: Final = "windows"  # plan column: see `_windows`
+WANTED_TRACK: Final = "wanted_track"  # plan column: the sound track that the corpus asks for
 
 
 def digest(*values: Any) -> str:
@@ -35,19 +50,22 @@ def digest(*values: Any) -> str:
 
 def plan_videos(inputs: Inputs, profile: Profile) -> pa.Table:  # noqa: ARG001
     """One unit for every registered file of the shard."""
-    files = inputs.registered().files_of(inputs.shard)
+    corpus = inputs.registered()
+    files, track = corpus.files_of(inputs.shard), corpus.options.get(AUDIO_TRACK) or None
+    told = () if track is None else (AUDIO_TRACK, track)
     columns = {name: [getattr(f, name) for f in files] for name in ("video_id", "path", "sha256", "bytes", "split")}
     return pa.table(
         {
             UNIT: pa.array(columns["video_id"], pa.string()),
             # The name and the split are columns of the row, so they count beside the content.
-            INPUTS: pa.array([digest(f.sha256, f.path, f.split, *f.windows) for f in files], pa.string()),
+            INPUTS: pa.array([digest(f.sha256, f.path, f.split, *f.windows, *told) for f in files], pa.string()),
             "video_id": pa.array(columns["video_id"], pa.string()),
             "path": pa.array(columns["path"], pa.string()),
             "sha256": pa.array(columns["sha256"], pa.string()),
             "bytes": pa.array(columns["bytes"], pa.int64()),
             "split": pa.array(columns["split"], pa.string()),
             WINDOWS: _windows(inputs, columns["video_id"]),
+            WANTED_TRACK: pa.array([track] * len(files), pa.int32()),
         }
     )
 
@@ -73,25 +91,35 @@ def _windows(inputs: Inputs, videos: Sequence[str]) -> pa.Array:
 
 def plan_frames(inputs: Inputs, profile: Profile) -> pa.Table:
     """One unit for every video; what its content and its grid do not change is not read again."""
-    plan = _plan(inputs, lambda row: digest(row["sha256"], row["samples"], row["status"], row["reason"]))
+    seen = ("sha256", "samples", "audio_track", "status", "reason")  # the time line is that of picture and sound
+    plan = _plan(inputs, lambda row: digest(*(row[name] for name in seen)))
     rate = profile["grid"]["rate_hz"]
     return plan.append_column("rate_hz", pa.array([rate] * plan.num_rows, pa.int32()))
 
 
 def plan_audio(inputs: Inputs, profile: Profile) -> pa.Table:  # noqa: ARG001
     """One unit for every video."""
-    return _plan(
-        inputs, lambda row: digest(row["sha256"], row["duration_s"], row["audio_codec"], row["status"], row["reason"])
-    )
+    seen = ("sha256", "duration_s", "audio_track", "audio_track_reason", "status", "reason")
+    return _plan(inputs, lambda row: digest(*(row[name] for name in seen)))
 
 
 def _plan(inputs: Inputs, key: Any) -> pa.Table:
-    videos = inputs.table("videos", MEDIA_COLUMNS).select(list(MEDIA_COLUMNS))
+    videos = _media_columns(inputs.table("videos", MEDIA_COLUMNS))
     keys = [key(row) for row in videos.to_pylist()]
     # blank rows take over columns of the same name, and these two are not the video's any more
     names = [f"video_{name}" if name in ("status", "reason") else name for name in MEDIA_COLUMNS]
     units = videos.rename_columns(names).append_column(UNIT, videos.column("video_id"))
     return units.append_column(INPUTS, pa.array(keys, pa.string()))
+
+
+def _media_columns(videos: pa.Table) -> pa.Table:
+    """The columns in their order; null where the table is of a version that did not have them."""
+    schema = VIDEOS_TABLE.schema
+    columns = [
+        videos.column(name) if name in videos.column_names else pa.nulls(videos.num_rows, schema.field(name).type)
+        for name in MEDIA_COLUMNS
+    ]
+    return pa.table(columns, names=list(MEDIA_COLUMNS))
 
 
 def segment_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:
@@ -120,7 +148,7 @@ VIDEOS = StageSpec(
     inputs=(),
     plan=plan_videos,
     stage="cer_pipeline.media.stage_classes:Videos",
-    code_version="2",
+    code_version="3",
     config=("windows", "grid", "media"),
     kinds=("parquet", "ffmpeg"),
 )
@@ -143,7 +171,7 @@ FRAMES = StageSpec(
     inputs=("videos",),
     plan=plan_frames,
     stage="cer_pipeline.media.stage_classes:Frames",
-    code_version="1",
+    code_version="2",
     config=("grid", "frames"),
     skeleton=sample_keys,
     kinds=("parquet", "ffmpeg"),
@@ -156,7 +184,7 @@ AUDIO = StageSpec(
     inputs=("videos",),
     plan=plan_audio,
     stage="cer_pipeline.media.stage_classes:Audio",
-    code_version="1",
+    code_version="2",
     skeleton=audio_keys,  # the plan's duration is that of the video
     kinds=("parquet", "ffmpeg"),
     chunk_units=8,

@@ -1,7 +1,7 @@
 """The child process in which media files are opened: `python -m cer_pipeline.media.worker`.
 
 Belongs here: what the process forbids itself, and the loop that answers requests. Does not belong here: the parent's
-side (`sandbox`), or any look at media (`probe`, `decode`, `audio`), which is imported when a request needs it.
+side (`sandbox`), or any look at media (`probe`, `decode`, `sound`, `tracks`), which is imported when needed.
 
 A request is a line of JSON on standard input. The answer, on standard output, is any number of Arrow record batches
 and one JSON document, each as: one byte for its kind, eight bytes for its length (big-endian), its bytes.
@@ -30,7 +30,8 @@ ANSWER: Final = b"J"
 TASKS: Final = {
     "probe": "cer_pipeline.media.probe:probe",
     "frames": "cer_pipeline.media.decode:frames",
-    "audio": "cer_pipeline.media.audio:extract",
+    "audio": "cer_pipeline.media.sound:extract",
+    "tracks": "cer_pipeline.media.tracks:count",
 }
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 MIB: Final = 1 << 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import wave
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.stream import Disposition
 
 STEP = 7
 """Grey levels from one frame to the next; 36 frames differ."""
@@ -83,3 +85,98 @@ def picture_of(jpeg: bytes) -> np.ndarray:
     """An RGB picture from JPEG bytes."""
     with av.open(io.BytesIO(jpeg), mode="r", format="mjpeg") as container:
         return next(container.decode(video=0)).to_ndarray(format="rgb24")
+
+
+FLASH = 2
+"""Frames that a flash lasts."""
+
+
+def make_clap(
+    path: Path,
+    flash: int,
+    *,
+    frames: int = 50,
+    offset_s: float = 0.0,
+    sound: str = "mp2",
+    picture: str = "mpeg2video",
+) -> Path:
+    """Write a clip of 25 frames/s in which a white flash and a beep of 1 kHz start together.
+
+    Args:
+        path: where; the ending gives the container.
+        flash: number of the first white frame.
+        frames: number of frames.
+        offset_s: added to all time stamps, s.
+        sound: codec of the sound; empty for none.
+        picture: codec of the pictures.
+    """
+    with av.open(str(path), "w", options={"output_ts_offset": str(offset_s)} if offset_s else {}) as container:
+        video: Any = container.add_stream(picture, rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        audio: Any = container.add_stream(sound, rate=16000, layout="mono") if sound else None
+        wave = np.zeros(frames * 640, np.float32)
+        start = flash * 640
+        wave[start : start + FLASH * 640] = 0.8 * np.sin(2 * np.pi * 1000 * np.arange(FLASH * 640) / 16000)
+        for number in range(frames):  # interleaved, as recorders write
+            level = 235 if flash <= number < flash + FLASH else 16
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), level, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(video.encode(frame))
+            if audio is not None:
+                samples = (wave[None, number * 640 : (number + 1) * 640] * 32767).astype(np.int16)
+                part = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+                part.sample_rate, part.time_base, part.pts = 16000, Fraction(1, 16000), number * 640
+                container.mux(audio.encode(part))
+        for stream in (video, audio):
+            if stream is not None:
+                container.mux(stream.encode(None))
+    return path
+
+
+def join(path: Path, *parts: Path) -> Path:
+    """Files one after the other, as a recorder that starts anew writes a broadcast stream."""
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+def make_wav(path: Path, *channels: np.ndarray) -> Path:
+    """Write channels, float32 at 16 kHz, as PCM that does not say what they are."""
+    sound = np.stack(channels, axis=1)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(sound.shape[1])
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes((sound * 32767).astype("<i2").tobytes())
+    return path
+
+
+def make_tracks(path: Path, *tracks: np.ndarray, default: int = 1) -> Path:
+    """Write 2 s of grey pictures with sound tracks, each float32 at 16 kHz: mono [n], or stereo [2, n].
+
+    Args:
+        path: where; the ending gives the container.
+        tracks: the sounds.
+        default: number of the one that is flagged as default, from 1; 0 for none.
+    """
+    with av.open(str(path), "w") as container:
+        video: Any = container.add_stream("mpeg4", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        streams: list[Any] = []
+        for number, track in enumerate(tracks, 1):
+            layout = "stereo" if track.ndim == 2 else "mono"
+            streams.append(container.add_stream("aac", rate=16000, layout=layout))
+            streams[-1].disposition = Disposition.default if number == default else Disposition(0)
+        for number in range(50):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), grey(number), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        for stream, track in zip(streams, tracks, strict=True):
+            sound = np.ascontiguousarray(np.atleast_2d(track), np.float32)
+            for at in range(0, sound.shape[1], 1024):
+                samples = np.ascontiguousarray(sound[:, at : at + 1024])
+                part = av.AudioFrame.from_ndarray(samples, format="fltp", layout=stream.layout.name)
+                part.sample_rate, part.time_base, part.pts = 16000, Fraction(1, 16000), at
+                container.mux(stream.encode(part))
+            container.mux(stream.encode(None))
+    return path

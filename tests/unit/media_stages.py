@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from memory_inputs import MemoryInputs, NoWeights
@@ -52,10 +53,14 @@ class Made:
 
 
 def make(
-    home: Path, folder: Path, tables: Sequence[str] = ("videos", "segments", "frames", "audio"), *overrides: str
+    home: Path,
+    folder: Path,
+    tables: Sequence[str] = ("videos", "segments", "frames", "audio"),
+    *overrides: str,
+    options: Mapping[str, Any] | None = None,
 ) -> Made:
     """Register a folder and make its tables."""
-    registry.register(home, "clips", folder)
+    registry.register(home, "clips", folder, options=options)
     inputs = FolderInputs(corpus="clips", registration=registry.load(home, "clips"))
     profile, made = load_profile(overrides=overrides), Made(inputs.tables)
     for spec in STAGES:

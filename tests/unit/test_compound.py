@@ -90,11 +90,23 @@ def test_pfsa_refuses_a_class_without_correct_samples():
         basic_prototypes(np.ones((4, 2)), labels, labels)
 
 
-def test_windows_are_half_open_and_the_ends_take_what_lies_outside():
+def test_windows_are_half_open_and_what_lies_far_outside_is_in_none():
     start, end = np.array([0.0, 2.0, 4.0]), np.array([4.0, 6.0, 7.5])
-    times = np.array([-0.1, 0.0, 1.99, 2.0, 3.99, 4.0, 5.99, 6.0, 7.5, 9.0])
+    times = np.array([-0.2, -0.1, 0.0, 1.99, 2.0, 3.99, 4.0, 5.99, 6.0, 7.5, 7.59, 7.7])
     held = [[w for w in row if w >= 0] for row in windows_at(times, start, end).tolist()]
-    assert held == [[0], [0], [0], [0, 1], [0, 1], [1, 2], [1, 2], [2], [2], [2]]
+    assert held == [[], [0], [0], [0], [0, 1], [0, 1], [1, 2], [1, 2], [2], [2], [2], []]
+
+
+def test_a_frame_outside_of_all_windows_never_carries_a_value():
+    inputs = shard({"a": 9.0}, NAMES, fps=10.0, missing=0.0)
+    frames = inputs.tables["frames"].to_pylist()
+    frames[-1]["frame_times"] += [9.05, 9.4, 12.0]
+    inputs.tables["frames"] = inputs.tables["frames"].from_pylist(frames, schema=tables.FRAMES.schema)
+    rows = run(inputs, load_profile())["frame_predictions"].to_pylist()[-3:]
+    assert [r["status"] for r in rows] == ["ok", "no_video", "no_video"]
+    for row in rows[1:]:
+        assert (row["segments"], row["p_neutral"], row["p_sadly_angry"]) == ([], None, None)
+        assert row["reason"] == "the frame lies outside of all windows"
 
 
 def test_samples_are_joined_by_lines_over_short_gaps_only():

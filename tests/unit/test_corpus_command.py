@@ -7,9 +7,11 @@ from pathlib import Path
 
 import corpus_files as files
 import pytest
+from clips import make_tracks, tone
 from typer.testing import CliRunner, Result
 
 from cer_pipeline.cli.app import app
+from cer_pipeline.corpora import registry
 from cer_pipeline.errors import CerError
 
 pytestmark = pytest.mark.usefixtures("tmp_home")
@@ -73,3 +75,18 @@ def test_mistakes_on_the_command_line_are_one_line(tmp_path: Path, words: tuple[
     done = cer("corpus", "add", "x", tmp_path / "nowhere", *words)
     assert isinstance(done.exception, CerError)
     assert says in done.exception.line()
+
+
+def test_a_sound_track_is_asked_for_by_its_number(tmp_path: Path, tmp_home: Path) -> None:
+    root = tmp_path / "videos"
+    root.mkdir()
+    make_tracks(root / "call.mkv", tone(1.0), tone(1.0))
+    refused = cer("corpus", "add", "calls", root, "--audio-track", "3")
+    assert isinstance(refused.exception, CerError)
+    assert "no video has more than 2" in refused.exception.line()
+    assert registry.names(tmp_home) == []
+    kept = []
+    for words in (("--audio-track", "2"), (), ("--audio-track", "0")):
+        assert cer("corpus", "add", "calls", root, *words).exit_code == 0
+        kept.append(registry.load(tmp_home, "calls").options["audio_track"])
+    assert kept == [2, 2, 0]

@@ -118,13 +118,15 @@ def test_a_variable_frame_rate_is_read_from_time_stamps(made):
     assert not made.video("even")["variable_frame_rate"]
 
 
-def test_a_picture_that_starts_late_is_shown_from_the_start(made):
+def test_before_a_picture_that_starts_late_there_is_none(made):
     rows = made.rows("frames", "late")
-    assert [r["source_frame"] for r in rows[:3]] == [0, 0, 0]
-    assert [r["source_time_s"] for r in rows[:4]] == pytest.approx([0.5, 0.5, 0.5, 0.58])
+    assert {(r["status"], r["reason"], r["jpeg"]) for r in rows[:3]} == {
+        ("no_video", "the picture starts at 0.500 s", None)
+    }
+    assert rows[3]["source_time_s"] == pytest.approx(0.58)
     assert rows[0]["frame_times"] == []
     assert rows[2]["frame_times"] == pytest.approx([0.5, 0.54, 0.58])
-    assert shades(made, "late")[:13] == pytest.approx([grey(max(0, (200 * k - 500) // 40)) for k in range(13)], abs=4)
+    assert shades(made, "late")[3:13] == pytest.approx([grey((200 * k - 500) // 40) for k in range(3, 13)], abs=4)
 
 
 def test_after_the_last_frame_it_is_held_for_half_a_second(made):

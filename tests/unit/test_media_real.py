@@ -47,9 +47,11 @@ def test_the_time_line_holds_every_frame_that_ffmpeg_counts(made, media):
 
 
 def test_every_sample_of_every_video_has_a_picture(made):
-    statuses = {(r["video_id"], r["status"]) for r in made.tables["frames"].to_pylist()}
-    videos = {v["video_id"] for v in made.tables["videos"].to_pylist()}
-    assert statuses == {(v, "ok") for v in videos - {"audio_only"}} | {("audio_only", "no_video")}
+    blind = [(r["video_id"], r["sample"]) for r in made.tables["frames"].to_pylist() if r["status"] != "ok"]
+    # The picture of this clip starts 0.844 s after its sound.
+    late = [("several_faces", k) for k in range(5)]
+    assert blind == [("audio_only", k) for k in range(12)] + late
+    assert {r["status"] for r in made.tables["frames"].to_pylist()} == {"ok", "no_video"}
 
 
 def test_what_the_files_say_of_themselves(made):

@@ -18,22 +18,62 @@ from cer_pipeline.status import Status
 SECOND = 1_000_000
 
 
-def sampled(times, samples, end=None, interval=40_000, torn_at=None):
-    sampler = Sampler(samples, 5, interval)
+def sampled(times, samples, end=None, interval=40_000, torn_at=None, hold=SECOND // 2, lasts=40_000):
+    sampler = Sampler(samples, 5, interval, hold)
     out = []
     for number, time in enumerate(times):
-        out += sampler.frame(Shown(time, number, picture=number, torn=number == torn_at))
-    return out + list(sampler.finish(end or End((times[-1] if times else 0) + interval, SECOND // 2)))
+        out += sampler.frame(Shown(time, number, picture=number, torn=number == torn_at, until_us=time + lasts))
+    return out + list(sampler.finish(end or End((times[-1] if times else 0) + interval)))
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.integers(-100_000, 5 * SECOND), min_size=1, max_size=80).map(sorted), st.integers(1, 30))
 def test_a_sample_shows_the_last_frame_up_to_its_time(times, samples):
-    out = sampled(times, samples, End(times[-1], 10 * SECOND))
+    out = sampled(times, samples, End(times[-1]), hold=10 * SECOND)
     assert [s.index for s in out] == list(range(samples))
     for sample in out:
         before = [n for n, t in enumerate(times) if t <= sample.index * SECOND // 5 + 1]
-        assert sample.shown.number == (before[-1] if before else 0)
+        if before or (sample.index == 0 and times[0] <= SECOND // 5):
+            assert sample.shown.number == (before[-1] if before else 0)
+        else:
+            assert (sample.status, sample.shown) == (Status.NO_VIDEO, None)
+            assert "the picture starts at" in sample.reason
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.integers(0, 5 * SECOND), min_size=1, max_size=30).map(sorted),
+    st.sampled_from([0, 40_000, SECOND, 3 * SECOND]),
+    st.sampled_from([0, SECOND // 2]),
+)
+def test_no_frame_is_shown_for_longer_than_it_is_held_or_lasts(times, lasts, hold):
+    interval = 40_000
+    for sample in sampled(times, 30, End(times[-1] + lasts), interval, hold=hold, lasts=lasts)[1:]:
+        age = [sample.index * SECOND // 5 - t for t in times if t <= sample.index * SECOND // 5 + 1][-1:]
+        expected = bool(age) and age[0] < max(lasts, hold, 1.5 * interval if age[0] < times[-1] else 0) + 1
+        if age and sample.index * SECOND // 5 > times[-1]:
+            expected = age[0] < max(lasts, hold)
+        assert (sample.status == Status.OK) == expected, (sample, times)
+
+
+def test_a_pause_of_the_picture_is_no_video_unless_the_frame_before_lasts():
+    times = [0, 40_000, 80_000, 3 * SECOND]
+    paused, lasting = sampled(times, 16), sampled(times, 16, lasts=3 * SECOND)
+    assert [s.status for s in paused] == [Status.OK] * 3 + [Status.NO_VIDEO] * 12 + [Status.OK]
+    assert paused[5].reason == "no picture came from 0.080 to 3.000 s"
+    assert {s.status for s in lasting} == {Status.OK}
+
+
+def test_before_the_first_frame_there_is_no_video_but_for_a_start_within_the_first_sample():
+    late, slightly = sampled([500_000], 4), sampled([80_000], 4)
+    assert [s.status for s in late] == [Status.NO_VIDEO] * 3 + [Status.OK]
+    assert late[0].reason == "the picture starts at 0.500 s"
+    assert [s.shown.number for s in slightly[:3]] == [0, 0, 0]
+
+
+def test_a_low_rate_shows_each_frame_to_the_next():
+    times = [k * 10 * SECOND for k in range(3)]
+    assert {s.status for s in sampled(times, 150, interval=10 * SECOND, lasts=0)} == {Status.OK}
 
 
 @settings(deadline=None, max_examples=60)
@@ -46,26 +86,27 @@ def test_the_time_stamps_of_all_samples_together_are_the_time_line(times, sample
 
 
 def test_the_last_frame_is_held_for_a_while_then_there_is_no_video():
-    out = sampled([0, 200_000], 10, End(240_000, SECOND // 2))
+    out = sampled([0, 200_000], 10, End(240_000))
     assert [s.status for s in out] == [Status.OK] * 4 + [Status.NO_VIDEO] * 6
     assert "ends at 0.240 s" in out[-1].reason
 
 
 def test_where_the_file_is_cut_off_frames_are_missing_not_held():
-    out = sampled([0, 200_000], 10, End(240_000, SECOND // 2, missing_until_us=SECOND))
+    out = sampled([0, 200_000], 10, End(240_000, missing_until_us=SECOND))
     assert [s.status for s in out] == [Status.OK] * 2 + [Status.UNDECODABLE] * 3 + [Status.NO_VIDEO] * 5
 
 
 def test_a_hole_is_damage_only_where_the_file_is_torn():
-    whole, torn = sampled([0, 40_000, SECOND], 6), sampled([0, 40_000, SECOND], 6, torn_at=2)
+    times = [0, 40_000, SECOND]
+    whole, torn = sampled(times, 6, lasts=SECOND), sampled(times, 6, torn_at=2, lasts=SECOND)
     assert [s.status for s in whole] == [Status.OK] * 6
     assert [s.status for s in torn] == [Status.OK] + [Status.UNDECODABLE] * 4 + [Status.OK]
 
 
 def test_a_damaged_frame_is_not_replaced_by_the_one_before():
-    sampler = Sampler(3, 5, 200_000)
+    sampler = Sampler(3, 5, 200_000, 0)
     frames = [Shown(0, 0, "a"), Shown(200_000, 1, None, "the frame is damaged"), Shown(400_000, 2, "c")]
-    out = [s for frame in frames for s in sampler.frame(frame)] + list(sampler.finish(End(600_000, 0)))
+    out = [s for frame in frames for s in sampler.frame(frame)] + list(sampler.finish(End(600_000)))
     assert [(s.status, s.reason) for s in out] == [
         (Status.OK, None),
         (Status.UNDECODABLE, "the frame is damaged"),

@@ -1,0 +1,80 @@
+"""Files with several sound tracks: whether a corpus has the track that is asked for, and which are told of.
+
+Belongs here: what the command says about tracks. Does not belong here: choosing the track of a file (`media.tracks`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cer_pipeline.corpora.formats import format_of, scan
+from cer_pipeline.corpora.names import from_text
+from cer_pipeline.errors import CerError
+from cer_pipeline.media.errors import MediaError
+from cer_pipeline.media.sandbox import Limits, Sandbox
+from cer_pipeline.profiles import Profile
+
+NAMES_SHOWN = 3
+
+
+def check(format_: str, root: Path, options: Mapping[str, Any], number: int, profile: Profile) -> None:
+    """Refuse a track that no video of a folder has. A file that cannot be opened is told of by the run.
+
+    Args:
+        format_: a key of `formats.FORMATS`.
+        root: the folder.
+        options: of the format.
+        number: of the track, from 1.
+        profile: settings, for the limits of the child process that opens the files.
+
+    Raises:
+        CerError: the format has no media, or no video has that many tracks.
+    """
+    if not format_of(format_).media:
+        raise CerError(f"the format {format_} has no sound", f"--audio-track {number}")
+    most = 0
+    with Sandbox(Limits.of(profile)) as sandbox:
+        for found in scan(format_, root, options).files:
+            try:
+                most = max(most, sandbox.run("tracks", root / from_text(found.path))["tracks"])
+            except MediaError:
+                continue
+            if most >= number:
+                return
+    has = f"no video has more than {most}" if most else "no video has sound"
+    raise CerError("there is no such sound track", f"--audio-track {number} ({has})", "tracks are counted from 1")
+
+
+def told(videos: Sequence[Mapping[str, Any]], name: str) -> list[str]:
+    """What to say of the sound tracks of a corpus.
+
+    Args:
+        videos: rows of `videos`: video_id, audio_tracks, audio_track, audio_track_reason; those of an older table lack
+            these columns.
+        name: of the corpus.
+    """
+    several = [video for video in videos if (video.get("audio_tracks") or 0) > 1]
+    lacking = [video for video in videos if video.get("audio_tracks") and video["audio_track"] is None]
+    lines = []
+    if several:
+        used = sorted({str(video["audio_track_reason"]) for video in several})
+        lines.append(
+            f"{_count(several)} more than one sound track ({_some(several)}); heard is: {', '.join(used)} - "
+            f"`cer corpus add {name} PATH --audio-track N` chooses another"
+        )
+    if lacking:
+        lines.append(
+            f"{_count(lacking)} no sound track that can be heard ({_some(lacking)}): see videos.audio_track_reason"
+        )
+    return lines
+
+
+def _count(videos: Sequence[Any]) -> str:
+    return "1 video has" if len(videos) == 1 else f"{len(videos)} videos have"
+
+
+def _some(videos: Sequence[Mapping[str, Any]]) -> str:
+    names = [str(video["video_id"]) for video in videos[:NAMES_SHOWN]]
+    return ", ".join(names + ["…"] * (len(videos) > NAMES_SHOWN))
