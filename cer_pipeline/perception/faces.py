@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cer_pipeline.perception.crops import cut, expand, lean, quarter_turns
 from cer_pipeline.perception.detector import Box, CenterFace
 from cer_pipeline.perception.landmarks import FaceMesh, Mesh, agreement, mesh_lean
-from cer_pipeline.perception.tracks import Sighting, follow, subjects
+from cer_pipeline.perception.tracks import Sighting, Stillness, follow, motion, subjects
 from cer_pipeline.stage import UNIT, StageContext
 from cer_pipeline.status import Status
 from cer_pipeline.tables import FACES
@@ -53,6 +53,13 @@ class Faces:
             smallest=settings["smallest_px"],
             threads=context.profile["execution"]["threads"],
         )
+        self._stillness = Stillness(
+            share=settings["motion_share"],
+            least_px=settings["motion_px"],
+            moved=settings["motion_steps"],
+            steps=settings["still_steps"],
+            height=settings["still_px"],
+        )
         self._mesh_model = context.weights.path("face_landmarker")
 
     def __call__(self, units: pa.Table) -> pa.Table:
@@ -73,8 +80,10 @@ class Faces:
             if (box := face.box) is not None
         ]
         numbers = follow(sightings, least=self._settings["track_least_fit"], gap=self._settings["track_gap_samples"])
+        shapes = {(face.sample, face.face): face.mesh.points[:, :2] for face in faces if face.mesh is not None}
+        moving, still = motion(sightings, shapes, numbers, self._stillness)
         windows = self._windows(video)
-        return _rows(video, faces, numbers, subjects(sightings, numbers, windows), windows)
+        return _rows(video, faces, numbers, subjects(sightings, numbers, windows, moving, still), windows)
 
     def _frames(self, video: str) -> Iterator[dict[str, Any]]:
         for batch in self._context.inputs.batches("frames", video, ["sample", "jpeg", "status", "reason"]):

@@ -154,7 +154,9 @@ def test_a_picture_without_a_face_has_no_mesh(mesh_model: FaceMesh, picture: Pic
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
-@pytest.mark.parametrize(("clip", "time_s"), [("single_face.mp4", 2.2), ("talking_1.mp4", 1.0), ("face_noface.mov", 0.4)])
+@pytest.mark.parametrize(
+    ("clip", "time_s"), [("single_face.mp4", 2.2), ("talking_1.mp4", 1.0), ("face_noface.mov", 0.4)]
+)
 def test_a_face_that_lies_or_is_upside_down_has_its_mesh_the_right_way_up(
     detector: CenterFace, mesh_model: FaceMesh, picture: Picture, clip: str, time_s: float, degrees: int
 ) -> None:
