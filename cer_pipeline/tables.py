@@ -240,6 +240,16 @@ TRANSCRIPTS = TableSpec(
         *_SEGMENT,
         Column("text", pa.string(), "words whose middle falls in the window"),
         Column("words", pa.list_(WORD), "words with start, end (s in the video) and probability"),
+        Column(
+            "language",
+            pa.string(),
+            "code of the language of the text; without a text, of the likeliest language; null where nobody speaks",
+        ),
+        Column(
+            "english",
+            pa.float32(),
+            "probability that the speech in the window is English, by Whisper base before any word is read, 0..1",
+        ),
         Column("model", pa.string(), "zoo id of the recogniser"),
         *_STATUS,
     ),

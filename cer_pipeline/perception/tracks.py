@@ -15,8 +15,8 @@ Rules:
   given its number, and a track without any has none.
 * A track waits for `gap` samples without a face, then it ends. It never continues at a place that does not fit, so a
   cut to another picture opens new tracks as far as the places of the faces tell.
-* A face moves where its mesh changes its form from one sample to the next: by more than an affine map, which a poster or
-  a portrait undergoes as well before a camera that shakes, pans or zooms. A track is judged over the whole video, since
+* A face moves where its mesh changes its form from one sample to the next, by more than an affine map: that a portrait
+  on a wall undergoes as well, before a camera that shakes, pans or zooms. A track is judged over the whole video, since
   a person may keep still for a window. A track of a small face or of few samples is not called still.
 * The subject of a window is the track whose face areas sum to most over the window's samples (largest and longest);
   of equal ones, the lower track number. Where a face moves, those that keep still all through the video do not count.
