@@ -360,10 +360,11 @@ class Transcripts:
         for language, group in groupby(self._stretches(sound, speech), self._taken_for):
             run = list(group)
             intervals = [interval for stretch in run for interval in stretch.speech]
-            words = self._words(sound, intervals, language) if language else []
+            words, loops = self._words(sound, intervals, language) if language else ([], set())
             for i, stretch in enumerate(run):
                 mine = [word for word in words if _nearest(run, word.middle_s) == i]
-                heard.append(judged(stretch, language, mine, self._rules, self._model))
+                found = judged(stretch, language, mine, self._rules, self._model)
+                heard.append(replace(found, words=[word for word in found.words if word not in loops]))
         return heard
 
     def _stretches(self, sound: NDArray[np.float32], speech: Sequence[Span]) -> Iterator[Stretch]:
@@ -381,16 +382,19 @@ class Transcripts:
             return stretch.likeliest
         return ENGLISH if stretch.probability(ENGLISH) >= self._rules.least else ""
 
-    def _words(self, sound: NDArray[np.float32], speech: Sequence[Span], language: str) -> list[Word]:
+    def _words(self, sound: NDArray[np.float32], speech: Sequence[Span], language: str) -> tuple[list[Word], set[Word]]:
+        """The words in speech, and those of them that only go on with a loop: they tell that it is one."""
         settings = self._settings
         words: list[Word] = []
+        loops: set[Word] = set()
         for start, end in chunks(speech, settings["chunk_s"], settings["chunk_silence_s"]):
             first, last = self._samples(start, end)
             heard = self._whisper(sound[first:last], language)
             self._context.counters[f"calls/{self._model}"] += 1
-            heard = without_loops(heard, settings["loop_words"], settings["loop_keep"])
-            words += [_shifted(word, first / RATE, len(sound) / RATE) for word in heard]
-        return spoken(words, speech, settings["word_slack_s"])
+            heard = [_shifted(word, first / RATE, len(sound) / RATE) for word in heard]
+            loops |= {*heard} - {*without_loops(heard, settings["loop_words"], settings["loop_keep"])}
+            words += heard
+        return spoken(words, speech, settings["word_slack_s"]), loops
 
     def _samples(self, start_s: float, end_s: float) -> tuple[int, int]:
         """First sample of a span with its lead, and the sample after its last one."""

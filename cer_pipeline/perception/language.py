@@ -90,9 +90,9 @@ def stretches(speech: Sequence[Span], longest_s: float) -> list[tuple[Span, ...]
 
 
 def compression(text: str) -> float:
-    """Length of a text over that of its zlib form: 1 for plain sentences, above 2.4 for a phrase in a loop.
+    """Length of a text over that of its zlib form: about 1 for plain sentences, more for a phrase in a loop.
 
-    The measure and the limit are openai/whisper's.
+    The measure is openai/whisper's.
     """
     data = text.encode()
     return len(data) / len(zlib.compress(data)) if data else 0.0
