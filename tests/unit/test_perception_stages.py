@@ -306,13 +306,12 @@ def test_quiet_words_are_heard(weights: Zoo, media: Path) -> None:
     shard = shard_of([], audio, windows("loud", seconds) + windows("quiet", seconds))
     make(SPEECH, shard, weights)
     table, _ = make(TRANSCRIPTS, shard, weights)
-    texts = {(row["video_id"], row["segment"]): (row["text"] or "") for row in table.to_pylist()}
-    plain = {key: re.findall(r"\w+", text.casefold()) for key, text in texts.items()}
-    assert plain["quiet", 0][0] == "today"
-    for (video, window), words in plain.items():
-        if video == "loud":
-            again = plain["quiet", window]
-            assert len({*words} & {*again}) >= 0.7 * len({*words} | {*again})  # 16 bits leave little at -70 dBFS
+    words = {video: [] for video in ("loud", "quiet")}
+    for row in table.to_pylist():
+        words[row["video_id"]] += re.findall(r"\w+", (row["text"] or "").casefold())
+    assert words["quiet"][0] == "today"
+    lost = {*words["loud"]} - {*words["quiet"]}
+    assert len(lost) <= 0.2 * len({*words["loud"]}), lost  # 16 bits leave little of the sound at -68 dBFS
 
 
 @pytest.mark.slow
