@@ -299,19 +299,18 @@ def test_a_video_that_lies_or_is_upside_down_keeps_its_faces(weights: Zoo, pictu
 
 @pytest.mark.slow
 def test_quiet_words_are_heard(weights: Zoo, media: Path) -> None:
-    sound = sound_of(media / "obama_speech.mp4")
+    sound = sound_of(media / "talking_1.mp4")
     quiet = np.round(sound * 10 ** (-40 / 20)).astype(np.int16)
     audio = [{"video_id": v, "flac": flac(s), "status": "ok"} for v, s in (("loud", sound), ("quiet", quiet))]
     seconds = len(sound) / 16_000
     shard = shard_of([], audio, windows("loud", seconds) + windows("quiet", seconds))
     make(SPEECH, shard, weights)
     table, _ = make(TRANSCRIPTS, shard, weights)
-    words = {video: [] for video in ("loud", "quiet")}
+    words: dict[str, list[str]] = {"loud": [], "quiet": []}
     for row in table.to_pylist():
         words[row["video_id"]] += re.findall(r"\w+", (row["text"] or "").casefold())
-    assert words["quiet"][0] == "today"
-    lost = {*words["loud"]} - {*words["quiet"]}
-    assert len(lost) <= 0.2 * len({*words["loud"]}), lost  # 16 bits leave little of the sound at -68 dBFS
+    assert {"weaknesses", "asking", "better"} <= {*words["loud"]}
+    assert {*words["quiet"]} == {*words["loud"]}
 
 
 @pytest.mark.slow
