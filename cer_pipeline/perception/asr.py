@@ -239,14 +239,16 @@ def judged(stretch: Stretch, language: str, words: list[Word], rules: Rules, mod
     if not language:
         reason = f"the language is another one ({likely}), and {model} knows English only"
         return Heard(stretch, likeliest, [], Status.NOT_ENGLISH, reason)
-    if not words:
-        return Heard(stretch, likeliest, [], Status.EMPTY_TRANSCRIPT, NO_WORD)
-    if believed(stretch, language, [(word.word, word.probability) for word in words], rules):
+    if words and believed(stretch, language, [(word.word, word.probability) for word in words], rules):
         return Heard(stretch, language, words)
-    mean = sum(word.probability for word in words) / len(words)
-    reason = f"the words are not believed: mean probability {mean:.2f}, language {likely}"
     other = model != DETECTOR and likeliest != ENGLISH
-    return Heard(stretch, likeliest, [], Status.NOT_ENGLISH if other else Status.EMPTY_TRANSCRIPT, reason)
+    status = Status.NOT_ENGLISH if other else Status.EMPTY_TRANSCRIPT
+    what = f"the words are not believed: mean probability {_mean(words):.2f}" if words else NO_WORD
+    return Heard(stretch, likeliest, [], status, f"{what}, language {likely}" if words or other else what)
+
+
+def _mean(words: Sequence[Word]) -> float:
+    return sum(word.probability for word in words) / len(words)
 
 
 def window_row(heard: Sequence[Heard], window: Span, last: bool) -> dict[str, Any] | None:

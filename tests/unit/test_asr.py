@@ -137,6 +137,9 @@ def test_doubtful_words_say_which_language_they_are_likelier() -> None:
     unsure = judged(spell(0, 4, 0.7), "en", doubtful, RULES, TINY)
     assert (unsure.status, unsure.words) == (Status.EMPTY_TRANSCRIPT, [])
     assert unsure.reason == "the words are not believed: mean probability 0.40, language English 0.70"
+    silent = judged(spell(0, 4, 0.3), "en", [], RULES, TINY)
+    assert (silent.status, silent.language) == (Status.NOT_ENGLISH, "de")
+    assert judged(spell(0, 4, 0.7), "en", [], RULES, TINY).status == Status.EMPTY_TRANSCRIPT
 
 
 def test_a_recogniser_of_all_languages_keeps_sure_words_of_each() -> None:
