@@ -18,7 +18,8 @@ class Status(StrEnum):
     NO_FACE = "no_face"
     NO_AUDIO = "no_audio"  # the container has no audio stream
     NO_SPEECH = "no_speech"
-    EMPTY_TRANSCRIPT = "empty_transcript"  # speech was found, but no word was recognised
+    EMPTY_TRANSCRIPT = "empty_transcript"  # speech was found, but no word was recognised, or none that can be believed
+    NOT_ENGLISH = "not_english"  # speech of another language, where what reads it knows English only
     UNDECODABLE = "undecodable"  # the file, or the span of it, is damaged
     MODEL_UNAVAILABLE = "model_unavailable"  # a weight or a trained head is not on this machine
     NO_CAPTION = "no_caption"  # an imported view has no text for this segment

@@ -215,6 +215,12 @@ FACES = TableSpec(
         Column("w", pa.float32(), "width, pixels"),
         Column("h", pa.float32(), "height, pixels"),
         Column("score", pa.float32(), "detector score, 0..1"),
+        Column(
+            "keypoints",
+            pa.list_(pa.float32(), 10),
+            "five points x, y of the detector: the person's right and left eye, nose tip, right and left corner of the "
+            "mouth; pixels of the stored frame",
+        ),
         Column("verified", pa.bool_(), "whether the face mesh was found in the expanded box"),
         Column("track", pa.int32(), "track number in the video; null where the face is not verified"),
         Column("is_subject", pa.bool_(), "whether the track is the subject of a window of this sample", nullable=False),
@@ -260,6 +266,16 @@ TRANSCRIPTS = TableSpec(
         *_SEGMENT,
         Column("text", pa.string(), "words whose middle falls in the window"),
         Column("words", pa.list_(WORD), "words with start, end (s in the video) and probability"),
+        Column(
+            "language",
+            pa.string(),
+            "code of the language of the text; without a text, of the likeliest language; null where nobody speaks",
+        ),
+        Column(
+            "english",
+            pa.float32(),
+            "probability that the speech in the window is English, by Whisper base before any word is read, 0..1",
+        ),
         Column("model", pa.string(), "zoo id of the recogniser"),
         *_STATUS,
     ),

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from cer_pipeline import tables
 from cer_pipeline.branches.spec import BranchSpec
 from cer_pipeline.labels import BASIC_COLUMNS
+from cer_pipeline.perception.language import ENGLISH
 from cer_pipeline.profiles import Profile
 from cer_pipeline.stage import INPUTS, UNIT, Inputs, StageContext, StageSpec
 from cer_pipeline.status import Status
@@ -136,11 +137,22 @@ def branch(
 
 def _plan_texts(source: str, inputs: Inputs, _: Profile) -> pa.Table:
     """One row per segment with its texts; the key is the texts themselves, so that equal texts cost nothing again."""
-    views = ["view"] if source == CAPTIONS else []
-    table = inputs.table(source, [*_KEYS, *views, "text", "status", "reason"])
-    rows = sorted(table.to_pylist(), key=lambda row: (row["video_id"], row["segment"], row.get("view") or ""))
+    own = ["view"] if source == CAPTIONS else ["language"]
+    table = inputs.table(source, [*_KEYS, *own, "text", "status", "reason"])
+    rows = sorted(
+        map(_english, table.to_pylist()), key=lambda row: (row["video_id"], row["segment"], row.get("view") or "")
+    )
     grouped = groupby(rows, lambda row: row["segment_id"])
     return pa.Table.from_pylist([_segment(list(own)) for _, own in grouped], schema=_PLAN)
+
+
+def _english(row: dict[str, Any]) -> dict[str, Any]:
+    """The row, without its text where that is not English: MiniLM and the heads on it know English only."""
+    language = row.get("language") or ENGLISH
+    if row["status"] != Status.OK or language == ENGLISH:
+        return row
+    reason = f"the words are {language}, and MiniLM reads English only"
+    return row | {"text": None, "status": str(Status.NOT_ENGLISH), "reason": reason}
 
 
 def _segment(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ TELLING: tuple[Status, ...] = (
     Status.NO_FACE,
     Status.NO_AUDIO,
     Status.NO_SPEECH,
+    Status.NOT_ENGLISH,
     Status.EMPTY_TRANSCRIPT,
     Status.NO_CAPTION,
     Status.MODEL_UNAVAILABLE,

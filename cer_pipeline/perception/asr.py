@@ -1,12 +1,17 @@
-"""What is said: Whisper tiny.en over the speech of a video, and the words of every window.
+"""What is said: Whisper over the speech of a video, and the words of every window.
 
 Belongs here: the recogniser, the chunks that it hears, the guards against invented words, the stage behind the
-transcripts table. Does not belong here: when somebody speaks (`speech`) or what the words mean (`branches.text`).
+transcripts table. Does not belong here: when somebody speaks (`speech`), which language it is (`language`) or what the
+words mean (`branches.text`).
 
 Rules:
 
 * Whisper hears speech only: neighbouring speech intervals make one chunk while the silence between them is short and
   the chunk fits into its 30 s (Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022).
+* Whisper tiny.en knows English alone and invents English words for anything else. So Whisper base, which tells 99
+  languages apart, hears every stretch of a few seconds first; see `language` for what follows. Where the profile makes
+  Whisper base the recogniser, every stretch is written down in its own language.
+* Both hear quiet sound louder, by the gain that the speech detector uses (`speech.audible`).
 * Decoding is deterministic: beam search at temperature 0, no retry by sampling, no text of the chunk before.
 * A stretch that the model itself calls silent and is unsure of is dropped (`no_speech_prob` above and mean log
   probability below a limit: the rule of openai/whisper).
@@ -17,25 +22,34 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 from faster_whisper import WhisperModel
+from faster_whisper.audio import pad_or_trim
 from numpy.typing import NDArray
 
-from cer_pipeline.perception.speech import RATE, read_sound
+from cer_pipeline.errors import CerError
+from cer_pipeline.perception.language import ENGLISH, Rules, Span, Stretch, believed, stretches
+from cer_pipeline.perception.speech import RATE, Loudness, audible, read_sound
 from cer_pipeline.stage import UNIT, StageContext
 from cer_pipeline.status import Status
 from cer_pipeline.tables import TRANSCRIPTS
 
-MODEL: Final = "whisper_tiny_en"
+MODELS: Final = ("whisper_tiny_en", "whisper_base")
+"""Zoo ids of the recognisers; the second one also tells languages apart."""
+DETECTOR: Final = "whisper_base"
+NO_WORD: Final = "speech was heard, but no word recognised"
 
-Span = tuple[float, float]
-"""Start and end, s in the video."""
+_FRAMES: Final = 100  # log-mel frames a second
+_HEARD_S: Final = (4.0, 30.0)  # least and greatest length of what the encoder is given to tell the language
+_SILENCE_S: Final = 1.0  # behind the speech, as in the 30 s that Whisper was trained on
 
 
 @dataclass(frozen=True)
@@ -82,15 +96,31 @@ class Whisper:
         self._no_speech = no_speech
         self._log_probability = log_probability
 
-    def __call__(self, sound: NDArray[np.float32]) -> list[Word]:
+    def languages(self, sound: NDArray[np.float32]) -> dict[str, float]:
+        """Probability of every language that the model knows, by its code.
+
+        The encoder is given the sound and a second of silence, not Whisper's 30 s: for 5 s that takes a fifth of the
+        time and differs by 0.05 at most in the clips of one language.
+
+        Args:
+            sound: mono, 16 kHz, -1..1; what lies beyond 30 s is not heard.
+        """
+        shortest, longest = _HEARD_S
+        heard_s = min(longest, max(shortest, len(sound) / RATE + _SILENCE_S))
+        mel = pad_or_trim(self._model.feature_extractor(sound), round(heard_s * _FRAMES))
+        found = self._model.model.detect_language(self._model.encode(mel))[0]
+        return {token.strip("<|>"): float(probability) for token, probability in found}
+
+    def __call__(self, sound: NDArray[np.float32], language: str = ENGLISH) -> list[Word]:
         """Words of a sound of at most 30 s, with times from its start.
 
         Args:
             sound: mono, 16 kHz, -1..1.
+            language: code of the language; a model of one language ignores it.
         """
-        stretches, _ = self._model.transcribe(
+        heard, _ = self._model.transcribe(
             sound,
-            language="en",
+            language=language,
             beam_size=self._beam_size,
             temperature=[0.0],  # one temperature: nothing to fall back to
             compression_ratio_threshold=None,
@@ -102,8 +132,8 @@ class Whisper:
         )
         return [
             Word(word.word, float(word.start), float(word.end), float(word.probability))
-            for stretch in stretches
-            for word in stretch.words or ()
+            for part in heard
+            for word in part.words or ()
         ]
 
 
@@ -174,20 +204,127 @@ def in_window(words: Sequence[Word], window: Span, last: bool) -> list[Word]:
     return [word for word in words if start <= word.middle_s and (last or word.middle_s < end)]
 
 
+@dataclass(frozen=True)
+class Heard:
+    """A stretch of speech and what became of it.
+
+    Args:
+        stretch: when, with the language probabilities.
+        language: code of the language of its words, or of the likeliest one where there are none.
+        words: words whose middle lies in it or next to it; empty where they are not believed.
+        status: ok, or why there are no words.
+        reason: the same for people.
+    """
+
+    stretch: Stretch
+    language: str
+    words: list[Word]
+    status: Status = Status.OK
+    reason: str | None = None
+
+
+def judged(stretch: Stretch, language: str, words: list[Word], rules: Rules, model: str) -> Heard:
+    """The words of a stretch, or the reason why they are not kept.
+
+    Args:
+        stretch: what was heard.
+        language: what the recogniser took it for; empty where it did not listen.
+        words: what the recogniser wrote down.
+        rules: when words are believed.
+        model: zoo id of the recogniser, for the reason.
+    """
+    likeliest = stretch.likeliest
+    english = f"English {stretch.probability(ENGLISH):.2f}"
+    likely = english if likeliest == ENGLISH else f"{likeliest} {stretch.probability(likeliest):.2f}, {english}"
+    if not language:
+        reason = f"the language is another one ({likely}), and {model} knows English only"
+        return Heard(stretch, likeliest, [], Status.NOT_ENGLISH, reason)
+    if words and believed(stretch, language, [(word.word, word.probability) for word in words], rules):
+        return Heard(stretch, language, words)
+    other = model != DETECTOR and likeliest != ENGLISH
+    status = Status.NOT_ENGLISH if other else Status.EMPTY_TRANSCRIPT
+    what = f"the words are not believed: mean probability {_mean(words):.2f}" if words else NO_WORD
+    return Heard(stretch, likeliest, [], status, f"{what}, language {likely}" if words or other else what)
+
+
+def _mean(words: Sequence[Word]) -> float:
+    return sum(word.probability for word in words) / len(words)
+
+
+def window_row(heard: Sequence[Heard], window: Span, last: bool) -> dict[str, Any] | None:
+    """Text, words, language and status of a window; None where nobody speaks in it.
+
+    The text is in one language, that of most of the speech whose words are kept. Without any word the stretch with most
+    speech in the window gives the reason.
+
+    Args:
+        heard: the stretches of the video, in order.
+        window: start and end, s.
+        last: whether the window ends with the video.
+    """
+    shares = [part.stretch.overlap_s(window) for part in heard]
+    inside = [part for part, share in zip(heard, shares, strict=True) if share > 0]
+    row: dict[str, Any] = {}
+    if inside:
+        total = sum(shares)
+        english = sum(part.stretch.probability(ENGLISH) * share for part, share in zip(heard, shares, strict=True))
+        row["english"] = english / total
+    said = [(part, in_window(part.words, window, last)) for part in heard]
+    spoken_s: dict[str, float] = {}
+    for (part, words), share in zip(said, shares, strict=True):
+        if words:
+            spoken_s[part.language] = spoken_s.get(part.language, 0.0) + share
+    if spoken_s:
+        language = max(spoken_s, key=lambda code: spoken_s[code])
+        words = [word for part, mine in said if part.language == language for word in mine]
+        text = "".join(word.word for word in words).strip()
+        stored = [_stored(word) for word in words]
+        return row | {"status": str(Status.OK), "text": text, "words": stored, "language": language}
+    if not inside:
+        return None
+    main = heard[max(range(len(heard)), key=lambda i: shares[i])]
+    status, reason = (main.status, main.reason) if main.status != Status.OK else (Status.EMPTY_TRANSCRIPT, NO_WORD)
+    return row | {"status": str(status), "reason": reason, "language": main.language}
+
+
 class Transcripts:
     """Words of every window of a video."""
 
     def __init__(self, context: StageContext) -> None:
         self._context = context
         self._settings = settings = context.profile["transcripts"]
-        self._whisper = Whisper(
-            context.weights.path(MODEL),
+        self._model = settings["model"]
+        if self._model not in MODELS:
+            raise CerError(
+                "no such recogniser", f"transcripts.model = {self._model}", f"choose one of: {', '.join(MODELS)}"
+            )
+        self._loudness = Loudness(**context.profile["loudness"])
+        self._rules = Rules(
+            sure=settings["language_sure"],
+            least=settings["language_least"],
+            words=settings["word_probability"],
+            compression=settings["compression"],
+        )
+
+    def _load(self, model: str) -> Whisper:
+        settings = self._settings
+        return Whisper(
+            self._context.weights.path(model),
             compute_type=settings["compute_type"],
             beam_size=settings["beam_size"],
             no_speech=settings["no_speech"],
             log_probability=settings["log_probability"],
-            threads=context.profile["execution"]["threads"],
+            threads=self._context.profile["execution"]["threads"],
         )
+
+    @cached_property
+    def _whisper(self) -> Whisper:
+        """The recogniser; loaded where somebody speaks."""
+        return self._detector if self._model == DETECTOR else self._load(self._model)
+
+    @cached_property
+    def _detector(self) -> Whisper:
+        return self._load(DETECTOR)
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows of the transcripts table for a batch of videos."""
@@ -197,43 +334,78 @@ class Transcripts:
     def _video(self, video: str) -> list[dict[str, Any]]:
         intervals = self._read("speech", video, ["start_s", "end_s", "status", "reason"])
         speech = [(row["start_s"], row["end_s"]) for row in intervals if row["status"] == Status.OK]
-        words = self._words(video, speech) if speech else []
-        rows = []
-        for segment in self._read("segments", video, ["segment_id", "segment", "start_s", "end_s", "is_tail"]):
-            window = (segment["start_s"], segment["end_s"])
-            row: dict[str, Any] = {
+        heard = self._listen(video, speech) if speech else []
+        silence = (
+            {"status": str(Status.NO_SPEECH), "reason": "no speech was heard"}
+            if not intervals or intervals[0]["status"] in (Status.OK, Status.NO_SPEECH)
+            else {"status": intervals[0]["status"], "reason": intervals[0]["reason"]}
+        )
+        return [
+            {
                 "segment_id": segment["segment_id"],
                 "video_id": video,
                 "segment": segment["segment"],
-                "model": MODEL,
+                "model": self._model,
+                **(window_row(heard, (segment["start_s"], segment["end_s"]), segment["is_tail"]) or silence),
             }
-            said = in_window(words, window, segment["is_tail"])
-            if said:
-                text = "".join(word.word for word in said).strip()
-                row |= {"status": str(Status.OK), "text": text, "words": [_stored(word) for word in said]}
-            elif any(start < window[1] and end > window[0] for start, end in speech):
-                row |= {"status": str(Status.EMPTY_TRANSCRIPT), "reason": "speech was heard, but no word recognised"}
-            elif not intervals or intervals[0]["status"] in (Status.OK, Status.NO_SPEECH):
-                row |= {"status": str(Status.NO_SPEECH), "reason": "no speech was heard"}
-            else:
-                row |= {"status": intervals[0]["status"], "reason": intervals[0]["reason"]}
-            rows.append(row)
-        return rows
+            for segment in self._read("segments", video, ["segment_id", "segment", "start_s", "end_s", "is_tail"])
+        ]
 
     def _read(self, table: str, video: str, columns: Sequence[str]) -> list[dict[str, Any]]:
         return [row for batch in self._context.inputs.batches(table, video, columns) for row in batch.to_pylist()]
 
-    def _words(self, video: str, speech: Sequence[Span]) -> list[Word]:
+    def _listen(self, video: str, speech: Sequence[Span]) -> list[Heard]:
+        """What is heard in the speech of a video, stretch by stretch."""
+        sound = audible(read_sound(self._read("audio", video, ["flac"])[0]["flac"]), self._loudness)
+        heard: list[Heard] = []
+        # Neighbours of one language are heard together, since a recogniser needs the context.
+        for language, group in groupby(self._stretches(sound, speech), self._taken_for):
+            run = list(group)
+            intervals = [interval for stretch in run for interval in stretch.speech]
+            words, loops = self._words(sound, intervals, language) if language else ([], set())
+            for i, stretch in enumerate(run):
+                mine = [word for word in words if _nearest(run, word.middle_s) == i]
+                found = judged(stretch, language, mine, self._rules, self._model)
+                heard.append(replace(found, words=[word for word in found.words if word not in loops]))
+        return heard
+
+    def _stretches(self, sound: NDArray[np.float32], speech: Sequence[Span]) -> Iterator[Stretch]:
         settings = self._settings
-        sound = read_sound(self._read("audio", video, ["flac"])[0]["flac"])
-        words: list[Word] = []
         for start, end in chunks(speech, settings["chunk_s"], settings["chunk_silence_s"]):
-            first = max(0, round((start - settings["lead_s"]) * RATE))
-            heard = self._whisper(sound[first : round((end + settings["lead_s"]) * RATE)])
-            self._context.counters[f"calls/{MODEL}"] += 1
-            heard = without_loops(heard, settings["loop_words"], settings["loop_keep"])
-            words += [_shifted(word, first / RATE, len(sound) / RATE) for word in heard]
-        return spoken(words, speech, settings["word_slack_s"])
+            inside = [span for span in speech if start <= span[0] and span[1] <= end]
+            for part in stretches(inside, settings["language_s"]):
+                first, last = self._samples(part[0][0], part[-1][1])
+                yield Stretch(part, self._detector.languages(sound[first:last]))
+                self._context.counters[f"languages/{DETECTOR}"] += 1
+
+    def _taken_for(self, stretch: Stretch) -> str:
+        """The language that the recogniser takes a stretch for; empty where it knows none that it can be."""
+        if self._model == DETECTOR:
+            return stretch.likeliest
+        return ENGLISH if stretch.probability(ENGLISH) >= self._rules.least else ""
+
+    def _words(self, sound: NDArray[np.float32], speech: Sequence[Span], language: str) -> tuple[list[Word], set[Word]]:
+        """The words in speech, and those of them that only go on with a loop: they tell that it is one."""
+        settings = self._settings
+        words: list[Word] = []
+        loops: set[Word] = set()
+        for start, end in chunks(speech, settings["chunk_s"], settings["chunk_silence_s"]):
+            first, last = self._samples(start, end)
+            heard = self._whisper(sound[first:last], language)
+            self._context.counters[f"calls/{self._model}"] += 1
+            heard = [_shifted(word, first / RATE, len(sound) / RATE) for word in heard]
+            loops |= {*heard} - {*without_loops(heard, settings["loop_words"], settings["loop_keep"])}
+            words += heard
+        return spoken(words, speech, settings["word_slack_s"]), loops
+
+    def _samples(self, start_s: float, end_s: float) -> tuple[int, int]:
+        """First sample of a span with its lead, and the sample after its last one."""
+        lead_s = self._settings["lead_s"]
+        return max(0, round((start_s - lead_s) * RATE)), round((end_s + lead_s) * RATE)
+
+
+def _nearest(run: Sequence[Stretch], time_s: float) -> int:
+    return min(range(len(run)), key=lambda i: run[i].distance_s(time_s))
 
 
 def _shifted(word: Word, by_s: float, until_s: float) -> Word:

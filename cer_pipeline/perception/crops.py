@@ -4,12 +4,15 @@ Belongs here: the one definition of the expanded crop, which the mesh, the store
 that landmarks (pixels of the frame) can be mapped into the crop: subtract (left, top), divide by `side`.
 Does not belong here: detection, or what a network makes of the crop.
 
-The square is upright and is not turned by the head's roll: the mesh model levels the face itself, and a reader that
-wants a levelled face has the roll and the landmarks.
+The stored square is upright and is not turned by the head's roll: a reader that wants a levelled face has the roll and
+the landmarks. The mesh model levels a face that leans by up to about a right angle; of one that is upside down it lays
+a mesh the wrong way up. So it is shown the crop after as many quarter turns as bring the face upright. Quarter turns
+move whole pixels: nothing is interpolated.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,3 +60,42 @@ def cut(picture: NDArray[np.uint8], square: Square) -> NDArray[np.uint8]:
     if x0 < x1 and y0 < y1:
         crop[y0 - square.top : y1 - square.top, x0 - square.left : x1 - square.left] = picture[y0:y1, x0:x1]
     return crop
+
+
+def lean(eyes: Sequence[float] | NDArray[np.floating], mouth: Sequence[float] | NDArray[np.floating]) -> float:
+    """How far a face leans in the picture, degrees in (-180, 180]: 0 is upright, 90 has its crown at the right.
+
+    The line from the eyes to the mouth tells it, not the line through the eyes, which is short in a profile.
+
+    Args:
+        eyes: x, y of the middle of both eyes, pixels.
+        mouth: x, y of the middle of the mouth, pixels.
+    """
+    return float(np.degrees(np.arctan2(float(eyes[0] - mouth[0]), float(mouth[1] - eyes[1]))))
+
+
+def quarter_turns(lean_deg: float) -> int:
+    """Counter-clockwise quarter turns, 0 to 3, that leave a face leaning by at most 45 degrees.
+
+    Args:
+        lean_deg: how far it leans now, see `lean`.
+    """
+    return round(lean_deg / 90) % 4
+
+
+def turned(crop: NDArray[np.uint8], quarters: int) -> NDArray[np.uint8]:
+    """A square crop after counter-clockwise quarter turns."""
+    return np.ascontiguousarray(np.rot90(crop, quarters))
+
+
+def turned_back(points: NDArray[np.float64], quarters: int) -> NDArray[np.float64]:
+    """Points of a turned square as points of the square before.
+
+    Args:
+        points: [n, 2 or more], x and y in sides of the square; further columns pass through.
+        quarters: counter-clockwise turns of the square.
+    """
+    back = points.copy()
+    for _ in range(quarters % 4):
+        back[:, 0], back[:, 1] = 1 - back[:, 1], back[:, 0].copy()
+    return back

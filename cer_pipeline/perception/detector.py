@@ -1,4 +1,4 @@
-"""CenterFace: where faces are in a picture.
+"""CenterFace: where faces are in a picture, with five points on each.
 
 Belongs here: the detector's network, the decoding of its maps, non-maximum suppression.
 Does not belong here: whether a box really is a face (`landmarks`) and what happens over time (`tracks`).
@@ -22,18 +22,24 @@ from numpy.typing import NDArray
 
 STRIDE: Final = 4  # pixels of the input per cell of the output maps (paper, section 3.1)
 MULTIPLE: Final = 32  # the network halves its input five times
+KEYPOINTS: Final = 5  # eyes, nose tip, corners of the mouth
 OUTPUTS: Final = ("537", "538", "539", "540")  # heat map, log size, offset, five landmarks
 
 
 @dataclass(frozen=True)
 class Box:
-    """A detected face: left and top edge, width and height in pixels of the picture, score 0..1."""
+    """A detected face: left and top edge, width and height in pixels of the picture, score 0..1.
+
+    `keypoints` are x and y, pixels of the picture, of the person's right eye, left eye, nose tip, right and left corner
+    of the mouth; empty where nobody looked for them. They may lie outside the box and the picture.
+    """
 
     x: float
     y: float
     w: float
     h: float
     score: float
+    keypoints: tuple[float, ...] = ()
 
     @property
     def area(self) -> float:
@@ -76,13 +82,16 @@ class CenterFace:
             rgb: picture, uint8 [height, width, 3].
         """
         blob, scale = letterbox(rgb, self._long_side)
-        heat, size, offset, _ = self._session.run(OUTPUTS, {self._input: blob})
-        boxes, scores = decode(np.asarray(heat)[0], np.asarray(size)[0], np.asarray(offset)[0], self._score)
+        heat, size, offset, points = (np.asarray(out)[0] for out in self._session.run(OUTPUTS, {self._input: blob}))
+        boxes, scores, keypoints = decode(heat, size, offset, points, self._score)
         boxes = clip(boxes / scale, rgb.shape[1], rgb.shape[0])
+        keypoints = keypoints.reshape(-1, 2 * KEYPOINTS) / scale
         kept = [
-            Box(float(x), float(y), float(w), float(h), float(score))
+            Box(float(x), float(y), float(w), float(h), float(score), tuple(map(float, five)))
             # To single precision and back: readers of the table compute the same crop from the stored box.
-            for (x, y, w, h), score in zip(boxes.astype(np.float32), scores, strict=True)
+            for (x, y, w, h), score, five in zip(
+                boxes.astype(np.float32), scores, keypoints.astype(np.float32), strict=True
+            )
             if h >= self._smallest and w > 0
         ]
         return sorted(suppress(kept, self._overlap), key=lambda box: (-box.area, box.y, box.x))
@@ -128,27 +137,37 @@ def letterbox(rgb: NDArray[np.uint8], long_side: int) -> tuple[NDArray[np.float3
 
 
 def decode(
-    heat: NDArray[np.float32], size: NDArray[np.float32], offset: NDArray[np.float32], threshold: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Boxes from the output maps: every cell above the threshold is the centre of one box.
+    heat: NDArray[np.float32],
+    size: NDArray[np.float32],
+    offset: NDArray[np.float32],
+    points: NDArray[np.float32],
+    threshold: float,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Boxes and points from the output maps: every cell above the threshold is the centre of one box.
 
     With cell (row r, column c): centre = (c + offset_x + 1/2, r + offset_y + 1/2) * 4 and sides = exp(size) * 4
-    pixels; channel 0 of both maps is vertical, channel 1 horizontal (Star-Clouds/CenterFace).
+    pixels; channel 0 of both maps is vertical, channel 1 horizontal. Point j lies at (left + points[2 j + 1] * width,
+    top + points[2 j] * height) of the box (Star-Clouds/CenterFace).
 
     Args:
         heat: [1, rows, columns], face-centre score 0..1.
         size: [2, rows, columns], natural logarithm of height and width in cells.
         offset: [2, rows, columns], shift of the centre inside its cell.
+        points: [10, rows, columns], vertical and horizontal place of five points, in sides of the box.
         threshold: lowest score.
 
     Returns:
-        Boxes [n, 4] as left, top, width, height in pixels of the input, and scores [n], in row-major order of cells.
+        Boxes [n, 4] as left, top, width, height in pixels of the input, scores [n], and points [n, 5, 2] as x, y in
+        pixels of the input, in row-major order of cells.
     """
     rows, columns = np.nonzero(heat[0] >= threshold)
     sides = np.exp(size[:, rows, columns].astype(np.float64)) * STRIDE
     y = (rows + offset[0, rows, columns].astype(np.float64) + 0.5) * STRIDE - sides[0] / 2
     x = (columns + offset[1, rows, columns].astype(np.float64) + 0.5) * STRIDE - sides[1] / 2
-    return np.stack([x, y, sides[1], sides[0]], axis=1), heat[0, rows, columns].astype(np.float64)
+    boxes = np.stack([x, y, sides[1], sides[0]], axis=1)
+    shares = points[:, rows, columns].astype(np.float64)
+    five = np.stack([x + shares[1::2] * sides[1], y + shares[0::2] * sides[0]], axis=-1).transpose(1, 0, 2)
+    return boxes, heat[0, rows, columns].astype(np.float64), five
 
 
 def clip(boxes: NDArray[np.float64], width: int, height: int) -> NDArray[np.float64]:

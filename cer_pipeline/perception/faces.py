@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cer_pipeline.perception.crops import cut, expand
+from cer_pipeline.perception.crops import cut, expand, lean, quarter_turns
 from cer_pipeline.perception.detector import Box, CenterFace
-from cer_pipeline.perception.landmarks import FaceMesh, Mesh, agreement
-from cer_pipeline.perception.tracks import Sighting, follow, subjects
+from cer_pipeline.perception.landmarks import FaceMesh, Mesh, agreement, mesh_lean
+from cer_pipeline.perception.tracks import Sighting, Stillness, follow, motion, subjects
 from cer_pipeline.stage import UNIT, StageContext
 from cer_pipeline.status import Status
 from cer_pipeline.tables import FACES
@@ -53,6 +53,13 @@ class Faces:
             smallest=settings["smallest_px"],
             threads=context.profile["execution"]["threads"],
         )
+        self._stillness = Stillness(
+            share=settings["motion_share"],
+            least_px=settings["motion_px"],
+            moved=settings["motion_steps"],
+            steps=settings["still_steps"],
+            height=settings["still_px"],
+        )
         self._mesh_model = context.weights.path("face_landmarker")
 
     def __call__(self, units: pa.Table) -> pa.Table:
@@ -73,8 +80,10 @@ class Faces:
             if (box := face.box) is not None
         ]
         numbers = follow(sightings, least=self._settings["track_least_fit"], gap=self._settings["track_gap_samples"])
+        shapes = {(face.sample, face.face): face.mesh.points[:, :2] for face in faces if face.mesh is not None}
+        moving, still = motion(sightings, shapes, numbers, self._stillness)
         windows = self._windows(video)
-        return _rows(video, faces, numbers, subjects(sightings, numbers, windows), windows)
+        return _rows(video, faces, numbers, subjects(sightings, numbers, windows, moving, still), windows)
 
     def _frames(self, video: str) -> Iterator[dict[str, Any]]:
         for batch in self._context.inputs.batches("frames", video, ["sample", "jpeg", "status", "reason"]):
@@ -101,15 +110,30 @@ class Faces:
         square = expand(box.x, box.y, box.w, box.h, self._settings["margin"])
         crop = cut(rgb, square)
         jpeg = _jpeg(crop, self._settings["crop_side"], self._settings["crop_quality"])
-        mesh = model(crop, square)
+        leans = box_lean(box)
+        mesh = model(crop, square, quarter_turns(leans))
         self._context.counters["calls/face_landmarker"] += 1
         if mesh is None:
             return _Face(sample, face, Status.NO_FACE, "no mesh was found in the box", box, crop=jpeg)
-        share = agreement(mesh.points, (box.x, box.y, box.w, box.h))
-        if share < self._settings["mesh_agreement"]:
-            reason = f"the mesh lies elsewhere than the box (overlap {share:.2f})"
+        if reason := self._misfit(mesh, box, leans):
             return _Face(sample, face, Status.NO_FACE, reason, box, crop=jpeg)
         return _Face(sample, face, Status.OK, None, box, mesh, jpeg)
+
+    def _misfit(self, mesh: Mesh, box: Box, leans: float) -> str:
+        """Why the mesh is not that of the face in the box; empty where it is."""
+        share = agreement(mesh.points, (box.x, box.y, box.w, box.h))
+        if share < self._settings["mesh_agreement"]:
+            return f"the mesh lies elsewhere than the box (overlap {share:.2f})"
+        apart = abs((mesh_lean(mesh.points) - leans + 180) % 360 - 180)
+        if apart > self._settings["mesh_lean_deg"]:
+            return f"the mesh lies another way up than the face ({apart:.0f} degrees apart)"
+        return ""
+
+
+def box_lean(box: Box) -> float:
+    """How far the face in a detector's box leans, degrees, see `crops.lean`."""
+    right_eye, left_eye, _, right_corner, left_corner = np.reshape(box.keypoints, (-1, 2))
+    return lean((right_eye + left_eye) / 2, (right_corner + left_corner) / 2)
 
 
 def _picture(jpeg: bytes) -> NDArray[np.uint8]:
@@ -149,6 +173,7 @@ def _rows(
         "sample": [face.sample for face in faces],
         "face": [face.face for face in faces],
         **{name: [getattr(box, name) if box else None for box in boxes] for name in ("x", "y", "w", "h", "score")},
+        "keypoints": [box.keypoints if box else None for box in boxes],
         "verified": [mesh is not None if box else None for box, mesh in zip(boxes, meshes, strict=True)],
         "track": tracks,
         "is_subject": [bool(found) for found in subject_of],

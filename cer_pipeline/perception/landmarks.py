@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import mediapipe
 import numpy as np
@@ -20,15 +20,18 @@ from mediapipe.tasks.python import BaseOptions, vision
 from numpy.typing import NDArray
 
 from cer_pipeline.perception.blendshapes import BLENDSHAPES
-from cer_pipeline.perception.crops import Square
+from cer_pipeline.perception.crops import Square, lean, turned, turned_back
+
+EYES: Final = (33, 133, 263, 362)  # of the mesh: outer and inner corner of the person's right eye, then of the left one
+MOUTH: Final = (61, 291)  # corners
 
 
 @dataclass(frozen=True)
 class Pose:
     """Direction of the head against the camera, degrees; 0, 0, 0 looks straight into it.
 
-    `yaw` is positive where the head turns to the person's left (the right of the picture), `pitch` where it looks up,
-    `roll` where it leans towards the person's left shoulder.
+    `yaw` is positive where the head turns to the right of the picture (an upright person's left), `pitch` where it
+    looks up, `roll` where it leans towards the person's left shoulder, -180 to 180.
     """
 
     yaw: float
@@ -81,28 +84,39 @@ class FaceMesh:
     def __exit__(self, *_: object) -> None:
         self._landmarker.close()
 
-    def __call__(self, crop: NDArray[np.uint8], square: Square) -> Mesh | None:
+    def __call__(self, crop: NDArray[np.uint8], square: Square, quarters: int = 0) -> Mesh | None:
         """The mesh of the face in a crop; None where the model finds none.
 
         Args:
             crop: RGB, uint8 [side, side, 3].
             square: where the crop lies in the frame.
+            quarters: counter-clockwise quarter turns of the crop before the model sees it; points and pose are those of
+                the frame all the same.
         """
         found = self._landmarker.detect(
-            mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(crop))
+            mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=turned(crop, quarters))
         )
         if not found.face_landmarks:
             return None
         # Normalised by the crop's size; z is in the scale of x (MediaPipe, NormalizedLandmark).
-        points = np.array([(p.x, p.y, p.z) for p in found.face_landmarks[0]], np.float64) * square.side
+        points = np.array([(p.x, p.y, p.z) for p in found.face_landmarks[0]], np.float64)
+        points = turned_back(points, quarters) * square.side
         points[:, 0] += square.left
         points[:, 1] += square.top
         scores = {shape.category_name: shape.score for shape in found.face_blendshapes[0]}
         return Mesh(
             points.astype(np.float32),
             np.array([scores[name] for name in BLENDSHAPES], np.float32),
-            pose(np.asarray(found.facial_transformation_matrixes[0], np.float64)),
+            pose(_clockwise(quarters) @ np.asarray(found.facial_transformation_matrixes[0], np.float64)),
         )
+
+
+def _clockwise(quarters: int) -> NDArray[np.float64]:
+    """The matrix that turns the camera's space clockwise about the line of sight by quarter turns, [4, 4]."""
+    cos, sin = ((1, 0), (0, 1), (-1, 0), (0, -1))[quarters % 4]
+    matrix = np.eye(4)
+    matrix[:2, :2] = [(cos, sin), (-sin, cos)]
+    return matrix
 
 
 def pose(matrix: NDArray[np.float64]) -> Pose:
@@ -140,6 +154,16 @@ def agreement(points: NDArray[np.float32], box: tuple[float, float, float, float
         return 0.0
     shared = float(across * down)
     return shared / (w * h + float((right - left) * (bottom - top)) - shared)
+
+
+def mesh_lean(points: NDArray[np.float32]) -> float:
+    """How far the face of a mesh leans in the picture, degrees, see `crops.lean`.
+
+    Args:
+        points: [478, 3], pixels of the frame.
+    """
+    eyes, mouth = (points[list(ids), :2].mean(axis=0, dtype=np.float64) for ids in (EYES, MOUTH))
+    return lean(eyes, mouth)
 
 
 @contextmanager

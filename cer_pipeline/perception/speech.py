@@ -1,7 +1,8 @@
 """When somebody speaks: Silero VAD over the sound of a video.
 
-Belongs here: the network, the rules that make intervals of its probabilities, the stage behind the speech table.
-Does not belong here: what is said (`asr`) or how it sounds (`branches.audio`).
+Belongs here: the network, the level at which it and the recogniser hear the sound, the rules that make intervals of its
+probabilities, the stage behind the speech table. Does not belong here: what is said (`asr`) or how it sounds
+(`branches.audio`).
 
 Source of network and rules: snakers4/silero-vad, version 6. The network hears 512 new samples at 16 kHz after the last
 64 of the chunk before, and keeps a state over the whole sound.
@@ -29,6 +30,7 @@ CHUNK: Final = 512  # new samples per step at 16 kHz
 CONTEXT: Final = 64  # samples of the chunk before, at 16 kHz
 STATE: Final = (2, 1, 128)  # of the recurrent layer
 STEP_S: Final = CHUNK / RATE
+BLOCK: Final = 320  # samples of a block whose level is measured: 20 ms
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,19 @@ class Rules:
     min_silence_s: float
     max_speech_s: float
     pad_s: float
+
+
+@dataclass(frozen=True)
+class Loudness:
+    """How quiet sound is brought to a level at which words are heard; louder sound stays as it is.
+
+    Args:
+        level_dbfs: level that the louder parts of a quiet sound are brought to, dB of full scale.
+        gain_db: greatest gain.
+    """
+
+    level_dbfs: float
+    gain_db: float
 
 
 @dataclass(frozen=True)
@@ -164,12 +179,42 @@ def read_sound(flac: bytes) -> NDArray[np.float32]:
     return sound[:, 0]
 
 
+def loud_level(sound: NDArray[np.float32]) -> float:
+    """RMS that blocks of 20 ms reach for a second in total, or for a tenth of a sound of less than 10 s.
+
+    It stands for the loudest words: clicks and slams are shorter, and the pauses of a long recording do not count.
+
+    Args:
+        sound: mono, 16 kHz, at least one sample.
+    """
+    whole = len(sound) // BLOCK * BLOCK
+    blocks = sound[:whole].reshape(-1, BLOCK) if whole else sound[None]
+    power = np.mean(np.square(blocks, dtype=np.float64), axis=1)
+    rank = max(1, min(RATE // BLOCK, len(power) // 10))
+    return float(np.sqrt(np.partition(power, -rank)[-rank]))
+
+
+def audible(sound: NDArray[np.float32], loudness: Loudness) -> NDArray[np.float32]:
+    """The sound as the speech detector and the recogniser hear it: quiet sound is amplified, nothing is attenuated.
+
+    Args:
+        sound: mono, 16 kHz, -1..1, of any number of samples.
+        loudness: see `Loudness`.
+    """
+    level = loud_level(sound) if len(sound) else 0.0
+    if level == 0:  # digital silence has no level
+        return sound
+    gain = min(10 ** (loudness.level_dbfs / 20) / level, 10 ** (loudness.gain_db / 20))
+    return sound if gain <= 1 else np.clip(sound * np.float32(gain), -1, 1)
+
+
 class Speech:
     """Speech intervals of a video."""
 
     def __init__(self, context: StageContext) -> None:
         self._context = context
         self._rules = Rules(**context.profile["speech"])
+        self._loudness = Loudness(**context.profile["loudness"])
         self._vad = SileroVad(context.weights.path("silero_vad"))
 
     def __call__(self, units: pa.Table) -> pa.Table:
@@ -182,7 +227,7 @@ class Speech:
         if not sounds or sounds[0]["status"] != Status.OK:
             status, reason = (sounds[0]["status"], sounds[0]["reason"]) if sounds else (Status.NO_AUDIO, "no sound")
             return [{"video_id": video, "interval": 0, "status": str(status), "reason": reason}]
-        sound = read_sound(sounds[0]["flac"])
+        sound = audible(read_sound(sounds[0]["flac"]), self._loudness)
         found = intervals(self._vad(sound), len(sound) / RATE, self._rules)
         self._context.counters["calls/silero_vad"] += 1
         if not found:

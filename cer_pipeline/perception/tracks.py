@@ -1,6 +1,6 @@
 """Which faces of consecutive samples are one person, and whom a window is about.
 
-Belongs here: pure functions over boxes and samples. Does not belong here: pictures, models, tables.
+Belongs here: pure functions over boxes, mesh points and samples. Does not belong here: pictures, models, tables.
 
 Rules:
 
@@ -15,13 +15,16 @@ Rules:
   given its number, and a track without any has none.
 * A track waits for `gap` samples without a face, then it ends. It never continues at a place that does not fit, so a
   cut to another picture opens new tracks as far as the places of the faces tell.
+* A face moves where its mesh changes its form from one sample to the next, by more than an affine map: that a portrait
+  on a wall undergoes as well, before a camera that shakes, pans or zooms. A track is judged over the whole video, since
+  a person may keep still for a window. A track of a small face or of few samples is not called still.
 * The subject of a window is the track whose face areas sum to most over the window's samples (largest and longest);
-  of equal ones, the lower track number.
+  of equal ones, the lower track number. Where a face moves, those that keep still all through the video do not count.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +43,25 @@ class Sighting:
     face: int
     box: Rectangle
     verified: bool = True
+
+
+@dataclass(frozen=True)
+class Stillness:
+    """When a track counts as moving, and when as still.
+
+    Args:
+        share: least deformation from one sample to the next that is motion, as a share of the mesh's spread.
+        least_px: the same in pixels: the jitter of the mesh on a picture that does not change.
+        moved: the track moves where more than this share of its steps are motion.
+        steps: least steps of a track that is called still.
+        height: least mean height of the box of a track that is called still, pixels.
+    """
+
+    share: float
+    least_px: float
+    moved: float
+    steps: int
+    height: float
 
 
 @dataclass
@@ -121,8 +143,63 @@ def _owners(tracks: Sequence[_Track], faces: Sequence[Sighting], least: float) -
     return owner
 
 
+def deformation(before: NDArray[np.floating], after: NDArray[np.floating]) -> float:
+    """How much the form of a mesh changes: what the best affine map from one to the other leaves, RMS in pixels.
+
+    Args:
+        before: [n, 2] points.
+        after: [n, 2], the same points later.
+    """
+    a, b = np.asarray(before, np.float64), np.asarray(after, np.float64)
+    ones = np.column_stack([a - a.mean(axis=0), np.ones(len(a))])
+    fitted, *_ = np.linalg.lstsq(ones, b, rcond=None)
+    return float(np.sqrt(np.square(b - ones @ fitted).sum(axis=1).mean()))
+
+
+def spread(points: NDArray[np.floating]) -> float:
+    """RMS distance of the points [n, 2] from their mean, about 0.27 of the height of a face."""
+    a = np.asarray(points, np.float64)
+    return float(np.sqrt(np.square(a - a.mean(axis=0)).sum(axis=1).mean()))
+
+
+def motion(
+    sightings: Iterable[Sighting],
+    shapes: Mapping[tuple[int, int], NDArray[np.floating]],
+    numbers: Mapping[tuple[int, int], int],
+    rule: Stillness,
+) -> tuple[set[int], set[int]]:
+    """The tracks that move and those that keep still all through the video; one that cannot be judged is in neither.
+
+    Args:
+        sightings: detected faces; only verified ones count.
+        shapes: (sample, face) -> mesh points [n, 2], pixels, of all verified ones.
+        numbers: (sample, face) -> track number, of all verified ones.
+        rule: see `Stillness`.
+    """
+    tracks: dict[int, list[Sighting]] = {}
+    for sighting in sorted((s for s in sightings if s.verified), key=lambda s: s.sample):
+        tracks.setdefault(numbers[sighting.sample, sighting.face], []).append(sighting)
+    moving, still = set(), set()
+    for number, seen in tracks.items():
+        points = {s.sample: np.asarray(shapes[s.sample, s.face], np.float64) for s in seen}
+        moved = [
+            deformation(points[k], points[k + 1]) > max(rule.share * spread(points[k]), rule.least_px)
+            for k in points
+            if k + 1 in points
+        ]
+        if sum(moved) > rule.moved * len(moved):
+            moving.add(number)
+        elif len(moved) >= rule.steps and sum(s.box[3] for s in seen) >= rule.height * len(seen):
+            still.add(number)
+    return moving, still
+
+
 def subjects(
-    sightings: Iterable[Sighting], numbers: Mapping[tuple[int, int], int], windows: Mapping[int, range]
+    sightings: Iterable[Sighting],
+    numbers: Mapping[tuple[int, int], int],
+    windows: Mapping[int, range],
+    moving: Collection[int] = (),
+    still: Collection[int] = (),
 ) -> dict[int, int]:
     """The subject's track number of every window that shows a face.
 
@@ -130,6 +207,8 @@ def subjects(
         sightings: detected faces; only verified ones count.
         numbers: (sample, face) -> track number, of all verified ones.
         windows: window index -> its samples.
+        moving: tracks that move, see `motion`.
+        still: tracks that keep still all through the video; they count only where no face of the window moves.
     """
     by_sample = _by_sample(sighting for sighting in sightings if sighting.verified)
     chosen: dict[int, int] = {}
@@ -139,6 +218,8 @@ def subjects(
             for sighting in by_sample.get(sample, ()):
                 track = numbers[sample, sighting.face]
                 areas[track] = areas.get(track, 0.0) + sighting.box[2] * sighting.box[3]
+        if any(track in moving for track in areas):
+            areas = {track: area for track, area in areas.items() if track not in still}
         if areas:
             chosen[window] = min(areas, key=lambda track: (-areas[track], track))
     return chosen

@@ -231,8 +231,14 @@ class Faces(Section):
     margin: float = setting("share of the box's longer side that is added on each end", ge=0)
     mesh_confidence: float = setting("lowest score of the mesh model's detection and presence test", **SHARE)
     mesh_agreement: float = setting("lowest IoU of mesh and box", **SHARE)
+    mesh_lean_deg: float = setting("largest angle between the mesh and the detector's points", "degrees", gt=0, le=180)
     track_least_fit: float = setting("lowest distance-IoU of two boxes of one track", "-1..1", ge=-1, le=1)
     track_gap_samples: int = setting("samples without a face that a track outlives", "samples", ge=0)
+    motion_share: float = setting("motion of the mesh within a face from which a step moves", "mesh spread", ge=0)
+    motion_px: float = setting("motion of the mesh within a face from which a step moves", "pixels", ge=0)
+    motion_steps: float = setting("share of moving steps from which a track moves", **SHARE)
+    still_steps: int = setting("shortest track that can be called still", "samples", ge=1)
+    still_px: float = setting("lowest face that can be called still", "pixels", ge=0)
     crop_side: int = setting("longest side of a stored crop", "pixels", ge=32)
     crop_quality: int = setting("quality of the stored JPEG", "1..100", ge=1, le=100)
 
@@ -248,9 +254,22 @@ class Speech(Section):
     pad_s: float = setting("time that is added on both ends of an interval", "s", ge=0)
 
 
-class Transcripts(Section):
-    """The speech recogniser."""
+class Loudness(Section):
+    """How loud the speech detector and the recogniser hear a sound."""
 
+    level_dbfs: float = setting("level that a quieter sound is amplified to", "dBFS", le=0)
+    gain_db: float = setting("largest amplification", "dB", ge=0)
+
+
+class Transcripts(Section):
+    """The speech recogniser, and what it is believed."""
+
+    model: Literal["whisper_tiny_en", "whisper_base"] = setting("zoo id of the recogniser")
+    language_s: float = setting("length of the stretches whose language is predicted", "s", gt=0, le=30)
+    language_sure: float = setting("probability of English from which words are kept", **SHARE)
+    language_least: float = setting("probability of English below which a stretch is not recognised", **SHARE)
+    word_probability: float = setting("mean word probability that is demanded between these two", **SHARE)
+    compression: float = setting("largest compression ratio of the text between these two", **POSITIVE)
     compute_type: Literal["int8", "float32"] = setting("arithmetic of the runtime")
     beam_size: int = setting("hypotheses of the beam search", ge=1)
     no_speech: float = setting("probability of silence above which an unsure stretch is dropped", **SHARE)
@@ -288,6 +307,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "branches": Branches,
     "faces": Faces,
     "speech": Speech,
+    "loudness": Loudness,
     "transcripts": Transcripts,
     "audio_states": AudioStates,
 }

@@ -4,7 +4,7 @@ Belongs here: entries (plain data in the TOML files beside this one), the store 
 Does not belong here: loading a model or reading its output (`perception`, `branches`).
 """
 
-from cer_pipeline.zoo.entries import Entry, File, Hub, Shipped, Source, Wheel, load_entries
+from cer_pipeline.zoo.entries import Entry, File, Hub, Shipped, Source, Wheel, Wheels, load_entries
 from cer_pipeline.zoo.zoo import (
     MEDIA,
     ModelRow,
@@ -34,6 +34,7 @@ __all__ = [
     "State",
     "Verdict",
     "Wheel",
+    "Wheels",
     "Zoo",
     "default_cache",
     "ids_of",

@@ -43,6 +43,16 @@ class Wheel:
 
 
 @dataclass(frozen=True)
+class Wheels:
+    """Files spread over several wheels: each lies whole in one of them, or as NAME.part1, NAME.part2, ... one in each.
+
+    A package index limits the size of a wheel, so publishers split what is larger.
+    """
+
+    wheels: tuple[Wheel, ...]
+
+
+@dataclass(frozen=True)
 class Hub:
     """Files of a model-hub repository at a revision (empty: not pinned)."""
 
@@ -57,7 +67,7 @@ class Shipped:
     folder: Path
 
 
-Source = Wheel | Hub | Shipped
+Source = Wheel | Wheels | Hub | Shipped
 
 
 @dataclass(frozen=True)
@@ -210,9 +220,11 @@ def _read_sums(path: Path) -> dict[str, str]:
 def _source(name: str, raw: Mapping[str, Any]) -> Source:
     if "wheel" in raw:
         return Wheel(raw["wheel"], raw["folder"])
+    if "wheels" in raw:
+        return Wheels(tuple(Wheel(part["wheel"], part["folder"]) for part in raw["wheels"]))
     if "hub" in raw:
         return Hub(raw["hub"], raw.get("revision", ""))
-    raise ValueError(f"{name}: a source is a wheel or a hub, not {dict(raw)}")
+    raise ValueError(f"{name}: a source is a wheel, wheels or a hub, not {dict(raw)}")
 
 
 def _check(entry: Entry) -> None:

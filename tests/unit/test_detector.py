@@ -21,7 +21,8 @@ def test_boxes_are_decoded_cell_by_cell() -> None:
     heat = rng.uniform(0, 1, (1, 6, 9)).astype(np.float32)
     size = rng.normal(0, 1, (2, 6, 9)).astype(np.float32)
     offset = rng.uniform(-1, 1, (2, 6, 9)).astype(np.float32)
-    expected = []
+    points = rng.uniform(0, 1, (10, 6, 9)).astype(np.float32)
+    expected, places = [], []
     for row in range(6):
         for column in range(9):
             if heat[0, row, column] >= 0.7:
@@ -31,9 +32,13 @@ def test_boxes_are_decoded_cell_by_cell() -> None:
                 middle_x = 4 * (column + float(offset[1, row, column]) + 0.5)
                 box = (middle_x - width / 2, middle_y - height / 2, width, height)
                 expected.append((*box, float(heat[0, row, column])))
-    found, scores = decode(heat, size, offset, 0.7)
+                for j in range(5):
+                    down, across = points[2 * j, row, column], points[2 * j + 1, row, column]
+                    places.append((box[0] + float(across) * width, box[1] + float(down) * height))
+    found, scores, five = decode(heat, size, offset, points, 0.7)
     assert len(expected) > 5
     np.testing.assert_allclose(np.column_stack([found, scores]), expected, rtol=1e-6)
+    np.testing.assert_allclose(five.reshape(-1, 2), places, rtol=1e-6)
 
 
 @given(st.lists(boxes, max_size=12), st.floats(0.1, 0.9))
@@ -89,3 +94,31 @@ def test_faces_come_largest_first_and_are_the_same_every_time(
     found = detector(frame)
     assert [box.area for box in found] == sorted((box.area for box in found), reverse=True)
     assert detector(frame) == found
+
+
+@pytest.mark.parametrize("clip", ["single_face.mp4", "obama_speech.mp4", "talking_1.mp4", "speaker_b.mp4"])
+def test_the_five_points_lie_on_the_face(
+    detector: CenterFace, picture: Callable[[str, float], NDArray[np.uint8]], clip: str
+) -> None:
+    box = detector(picture(clip, 1.0))[0]
+    right_eye, left_eye, nose, right_corner, left_corner = (np.reshape(box.keypoints, (-1, 2)) - (box.x, box.y)) / (
+        box.w,
+        box.h,
+    )
+    # A person who faces the camera: the own right is the left of the picture; eyes above the middle, the mouth below.
+    assert right_eye[0] < nose[0] < left_eye[0]
+    assert right_corner[0] < left_corner[0]
+    assert max(right_eye[1], left_eye[1]) < nose[1] < min(right_corner[1], left_corner[1])
+    assert max(right_eye[1], left_eye[1]) < 0.5
+    assert min(right_corner[1], left_corner[1]) > 0.6
+
+
+def test_the_points_turn_with_the_picture(
+    detector: CenterFace, picture: Callable[[str, float], NDArray[np.uint8]]
+) -> None:
+    frame = picture("talking_1.mp4", 1.0)
+    height, width = frame.shape[:2]
+    upright = np.reshape(detector(frame)[0].keypoints, (-1, 2))
+    box = detector(np.ascontiguousarray(frame[::-1, ::-1]))[0]
+    turned = np.reshape(box.keypoints, (-1, 2))
+    assert np.abs((width, height) - turned - upright).mean() < 0.15 * box.h

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cer_pipeline.perception.blendshapes import BLENDSHAPES, INDEX
-from cer_pipeline.perception.crops import Square, cut, expand
+from cer_pipeline.perception.crops import Square, cut, expand, quarter_turns
 from cer_pipeline.perception.detector import Box, CenterFace, iou
-from cer_pipeline.perception.landmarks import FaceMesh, Mesh, agreement, pose
+from cer_pipeline.perception.faces import box_lean
+from cer_pipeline.perception.landmarks import FaceMesh, Mesh, agreement, mesh_lean, pose
 from cer_pipeline.tables import N_BLENDSHAPES, N_LANDMARKS
 from cer_pipeline.zoo import Zoo
 
@@ -33,7 +34,7 @@ def find(detector: CenterFace, model: FaceMesh, frame: NDArray[np.uint8]) -> tup
     """The largest face of a frame and its mesh."""
     box = detector(frame)[0]
     square = expand(box.x, box.y, box.w, box.h, 0.5)
-    mesh = model(cut(frame, square), square)
+    mesh = model(cut(frame, square), square, quarter_turns(box_lean(box)))
     assert mesh is not None
     return box, mesh
 
@@ -150,3 +151,35 @@ def test_a_picture_without_a_face_has_no_mesh(mesh_model: FaceMesh, picture: Pic
     frame = picture("no_face.mp4", 1.0)
     square = Square(0, 0, min(frame.shape[:2]))
     assert mesh_model(cut(frame, square), square) is None
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+@pytest.mark.parametrize(
+    ("clip", "time_s"), [("single_face.mp4", 2.2), ("talking_1.mp4", 1.0), ("face_noface.mov", 0.4)]
+)
+def test_a_face_that_lies_or_is_upside_down_has_its_mesh_the_right_way_up(
+    detector: CenterFace, mesh_model: FaceMesh, picture: Picture, clip: str, time_s: float, degrees: int
+) -> None:
+    frame = picture(clip, time_s)
+    height, width = frame.shape[:2]
+    _, upright = find(detector, mesh_model, frame)
+    clockwise = np.ascontiguousarray(np.rot90(frame, -degrees // 90))
+    box, lying = find(detector, mesh_model, clockwise)
+    assert agreement(lying.points, (box.x, box.y, box.w, box.h)) > 0.5
+    x, y = upright.points[:, 0], upright.points[:, 1]
+    expected = {90: (height - y, x), 180: (width - x, height - y), 270: (y, width - x)}[degrees]
+    assert np.abs(lying.points[:, :2] - np.column_stack(expected)).mean() < 0.05 * box.h
+    assert abs((lying.pose.roll - upright.pose.roll - degrees + 180) % 360 - 180) < 6
+    assert abs((mesh_lean(lying.points) - mesh_lean(upright.points) - degrees + 180) % 360 - 180) < 6
+    assert np.abs(lying.blendshapes - upright.blendshapes).mean() < 0.05
+
+
+def test_a_mirrored_upside_down_face_keeps_its_sides(
+    detector: CenterFace, mesh_model: FaceMesh, picture: Picture
+) -> None:
+    frame = picture("talking_1.mp4", 1.0)
+    _, mesh = find(detector, mesh_model, np.ascontiguousarray(frame[::-1]))
+    # As the crop turned upright shows it: the eye on its left is the right eye, which lies right of the nose here.
+    assert mesh.points[LEFT_EYE_OUTER, 0] < mesh.points[NOSE_TIP, 0] < mesh.points[RIGHT_EYE_OUTER, 0]
+    assert mesh.points[RIGHT_EYE_OUTER, 1] > mesh.points[NOSE_TIP, 1]
+    assert abs(mesh.pose.roll) > 150

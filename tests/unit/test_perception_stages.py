@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +16,9 @@ from numpy.typing import NDArray
 from pictures import sound_of
 
 from cer_pipeline import tables
+from cer_pipeline.errors import CerError
+from cer_pipeline.perception import asr
+from cer_pipeline.perception.asr import Word
 from cer_pipeline.perception.crops import expand
 from cer_pipeline.perception.stages import FACES, SPEECH, STAGES, TRANSCRIPTS
 from cer_pipeline.profiles import load_profile
@@ -155,6 +160,154 @@ def test_a_video_gives_the_same_rows_alone_and_among_others(weights: Zoo, pictur
     both, _ = make(FACES, shard_of(frames, [], windows("u", 0.2) + windows("v", 0.2)), weights)
     alone, _ = make(FACES, shard_of(frames[1:], [], windows("v", 0.2)), weights)
     assert both.slice(both.num_rows - alone.num_rows).to_pylist() == alone.to_pylist()
+
+
+class StandIn:
+    """A recogniser and language detector that reads both out of the sound: its mean tells which language it is."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, float]] = []
+
+    def languages(self, sound: NDArray[np.float32]) -> dict[str, float]:
+        english = 0.99 if float(sound.max()) < 0.3 else 0.01
+        return {"en": english, "de": 1 - english}
+
+    def __call__(self, sound: NDArray[np.float32], language: str) -> list[Word]:
+        self.heard.append((language, len(sound) / 16_000))
+        seconds = int(len(sound) / 16_000)
+        return [Word(f" {language}{k}", k + 0.2, k + 0.8, 0.9) for k in range(seconds)]
+
+
+def two_languages() -> MemoryInputs:
+    """English from 0 to 4 s, German from 5 to 9 s, English from 12 to 16 s."""
+    sound = np.zeros(16 * 16_000, np.int16)
+    spans = [(0.0, 4.0), (5.0, 9.0), (12.0, 16.0)]
+    for (start, end), level in zip(spans, (3000, 12_000, 3000), strict=True):
+        sound[round(start * 16_000) : round(end * 16_000)] = level
+    shard = shard_of([], [{"video_id": "v", "flac": flac(sound), "status": "ok"}], windows("v", 16.0))
+    shard.tables["speech"] = rows(
+        tables.SPEECH,
+        [{"video_id": "v", "interval": i, "start_s": a, "end_s": b, "score": 1.0} for i, (a, b) in enumerate(spans)],
+    )
+    return shard
+
+
+class Present:
+    """`stage.Weights` for stages whose models are replaced."""
+
+    def path(self, model: str) -> Path:
+        return Path(model)
+
+    def digest(self, model: str) -> str | None:
+        return model
+
+
+def transcripts(
+    monkeypatch: pytest.MonkeyPatch, model: str, shard: MemoryInputs
+) -> tuple[list[dict[str, Any]], StandIn, StageContext]:
+    stand_in = StandIn()
+    monkeypatch.setattr(asr, "Whisper", lambda *_, **__: stand_in)
+    profile = load_profile(overrides=[f"transcripts.model={model}"])
+    context = StageContext(profile, Present(), shard)
+    made = asr.Transcripts(context)(TRANSCRIPTS.plan(shard, profile)).cast(TRANSCRIPTS.table.schema)
+    made.validate(full=True)
+    return made.to_pylist(), stand_in, context
+
+
+def test_a_speaker_who_changes_the_language_keeps_the_english_words_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, recogniser, context = transcripts(monkeypatch, "whisper_tiny_en", two_languages())
+    assert [row["status"] for row in found] == ["ok", "ok", "not_english", "not_english", "not_english", "ok", "ok"]
+    assert [row["language"] for row in found] == ["en", "en", "de", "de", "de", "en", "en"]
+    assert {language for language, _ in recogniser.heard} == {"en"}
+    assert all(seconds < 5 for _, seconds in recogniser.heard)  # the German in between is never heard
+    assert found[1]["text"] == "en2 en3"
+    assert found[2]["text"] is None
+    assert "knows English only" in found[2]["reason"]
+    assert found[0]["english"] == pytest.approx(0.99)
+    assert found[2]["english"] == pytest.approx(0.01)
+    assert found[1]["english"] == pytest.approx(2 / 3 * 0.99 + 1 / 3 * 0.01)
+    assert context.counters == {"languages/whisper_base": 3, "calls/whisper_tiny_en": 2}
+
+
+def test_a_multilingual_recogniser_writes_down_every_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, recogniser, _ = transcripts(monkeypatch, "whisper_base", two_languages())
+    assert {row["status"] for row in found} == {"ok"}
+    assert {row["model"] for row in found} == {"whisper_base"}
+    assert [row["language"] for row in found] == ["en", "en", "de", "de", "de", "en", "en"]
+    assert [language for language, _ in recogniser.heard] == ["en", "de", "en"]
+    assert found[2]["text"].startswith("de0")
+
+
+def test_another_recogniser_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CerError, match="no such recogniser"):
+        transcripts(monkeypatch, "whisper_giant", two_languages())
+
+
+def test_nobody_speaks_so_no_recogniser_is_loaded(monkeypatch: pytest.MonkeyPatch, silent_shard: MemoryInputs) -> None:
+    def loaded(*_: object, **__: object) -> StandIn:
+        raise AssertionError("nobody speaks")
+
+    silent_shard.tables["speech"] = rows(tables.SPEECH, [{"video_id": v, "status": "no_audio"} for v in "ab"])
+    monkeypatch.setattr(asr, "Whisper", loaded)
+    context = StageContext(load_profile(), Present(), silent_shard)
+    found = asr.Transcripts(context)(TRANSCRIPTS.plan(silent_shard, context.profile)).to_pylist()
+    assert {row["status"] for row in found} == {"no_audio"}
+
+
+def beside(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Two pictures side by side, the right one at 45 % of the height of the left one."""
+    height = left.shape[0]
+    width = round(right.shape[1] * 0.45 * height / right.shape[0])
+    small = cv2.resize(right, (width, round(0.45 * height)), interpolation=cv2.INTER_AREA)
+    canvas = np.zeros((height, left.shape[1] + width, 3), np.uint8)
+    canvas[:, : left.shape[1]] = left
+    canvas[: small.shape[0], left.shape[1] :] = small
+    return canvas
+
+
+@pytest.mark.slow
+def test_a_portrait_larger_than_the_person_who_speaks_is_not_the_subject(weights: Zoo, picture: Picture) -> None:
+    portrait = picture("single_face.mp4", 0.0)
+    noise = np.random.default_rng(0)
+    shown = [beside(portrait, picture("speaker_a.mp4", k / 5)) for k in range(20)]
+    shown = [np.clip(p + noise.normal(scale=3, size=p.shape), 0, 255).astype(np.uint8) for p in shown]
+    frames = [{"video_id": "v", "sample": k, "jpeg": jpeg(p), "status": "ok"} for k, p in enumerate(shown)]
+    faces, _ = make(FACES, shard_of(frames, [], windows("v", 4.0)), weights)
+    height = {is_subject: [] for is_subject in (True, False)}
+    for row in faces.to_pylist():
+        if row["track"] is not None:
+            height[row["is_subject"]].append(row["h"])
+    assert len(height[True]) >= 18
+    assert np.mean(height[True]) < 0.8 * np.mean(height[False])  # the larger one was found, and did not count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_video_that_lies_or_is_upside_down_keeps_its_faces(weights: Zoo, picture: Picture, quarters: int) -> None:
+    shown = [picture("talking_1.mp4", 1.0), np.ascontiguousarray(np.rot90(picture("talking_1.mp4", 1.0), -quarters))]
+    frames = [{"video_id": f"v{i}", "sample": 0, "jpeg": jpeg(p), "status": "ok"} for i, p in enumerate(shown)]
+    table, _ = make(FACES, shard_of(frames, [], windows("v0", 0.2) + windows("v1", 0.2)), weights)
+    upright, lying = table.to_pylist()
+    assert lying["status"] == "ok"
+    assert abs((lying["roll"] - upright["roll"] - 90 * quarters + 180) % 360 - 180) < 6
+    assert np.abs(np.subtract(lying["blendshapes"], upright["blendshapes"])).max() < 0.2
+    assert len(lying["keypoints"]) == 10
+
+
+@pytest.mark.slow
+def test_quiet_words_are_heard(weights: Zoo, media: Path) -> None:
+    sound = sound_of(media / "talking_1.mp4")
+    quiet = np.round(sound * 10 ** (-40 / 20)).astype(np.int16)
+    audio = [{"video_id": v, "flac": flac(s), "status": "ok"} for v, s in (("loud", sound), ("quiet", quiet))]
+    seconds = len(sound) / 16_000
+    shard = shard_of([], audio, windows("loud", seconds) + windows("quiet", seconds))
+    make(SPEECH, shard, weights)
+    table, _ = make(TRANSCRIPTS, shard, weights)
+    words: dict[str, list[str]] = {"loud": [], "quiet": []}
+    for row in table.to_pylist():
+        words[row["video_id"]] += re.findall(r"\w+", (row["text"] or "").casefold())
+    assert {"weaknesses", "asking", "better"} <= {*words["loud"]}
+    assert {*words["quiet"]} == {*words["loud"]}
 
 
 @pytest.mark.slow

