@@ -20,8 +20,8 @@ from typer.core import TyperGroup
 
 from cer_pipeline.cli import corpus, demo, doctor, evaluate, export, models, report, reproduce, run, status, train, ui
 from cer_pipeline.cli.output import plain_output, printable
-from cer_pipeline.cli.stopping import Stopped, insisting, stopped_line
 from cer_pipeline.errors import CerError
+from cer_pipeline.stopping import Stopped, insisting, stopped_line
 from cer_pipeline.store.files import is_disk_full
 from cer_pipeline.store.home import default_home
 

@@ -10,7 +10,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
-from cer_pipeline.cli.stopping import is_interrupt
+from cer_pipeline.stopping import is_interrupt
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance, ExecuteInProcessResult

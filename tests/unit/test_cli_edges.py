@@ -19,9 +19,9 @@ from typer.testing import CliRunner, Result
 from cer_pipeline.cli import Stopped, app, launch
 from cer_pipeline.cli import run as run_command
 from cer_pipeline.cli.output import PLAIN
-from cer_pipeline.cli.stopping import insisting
 from cer_pipeline.corpora import registry
 from cer_pipeline.errors import CerError
+from cer_pipeline.stopping import insisting
 from cer_pipeline.store.home import Home
 
 REPOSITORY = Path(__file__).resolve().parents[2]
