@@ -11,6 +11,7 @@ until the command has ended.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shlex
 import signal
@@ -53,6 +54,9 @@ def insisting(again_s: float = AGAIN_S) -> Iterator[threading.Event]:
     done = threading.Event()
     before, hook = signal.set_wakeup_fd(tell, warn_on_full_buffer=False), sys.unraisablehook
     sys.unraisablehook = lambda lost: None if lost.exc_type.__name__ in INTERRUPTS else hook(lost)
+    last = logging.lastResort  # SQLAlchemy logs what it loses in this way
+    if last is not None:
+        last.addFilter(_is_worth_a_line)
     watcher = threading.Thread(target=_watch, args=(seen, pressed, done, again_s), daemon=True)
     watcher.start()
     try:
@@ -64,6 +68,14 @@ def insisting(again_s: float = AGAIN_S) -> Iterator[threading.Event]:
         watcher.join()
         os.close(seen)
         sys.unraisablehook = hook
+        if last is not None:
+            last.removeFilter(_is_worth_a_line)
+
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Whether a message is no traceback of Ctrl-C."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or kind.__name__ not in INTERRUPTS
 
 
 def _watch(seen: int, pressed: threading.Event, done: threading.Event, again_s: float) -> None:
