@@ -8,13 +8,18 @@ from __future__ import annotations
 import os
 import sys
 
+from cer_pipeline.cli.stopping import insisting
+
 EXIT_STOPPED = 130
 
 
 def main() -> None:
     """Import the command line and run it."""
     try:
-        from cer_pipeline.cli.app import main as run
+        with insisting() as pressed:
+            from cer_pipeline.cli.app import main as run
+        if pressed.is_set():
+            raise KeyboardInterrupt
     except KeyboardInterrupt:
         sys.stderr.write("stopped before it began\n")
         sys.stderr.flush()

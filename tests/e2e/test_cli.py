@@ -240,6 +240,33 @@ def test_a_run_that_is_killed_again_and_again_goes_on_and_gives_the_same_bytes(w
 
 
 @pytest.mark.slow
+def test_ctrl_c_ends_a_run_in_one_line_and_the_next_run_goes_on(folder: Path, tmp_path: Path) -> None:
+    other = World(tmp_path / "home", folder)
+    other.json("corpus", "add", "clips", str(folder))
+    hear = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a background shell ignores it
+    command = [sys.executable, "-c", f"{hear}from cer_pipeline.cli import main; main()", "run", "clips"]
+    process = subprocess.Popen(
+        [*command, "--select", "+frames"],
+        env=other.env,
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    first = process.stderr.readline()
+    assert first.startswith("1/"), first
+    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the whole group
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert said.splitlines()[-1] == (
+        "stopped; nothing is lost, and this goes on where it stopped: cer run clips --select +frames"
+    )
+    assert not other.json("run", "clips", "--select", "+frames")["broken"]
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="only root can mount a small disk")
 def test_a_full_disk_ends_in_one_line_and_loses_nothing(folder: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"

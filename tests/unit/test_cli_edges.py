@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -35,7 +36,21 @@ def cer(*words: str | Path) -> Result:
 def python(code: str, *words: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
     """A process of its own that runs some code with the words as its command line."""
     env = os.environ | {"PYTHONPATH": str(REPOSITORY)} | environment
-    return subprocess.run([sys.executable, "-c", code, *words], env=env, capture_output=True, timeout=120, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", f"{HEAR}\n{code}", *words], env=env, capture_output=True, timeout=120, check=False
+    )
+
+
+HEAR = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+"""A shell that starts tests in the background has them ignore Ctrl-C, and so would the processes that they start."""
+
+
+@pytest.fixture(autouse=True)
+def hear():
+    """Let this process hear Ctrl-C while a test runs."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 MAIN = "from cer_pipeline.cli import main; main()"
@@ -247,6 +262,10 @@ def test_ctrl_c_that_a_destructor_swallows_is_sent_again(capfd):
     def work() -> None:
         with insisting(again_s=0.1):
             Swallows()
+            try:
+                raise KeyboardInterrupt
+            except KeyboardInterrupt:  # as SQLAlchemy does while it closes a connection
+                logging.getLogger("some.library").exception("lost")
             while time.monotonic() - started < 20:
                 time.sleep(0.01)
 
