@@ -9,7 +9,7 @@ suits() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 
 if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     python=""
-    # 3.11 first: the pins are resolved and tested for it.
+    # 3.11 first: the pins are resolved for it; 3.13 is tried too.
     for candidate in ${PYTHON:-python3.11 python3 python3.12 python3.13}; do
         if suits "$candidate"; then python="$candidate"; break; fi
     done
