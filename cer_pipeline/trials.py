@@ -84,6 +84,7 @@ MODELS: Final[Mapping[str, Callable[[Path], None]]] = {
     "mini_xception": _mini_xception,
     "silero_vad": _silero_vad,
     "whisper_tiny_en": _whisper,
+    "whisper_base": _whisper,
     "minilm": _minilm,
 }
 """Model id -> what loads it from its verified file or folder. A model without an entry is verified, not tried."""

@@ -239,7 +239,7 @@ def load(home: Path, name: str) -> Corpus:
     files = tuple(File(**(file | {"windows": tuple(file.get("windows", ()))})) for file in data["files"])
     notes = path.parent / data["annotations"] if data.get("annotations") else None
     root = Path(from_text(data["root"]))
-    options = {option: from_text(value) for option, value in data["options"].items()}
+    options = {name: from_text(v) if isinstance(v, str) else v for name, v in data["options"].items()}
     return Corpus(data["name"], data["format"], root, data["shards"], files, options, notes)
 
 
@@ -457,7 +457,7 @@ def _save(home: Path, corpus: Corpus) -> None:
         "format": corpus.format,
         "root": to_text(str(corpus.root)),
         "shards": corpus.shards,
-        "options": {name: to_text(value) for name, value in corpus.options.items()},
+        "options": {name: to_text(v) if isinstance(v, str) else v for name, v in corpus.options.items()},
         "annotations": corpus.annotations.name if corpus.annotations else None,
         "files": [asdict(file) for file in corpus.files],
     }

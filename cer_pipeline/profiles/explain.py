@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import tomlkit
-from annotated_types import BaseMetadata
 
 from cer_pipeline.errors import CerError
 from cer_pipeline.profiles import Profile, nearest, profile_text
@@ -68,7 +67,7 @@ def settings(profile: Profile) -> Iterator[Setting]:
                 meaning=field.description or "",
                 unit=extra.get("unit", ""),
                 type=_type(field.annotation),
-                limits=", ".join(_limit(m) for m in field.metadata if isinstance(m, BaseMetadata)),
+                limits=", ".join(limit for m in field.metadata for limit in _limits(m)),
                 reason=_comment(comments, section, name),
             )
 
@@ -89,9 +88,9 @@ _LIMITS = {"ge": "at least", "gt": "greater than", "le": "at most", "lt": "less 
            "min_length": "length at least", "max_length": "length at most"}  # fmt: skip
 
 
-def _limit(metadata: BaseMetadata) -> str:
-    name, value = next((name, getattr(metadata, name)) for name in _LIMITS if hasattr(metadata, name))
-    return f"{_LIMITS[name]} {value}"
+def _limits(constraint: Any) -> list[str]:
+    """What one constraint of a field demands, in words; none for a validator."""
+    return [f"{word} {getattr(constraint, name)}" for name, word in _LIMITS.items() if hasattr(constraint, name)]
 
 
 def _type(annotation: Any) -> str:

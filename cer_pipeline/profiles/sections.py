@@ -264,7 +264,7 @@ class Loudness(Section):
 class Transcripts(Section):
     """The speech recogniser, and what it is believed."""
 
-    model: Literal["whisper_tiny_en", "whisper_base"] = setting("zoo id of the recogniser")
+    model: str = setting("zoo id of the recogniser")
     language_s: float = setting("length of the stretches whose language is predicted", "s", gt=0, le=30)
     language_sure: float = setting("probability of English from which words are kept", **SHARE)
     language_least: float = setting("probability of English below which a stretch is not recognised", **SHARE)

@@ -130,7 +130,9 @@ def latin1(tmp_path_factory) -> dict[str, str]:
     return {"LOCPATH": str(folder), "LC_ALL": "en_US.ISO-8859-1", "LANG": "", "PYTHONUTF8": ""}
 
 
-SAY = f"import typer, cer_pipeline.cli as c; c.app.command('say')(lambda: print('Zo\\u00eb \\u25a0 \\uac00')); {MAIN}"
+SAY = (
+    f"import typer, cer_pipeline.cli.app as c; c.app.command('say')(lambda: print('Zo\\u00eb \\u25a0 \\uac00')); {MAIN}"
+)
 
 
 @pytest.mark.parametrize(
