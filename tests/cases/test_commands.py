@@ -189,7 +189,7 @@ code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess
 print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)
 """
 MORE_PER_MINUTE_MB = 40
-"""14 MB a minute were measured with two faces a frame."""
+"""20 MB a minute were measured with two faces a frame, from 1 to 8 minutes."""
 
 
 def test_memory_does_not_grow_in_step_with_the_length(cases: Path, media: Path, weights: Zoo, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_memory_does_not_grow_in_step_with_the_length(cases: Path, media: Path, 
 
     del cases, weights
     peaks = {}
-    for seconds in (30, 150):
+    for seconds in (60, 240):
         folder, home = tmp_path / str(seconds), Home(tmp_path / f"home{seconds}")
         folder.mkdir()
         loop = ["-v", "error", "-stream_loop", "60", "-i", str(media / "obama_speech.mp4"), "-c", "copy"]
@@ -209,7 +209,7 @@ def test_memory_does_not_grow_in_step_with_the_length(cases: Path, media: Path, 
         code, peak = map(int, done.stdout.split())
         assert code == 0
         peaks[seconds] = peak
-    assert peaks[150] - peaks[30] < 2 * MORE_PER_MINUTE_MB
+    assert peaks[240] - peaks[60] < 3 * MORE_PER_MINUTE_MB
 
 
 def test_ctrl_c_ends_in_one_line_and_the_next_run_goes_on(home: Home, cases: Path, weights: Zoo) -> None:
