@@ -376,7 +376,7 @@ class Transcripts:
             for part in stretches(inside, settings["language_s"]):
                 first, last = self._samples(part[0][0], part[-1][1])
                 yield Stretch(part, self._detector.languages(sound[first:last]))
-                self._context.counters[f"languages/{DETECTOR}"] += 1
+                self._context.counters[f"calls/{DETECTOR}"] += 1
 
     def _taken_for(self, stretch: Stretch) -> str:
         """The language that the recogniser takes a stretch for; empty where it knows none that it can be."""

@@ -76,9 +76,11 @@ class Stretch:
 def stretches(speech: Sequence[Span], longest_s: float) -> list[tuple[Span, ...]]:
     """Neighbouring speech in parts of about equal length.
 
+    A part of less than half of that length joins the nearer of its neighbours: a word or two tell no language.
+
     Args:
         speech: intervals, in order; each stays whole.
-        longest_s: length of a part, unless one interval is longer.
+        longest_s: length of a part, unless one interval is longer, or a short one joins it.
     """
     start, end = speech[0][0], speech[-1][1]
     count = max(1, math.ceil((end - start) / longest_s))
@@ -86,7 +88,22 @@ def stretches(speech: Sequence[Span], longest_s: float) -> list[tuple[Span, ...]
     for a, b in speech:
         index = min(count - 1, int(((a + b) / 2 - start) / (end - start) * count))
         parts[index] = (*parts.get(index, ()), (a, b))
-    return list(parts.values())
+    return _without_short(list(parts.values()), longest_s / 2)
+
+
+def _without_short(parts: list[tuple[Span, ...]], shortest_s: float) -> list[tuple[Span, ...]]:
+    """The parts, with each shorter one joined to the nearer of its neighbours that is not short itself."""
+    is_short = [part[-1][1] - part[0][0] < shortest_s for part in parts]
+    joined: dict[int, tuple[Span, ...]] = {}
+    for i, part in enumerate(parts):
+        gaps = {
+            j: max(parts[j][0][0] - part[-1][1], part[0][0] - parts[j][-1][1])
+            for j in (i - 1, i + 1)
+            if is_short[i] and 0 <= j < len(parts) and not is_short[j]
+        }
+        target = min(gaps, key=lambda j: gaps[j]) if gaps else i
+        joined[target] = (*joined.get(target, ()), *part)
+    return [joined[i] for i in sorted(joined)]
 
 
 def compression(text: str) -> float:

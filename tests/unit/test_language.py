@@ -33,12 +33,23 @@ def test_the_parts_hold_all_speech_once_and_in_order(spans: list[Span], longest:
     assert [span for part in stretches(spans, longest) for span in part] == spans
 
 
+LONGEST_SILENCE_S = 2.0  # in `speech`
+
+
 @given(speech(), st.floats(1, 15))
 def test_a_part_is_hardly_longer_than_asked_unless_it_is_one_interval(spans: list[Span], longest: float) -> None:
     for part in stretches(spans, longest):
-        # The middle of each interval lies in the part; the first and the last may reach out by half of themselves.
+        # The middle of each interval lies in the part; the first and the last may reach out by half of themselves. A
+        # short part may have joined on either side, across a silence.
         outside = sum((end - start) / 2 for start, end in (part[0], part[-1]))
-        assert len(part) == 1 or part[-1][1] - part[0][0] <= longest + outside + 1e-6
+        joined = 2 * (longest / 2 + LONGEST_SILENCE_S)
+        within = max(longest, *(end - start for start, end in part)) if len(part) > 1 else longest
+        assert len(part) == 1 or part[-1][1] - part[0][0] <= within + outside + joined + 1e-6
+
+
+def test_a_first_word_is_heard_with_the_sentence_after_it() -> None:
+    assert stretches([(0.1, 1.0), (1.2, 6.6)], 5) == [((0.1, 1.0), (1.2, 6.6))]
+    assert stretches([(0.0, 6.0), (6.5, 7.0), (9.0, 15.0)], 5) == [((0.0, 6.0), (6.5, 7.0)), ((9.0, 15.0),)]
 
 
 def test_speech_is_cut_into_equal_parts_and_none_is_a_scrap() -> None:
