@@ -6,6 +6,7 @@ Belongs here: starting it on this machine only.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -27,4 +28,6 @@ def ui(port: Annotated[int, typer.Option("--port", help="Port on this machine.")
     say(f"http://{LOOPBACK}:{port} shows {home.root}; stop with Ctrl-C")
     os.chdir(home.dagster)  # Dagster looks for dagster.yaml here too, and warns of a second one elsewhere
     command = ["-m", "dagster", "dev", "-w", str(shipped("workspace.yaml").resolve()), "-h", LOOPBACK, "-p", str(port)]
+    # A script that starts this in the background leaves Ctrl-C ignored, and Dagster stops its processes by that signal.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execv(sys.executable, [sys.executable, *command])  # noqa: S606 - a fixed list, no shell

@@ -136,12 +136,16 @@ def grey_clip(path: Path) -> None:
         container.mux(stream.encode(None))
 
 
-def test_the_graph_is_shown(installed: Installed) -> None:
+IN_THE_BACKGROUND = ["sh", "-c", 'trap "" INT; exec "$0" "$@"']
+"""Starts a program with Ctrl-C ignored, as scripts do that start it in the background."""
+
+
+def test_the_graph_is_shown_until_it_is_ended(installed: Installed) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = subprocess.Popen(
-        [installed.folder / "bin" / "cer", "ui", "--port", str(port)],
+        [*IN_THE_BACKGROUND, installed.folder / "bin" / "cer", "ui", "--port", str(port)],
         env=installed.env,
         cwd=installed.start,
         stdout=subprocess.DEVNULL,

@@ -125,7 +125,8 @@ def latin1(tmp_path_factory) -> dict[str, str]:
     if not shutil.which("localedef"):
         pytest.skip("localedef is not on this machine: install the package locales or glibc-common")
     command = ["localedef", "-i", "en_US", "-f", "ISO-8859-1", str(folder / "en_US.ISO-8859-1")]
-    if subprocess.run(command, capture_output=True, check=False).returncode > 1:
+    made = subprocess.run(command, capture_output=True, check=False).returncode <= 1
+    if not made or not (folder / "en_US.ISO-8859-1").exists():
         pytest.skip("localedef cannot make en_US.ISO-8859-1 on this machine: install the package locales")
     return {"LOCPATH": str(folder), "LC_ALL": "en_US.ISO-8859-1", "LANG": "", "PYTHONUTF8": ""}
 
