@@ -1,14 +1,14 @@
 """The blocking check on `labels`: nothing can be learned from what is held out.
 
-Belongs here: putting `corpora.leak_check` into Dagster's terms. Does not belong here: looking for leaks.
+Belongs here: putting `corpora.leaks.check` into Dagster's terms. Does not belong here: looking for leaks.
 """
 
 # No postponed annotations here: Dagster reads them off the function as it is decorated.
 import dagster as dg
 
 from assets.metadata import check_metadata
-from cer_pipeline.corpora.leak_check import leaks_of
-from cer_pipeline.store.inputs import ShardInputs
+from cer_pipeline.corpora.leaks.check import leaks_of
+from cer_pipeline.corpora.shards import ShardInputs
 
 NO_LEAK = "no_leak"
 LABELS = "labels"

@@ -1,7 +1,7 @@
 """The assets `models/BRANCH`: heads that are trained on registered corpora.
 
 Belongs here: turning a Trainer into an asset with its metadata. Does not belong here: any training
-(`cer_pipeline.training`), or publishing (`cer_pipeline.zoo.published`).
+(`cer_pipeline.training`), or publishing (`cer_pipeline.zoo.trained`).
 
 They stand in a job of their own: processing a corpus never trains. What a branch predicts with hangs on the head in
 use, so its tables name it, and are out of date once another is published.
@@ -18,7 +18,7 @@ from assets.user_errors import user_errors
 from cer_pipeline.stage import StageSpec
 from cer_pipeline.training import registry as training
 from cer_pipeline.training.summary import headline, scores_markdown
-from cer_pipeline.zoo.published import Published, publish
+from cer_pipeline.zoo.trained import Published, publish
 from resources.progress import ProgressListener
 from resources.tables import Tables
 

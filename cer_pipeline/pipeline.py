@@ -13,18 +13,18 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Final
 
 from cer_pipeline.branches.registry import branches
-from cer_pipeline.compound.stages import compound_stages
-from cer_pipeline.corpora.label_stages import STAGES as LABEL_STAGES
+from cer_pipeline.corpora.labels.specs import STAGES as LABEL_STAGES
 from cer_pipeline.errors import CerError
-from cer_pipeline.fusion.stages import fusion_stages
-from cer_pipeline.media.stages import STAGES as MEDIA_STAGES
-from cer_pipeline.perception.stages import STAGES as PERCEPTION_STAGES
+from cer_pipeline.fusion.specs import fusion_stages
+from cer_pipeline.media.specs import STAGES as MEDIA_STAGES
+from cer_pipeline.perception.specs import STAGES as PERCEPTION_STAGES
+from cer_pipeline.predictions.specs import compound_stages
 from cer_pipeline.profiles import Profile
 from cer_pipeline.stage import StageSpec, Weights
 from cer_pipeline.store.cache import RowCache
 from cer_pipeline.store.home import Home
 from cer_pipeline.store.materialise import Work, is_current, prepare
-from cer_pipeline.store.tables import Footer, read_footer
+from cer_pipeline.store.parquet import Footer, read_footer
 
 SHOWN_TABLES: Final = 3
 """Tables that a refusal names: enough to recognise the setting."""

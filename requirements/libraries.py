@@ -23,7 +23,7 @@ QUIET = ["-qq", "-o", f"DPkg::Lock::Timeout={LOCK_SECONDS}"]
 
 def libraries() -> ModuleType:
     """The list of libraries, read from the package without installing it."""
-    path = Path(__file__).resolve().parents[1] / "cer_pipeline" / "system_libraries.py"
+    path = Path(__file__).resolve().parents[1] / "cer_pipeline" / "machine" / "system_libraries.py"
     spec = importlib.util.spec_from_file_location("system_libraries", path)
     assert spec is not None
     assert spec.loader is not None

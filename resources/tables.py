@@ -7,8 +7,8 @@ Belongs here: handing `store.materialise` its arguments. Does not belong here: a
 import dagster as dg
 
 from cer_pipeline.corpora.registry import parse_shard_key
+from cer_pipeline.corpora.shards import ShardInputs
 from cer_pipeline.stage import StageSpec
-from cer_pipeline.store.inputs import ShardInputs
 from cer_pipeline.store.materialise import Progress, Report, materialise
 from cer_pipeline.zoo import Zoo, open_zoo
 from resources.settings import Settings

@@ -1,7 +1,7 @@
 """Which branches there are and which of them a profile enables.
 
 Belongs here: the list, plug-ins, and the check of names. Light: it imports specs, no model library.
-Does not belong here: what a branch is (`spec`) or does (one module per modality family).
+Does not belong here: what a branch is (`branch`) or does (one module per modality family).
 
 A plug-in is a distribution with an entry point in the group `cer_pipeline.branches`: its name is the branch's name, its
 object a `BranchSpec`. It is loaded only where a profile enables it.
@@ -13,8 +13,11 @@ import re
 from importlib import metadata
 from typing import Final
 
-from cer_pipeline.branches import audio, face, scene, text
-from cer_pipeline.branches.spec import BranchSpec
+from cer_pipeline.branch import BranchSpec
+from cer_pipeline.branches.audio import specs as audio
+from cer_pipeline.branches.face import specs as face
+from cer_pipeline.branches.scene import branch as scene
+from cer_pipeline.branches.text import branch as text
 from cer_pipeline.errors import CerError
 from cer_pipeline.profiles import Profile
 

@@ -13,7 +13,7 @@ import typer
 from cer_pipeline.cli.options import Json
 from cer_pipeline.cli.output import print_json, print_table, safe, say
 from cer_pipeline.cli.progress import reading, steps
-from cer_pipeline.corpora.formats import FORMATS
+from cer_pipeline.corpora.formats.registry import FORMATS
 
 if TYPE_CHECKING:
     from cer_pipeline.corpora.registry import Corpus
@@ -111,7 +111,7 @@ def options_of(labels: Path | None, split: str | None, captions: Path | None, le
 def track_of(home: Path, name: str, path: Path, layout: str, number: int | None) -> dict[str, int]:
     """The sound track that a registration asks for, where it is given and some video has it."""
     from cer_pipeline.corpora import registry
-    from cer_pipeline.media.stages import AUDIO_TRACK
+    from cer_pipeline.media.specs import AUDIO_TRACK
 
     if number is None:
         return {}

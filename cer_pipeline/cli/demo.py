@@ -50,7 +50,7 @@ def check_packages() -> None:
     Raises:
         CerError: with the command that mends it.
     """
-    from cer_pipeline.installation import load_all
+    from cer_pipeline.machine.installation import load_all
 
     for loaded in load_all(["mediapipe"]):
         if loaded.error:

@@ -1,6 +1,6 @@
 """`cer doctor`: what this machine lacks.
 
-Belongs here: showing the findings. Does not belong here: looking (`cer_pipeline.doctor`).
+Belongs here: showing the findings. Does not belong here: looking (`cer_pipeline.machine.checks`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def doctor(
     json: Json = False,
 ) -> None:
     """Try what a run needs (packages, folders, memory, decoding, weights, GPU); name what fails and the remedy."""
-    from cer_pipeline.doctor import diagnose, installed
+    from cer_pipeline.machine.checks import diagnose, installed
 
     say("loading every package" + ("" if packages else ", hashing the weights, trying the models"))
     findings = installed() if packages else diagnose(profile)

@@ -28,7 +28,8 @@ def export(
 ) -> None:
     """Write the predictions of a corpus: compounds by both mappings, and the basic emotions of every system."""
     from cer_pipeline.compound.clear import Clear
-    from cer_pipeline.export import abaw, tables
+    from cer_pipeline.export import abaw
+    from cer_pipeline.export import long_form as tables
     from cer_pipeline.store.home import default_home
 
     home = default_home()

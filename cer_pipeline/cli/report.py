@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cer_pipeline.compound.clear import Clear
+    from cer_pipeline.corpora.shards import ShardInputs
     from cer_pipeline.report.summary import VideoSummary
     from cer_pipeline.store.home import Home
-    from cer_pipeline.store.inputs import ShardInputs
 
 DRAWING = "2"  # changed by hand whenever a picture would change for the same tables
 NOTES = "pictures.json"  # beside the pictures: what each was drawn from
@@ -77,8 +77,8 @@ def show(home: Home, name: str, rule: Clear, hide_faces: bool = False) -> None:
 def shards(home: Home, name: str) -> list[ShardInputs]:
     """The shards of a corpus that hold predictions."""
     from cer_pipeline.corpora import registry
+    from cer_pipeline.corpora.shards import ShardInputs
     from cer_pipeline.errors import CerError
-    from cer_pipeline.store.inputs import ShardInputs
 
     labels = registry.load(home.root, name).shard_labels()
     made = [label for label in labels if home.table("frame_predictions", name, label).is_file()]

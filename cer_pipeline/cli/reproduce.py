@@ -18,7 +18,7 @@ from cer_pipeline.cli.options import Json, settings_of
 from cer_pipeline.cli.output import console, print_json, print_table, safe, say
 
 if TYPE_CHECKING:
-    from cer_pipeline.evaluation.reproduce import Measured, PaperCell
+    from cer_pipeline.reproduce.paper_tables import Measured, PaperCell
     from cer_pipeline.store.home import Home
 
 DECIMALS = 4
@@ -32,7 +32,7 @@ def reproduce(
     json: Json = False,
 ) -> None:
     """Print Tables 1 and 2 of the paper: every cell measured here, or with the command that would fill it."""
-    from cer_pipeline.evaluation.reproduce import DATA_VARIABLE, cells, data_folder, paper
+    from cer_pipeline.reproduce.paper_tables import DATA_VARIABLE, cells, data_folder, paper
     from cer_pipeline.store.home import writable_home
 
     home = writable_home()
@@ -50,8 +50,8 @@ def measured(home: Home, data: Path | None) -> dict[str, list[Measured]]:
     Raises:
         CerError: a caption file that cannot be right.
     """
-    from cer_pipeline.evaluation.measure import MODELS, measure
-    from cer_pipeline.evaluation.reproduce import AFEW, Measured, caption_folder, registered
+    from cer_pipeline.reproduce.caption_benchmark import MODELS, measure
+    from cer_pipeline.reproduce.paper_tables import AFEW, Measured, caption_folder, registered
     from cer_pipeline.zoo import open_zoo
 
     found = {}

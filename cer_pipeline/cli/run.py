@@ -113,7 +113,7 @@ def run_corpus(
         CerError: unknown corpus, setting or selection; disk full.
     """
     from cer_pipeline.corpora import registry
-    from cer_pipeline.media.stages import AUDIO, FRAMES, VIDEOS
+    from cer_pipeline.media.specs import AUDIO, FRAMES, VIDEOS
     from cer_pipeline.pipeline import State, stages, table_states
     from cer_pipeline.zoo import open_zoo
 
@@ -139,7 +139,7 @@ def run_corpus(
 def tell_tracks(home: Home, name: str) -> None:
     """Name the videos that have several sound tracks."""
     from cer_pipeline.corpora import registry, sound_tracks
-    from cer_pipeline.store.tables import read_table
+    from cer_pipeline.store.parquet import read_table
 
     columns = ("video_id", "audio_tracks", "audio_track", "audio_track_reason")
     files = [home.table("videos", name, shard) for shard in registry.load(home.root, name).shard_labels()]

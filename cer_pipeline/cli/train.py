@@ -16,7 +16,7 @@ from cer_pipeline.errors import CerError
 
 if TYPE_CHECKING:
     from cer_pipeline.store.home import Home
-    from cer_pipeline.zoo.published import Published
+    from cer_pipeline.zoo.trained import Published
 
 
 def train(
@@ -32,7 +32,7 @@ def train(
     from cer_pipeline.store.home import writable_home
     from cer_pipeline.training import registry
     from cer_pipeline.training.summary import score_rows
-    from cer_pipeline.zoo import published
+    from cer_pipeline.zoo import trained as published
 
     home, what = writable_home(), registry.trainer(branch)
     if retire:
@@ -67,7 +67,7 @@ def _launch(home: Home, branch: str, names: list[str], options: dict[str, str], 
     from cer_pipeline.cli.launch import close_dead_runs, execute
     from cer_pipeline.cli.progress import TerminalProgress
     from cer_pipeline.cli.run import broken_steps
-    from cer_pipeline.zoo.published import read_current
+    from cer_pipeline.zoo.trained import read_current
 
     with instance(home) as opened, TerminalProgress(quiet) as progress:
         from assets.jobs import TRAIN

@@ -1,7 +1,7 @@
 """Two changes to compound distributions that need no label; both are off unless a profile turns them on.
 
-Belongs here: the arithmetic, as pure functions over the segments of one shard. Does not belong here: tables (`mapping`)
-or the mappings that come before (`ppa`, `pfsa`).
+Belongs here: the arithmetic, as pure functions over the segments of one shard. Does not belong here: tables
+(`predictions.map_compounds`) or the mappings that come before (`ppa`, `pfsa`).
 
 * Prior correction: a mapping favours some compounds before it sees any video, such as those of an emotion that heads
   name often. With m_k the mean of p_k over *all segments of the corpus shard that have a value* (each counts the same,

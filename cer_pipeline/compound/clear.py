@@ -1,8 +1,8 @@
 """Which predictions are shown to people as an expression.
 
 Belongs here: the rule and the words for what it rejects. Does not belong here: the numbers that it reads
-(`fusion.uncertainty`), the choice of its thresholds (`evaluation.clear_expression`), or showing anything (`report`,
-`export`).
+(`fusion.uncertainty`), the choice of its thresholds (`reproduce.clear_expression_study`), or showing anything
+(`report`, `export`).
 
 The tables keep every probability. PPA divides Neutral and Other away, so the compounds of a calm face sum to 1 as well
 and lie near 1/7 each; naming the first of them would be naming noise. A compound is *clear* where enough is expressed
@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 
 from cer_pipeline.fusion.combine import Array, Mask
-from cer_pipeline.fusion.evidence import matrix
+from cer_pipeline.fusion.inputs import matrix
 from cer_pipeline.fusion.uncertainty import confidence, expressed
 from cer_pipeline.labels import COMPOUND
 from cer_pipeline.profiles import REPORT, Profile

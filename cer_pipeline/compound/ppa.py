@@ -1,6 +1,7 @@
 """Pair-Wise Probability Aggregation: a compound is as likely as the two basic emotions that make it.
 
-Belongs here: that mapping and the matrix behind it. Does not belong here: tables (`mapping`) or features (`pfsa`).
+Belongs here: that mapping and the matrix behind it. Does not belong here: tables (`predictions.map_compounds`) or
+features (`pfsa`).
 
 Source: section 3.7 of "Team RAS in 9th ABAW Competition: Multimodal Compound Expression Recognition Approach"; the
 published code scores a compound by p_i + p_j, without weights, without Neutral and Other.

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cer_pipeline.corpora.formats import Found
-from cer_pipeline.corpora.names import NameIndex, stem
+from cer_pipeline.corpora.formats.names import NameIndex, stem
+from cer_pipeline.corpora.formats.registry import Found
 
 
 class Lookup:

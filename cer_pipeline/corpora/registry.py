@@ -1,7 +1,8 @@
 """Which corpora there are, and which files belong to each: `$CER_HOME/corpora/NAME.json`.
 
 Belongs here: registering, shards, finding the file behind a video_id. Does not belong here: how files are found
-(`formats`), what they hold (`media`), or what was written about them (`notes`, in a file of its own).
+(`corpora.formats.registry`), what they hold (`media`), or what was written about them (`annotations`, in a file of its
+own).
 
 A shard is a stable hash of the video_id modulo a number that is fixed at registration, so that one more video touches
 one shard. Content is known by SHA-256; it is not computed again while size, time of change, inode and ctime stay. Tools
@@ -22,10 +23,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from cer_pipeline.corpora import findings, fit, leaks
-from cer_pipeline.corpora.formats import CAPTIONS, LABELS, SPLIT, Found, Scan, format_of, scan
-from cer_pipeline.corpora.names import from_text, to_text
-from cer_pipeline.corpora.notes import Notes, digest, read_text_digests, write
+from cer_pipeline.corpora import annotation_fit as fit
+from cer_pipeline.corpora import diagnostics as findings
+from cer_pipeline.corpora.annotations import Notes, digest, read_text_digests, write
+from cer_pipeline.corpora.formats.names import from_text, to_text
+from cer_pipeline.corpora.formats.registry import CAPTIONS, LABELS, SPLIT, Found, Scan, format_of, scan
+from cer_pipeline.corpora.leaks import find as leaks
 from cer_pipeline.corpora.splits import TRAIN, apply_split
 from cer_pipeline.errors import CerError
 from cer_pipeline.profiles import load_profile
@@ -328,13 +331,13 @@ def _scan(format_: str, root: Path, options: Mapping[str, Any]) -> Scan:
     found = scan(format_, root, options)
     files, ignored = apply_split(found.files, options.get(SPLIT)), list(found.ignored)
     if options.get(CAPTIONS):
-        from cer_pipeline.corpora.caption_corpus import attach
+        from cer_pipeline.corpora.formats.captions import attach
 
         attached = attach(files, Path(options[CAPTIONS]))
         files, ignored = attached.files, [*ignored, *attached.ignored]
     files = leaks.tell_apart(files)
     if options.get(LABELS) and format_of(format_).spans:
-        from cer_pipeline.corpora.cexpr import attach_spans
+        from cer_pipeline.corpora.formats.cexpr import attach_spans
 
         files = attach_spans(files, Path(options[LABELS]))
     return replace(found, files=files, ignored=ignored)

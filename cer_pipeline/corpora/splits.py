@@ -1,7 +1,7 @@
 """Splits: their names, and the option that gives them.
 
 Belongs here: which words mean train, dev and test, and reading `--split NAME|FILE`. Does not belong here: what may not
-stand in two splits (`leaks`).
+stand in two splits (`corpora.leaks.find`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from cer_pipeline.corpora.formats import Found
+from cer_pipeline.corpora.formats.csv_rows import read_sheet
+from cer_pipeline.corpora.formats.registry import Found
 from cer_pipeline.corpora.lookup import Lookup
-from cer_pipeline.corpora.sheets import read_sheet
 from cer_pipeline.errors import CerError
 
 TRAIN: Final = "train"

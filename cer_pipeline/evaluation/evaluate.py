@@ -16,13 +16,13 @@ import pyarrow as pa
 
 from cer_pipeline import tables
 from cer_pipeline.errors import CerError
-from cer_pipeline.evaluation.metrics import RESAMPLES
 from cer_pipeline.evaluation.protocols import Cell, compare, score
 from cer_pipeline.evaluation.read import FUSED, PFSA, PPA, Scored, inputs_digest, read
+from cer_pipeline.metrics import RESAMPLES
 from cer_pipeline.store.files import exclusive
 from cer_pipeline.store.fingerprint import content_digests, digest
 from cer_pipeline.store.home import Home
-from cer_pipeline.store.tables import Footer, conform, read_footer, read_table, write_table
+from cer_pipeline.store.parquet import Footer, conform, read_footer, read_table, write_table
 
 CODE_VERSION: Final = "3"  # changed by hand whenever a number would change for the same tables
 SHARD: Final = "all"  # the table answers for the whole corpus

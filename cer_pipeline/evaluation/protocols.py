@@ -27,8 +27,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cer_pipeline.evaluation import metrics
-from cer_pipeline.evaluation.metrics import Metric, Score
+from cer_pipeline import metrics
+from cer_pipeline.metrics import Metric, Score
 from cer_pipeline.status import Status
 
 NONE: Final = -1  # the prediction of a unit that the system could not serve

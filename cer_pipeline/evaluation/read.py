@@ -16,19 +16,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cer_pipeline.compound.frames import windows_at
 from cer_pipeline.compound.ppa import ppa
 from cer_pipeline.corpora import registry
-from cer_pipeline.corpora.formats import FORMATS
+from cer_pipeline.corpora.formats.registry import FORMATS
+from cer_pipeline.corpora.shards import ShardInputs
 from cer_pipeline.errors import CerError
 from cer_pipeline.evaluation.protocols import FRAME, NONE, SEGMENT, System, Task, annotated_classes, top
-from cer_pipeline.fusion.evidence import matrix, texts
+from cer_pipeline.fusion.inputs import matrix, texts
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS
+from cer_pipeline.predictions.frame_average import windows_at
 from cer_pipeline.status import Status
 from cer_pipeline.store.fingerprint import digest
 from cer_pipeline.store.home import Home
-from cer_pipeline.store.inputs import ShardInputs
-from cer_pipeline.store.tables import read_footer
+from cer_pipeline.store.parquet import read_footer
 from cer_pipeline.tables import COMPOUND_LABEL_COLUMNS, LABEL_COLUMNS
 
 FUSED: Final = "fused"

@@ -1,6 +1,6 @@
 """Frame predictions in the text form of the ABAW challenges.
 
-Belongs here: that form. Does not belong here: other forms (`tables`).
+Belongs here: that form. Does not belong here: other forms (`long_form`).
 
 One file a video and challenge, all of them or none. An id that is longer than the name of a file can be is cut, with a
 digest behind it. `compound/VIDEO.txt`: the header `image_location,` and the seven compounds, then one
@@ -24,7 +24,7 @@ import pyarrow as pa
 from cer_pipeline.errors import CerError
 from cer_pipeline.evaluation.protocols import top
 from cer_pipeline.evaluation.read import shards
-from cer_pipeline.fusion.evidence import matrix, texts
+from cer_pipeline.fusion.inputs import matrix, texts
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS
 from cer_pipeline.store.files import commit_tree, file_name
 from cer_pipeline.store.home import Home

@@ -1,7 +1,8 @@
 """Feature-level fusion: one token for every branch, and a learned query that attends to those that are there.
 
 Belongs here: the network, its file, and applying it to the features of segments. Does not belong here: its training
-(`feature_training`), or fusion of probabilities (`mhpf`), which is the default because its values split into parts.
+(`fusion.train.feature_level`), or fusion of probabilities (`mhpf`), which is the default because its values split into
+parts.
 
 Source: the third variant of the paper's published feature-level fusion (published code, `src/fusion`, V3), as a
 formula: token_m = dropout(LN(W_m x_m + b_m)); a learned query token stands before them; a post-norm Transformer encoder
@@ -24,8 +25,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cer_pipeline.errors import CerError
-from cer_pipeline.heads.io import load_head, save_head
 from cer_pipeline.labels import BASIC
+from cer_pipeline.zoo.head_file import load_head, save_head
 
 KIND: Final = "feature_fusion"
 FLAT: Final = 1e-6  # a feature that varies less than this is constant

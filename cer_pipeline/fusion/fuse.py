@@ -13,9 +13,9 @@ import pyarrow as pa
 from cer_pipeline import tables
 from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.combine import Array, Mask, combine, equal_weights
-from cer_pipeline.fusion.evidence import Evidence, most_telling, read_evidence
+from cer_pipeline.fusion.inputs import Evidence, most_telling, read_evidence
 from cer_pipeline.fusion.mhpf import DYNAMIC, STATIC, load_mhpf
-from cer_pipeline.fusion.stages import EQUAL, HEAD
+from cer_pipeline.fusion.specs import EQUAL, HEAD
 from cer_pipeline.fusion.uncertainty import agreement, confidence, entropy, expressed
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.stage import StageContext

@@ -1,7 +1,7 @@
 """Multi-Head Probability Fusion, as it is applied: trained parameters, and the weights that they give.
 
-Belongs here: both forms of MHPF with numpy, in float64, and their file. Does not belong here: training (`training`) or
-the weighted sum itself (`combine`).
+Belongs here: both forms of MHPF with numpy, in float64, and their file. Does not belong here: training
+(`fusion.train.fit`) or the weighted sum itself (`combine`).
 
 Both forms give weights that are convex over the branches that are present, for every unit, head and class; heads are
 mixed with coefficients alpha = softmax(a), so the mixture is convex too. A branch that is absent is masked before the
@@ -34,7 +34,7 @@ import numpy as np
 
 from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.combine import Array, Mask, combine, equal_weights, masked_softmax, ordered_sum
-from cer_pipeline.heads.io import load_head, save_head
+from cer_pipeline.zoo.head_file import load_head, save_head
 
 STATIC: Final = "static"
 DYNAMIC: Final = "dynamic"

@@ -1,7 +1,7 @@
 """How much is expressed, how sure a distribution is, and how far the branches behind it agree.
 
-Belongs here: pure functions over arrays. Does not belong here: tables (`fuse`, `compound.mapping`, `compound.predict`)
-or which values are shown to people (`compound.clear`).
+Belongs here: pure functions over arrays. Does not belong here: tables (`fuse`, `predictions.map_compounds`,
+`predictions.predict_frames`) or which values are shown to people (`compound.clear`).
 
 All four are shares between 0 and 1; a row that holds NaN gives NaN.
 

@@ -22,11 +22,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cer_pipeline.compound.frames import sampled_at, windows_at
 from cer_pipeline.compound.ppa import ppa_parts
-from cer_pipeline.compound.predict import VideoEvidence
-from cer_pipeline.compound.stages import PPA
 from cer_pipeline.labels import BASIC, COMPOUND
+from cer_pipeline.predictions.frame_average import sampled_at, windows_at
+from cer_pipeline.predictions.predict_frames import VideoEvidence
+from cer_pipeline.predictions.specs import PPA
 
 Array = NDArray[np.float64]
 

@@ -1,7 +1,7 @@
 """The container formats that are let near a media file, and the endings that their files have.
 
-Belongs here: one list for who finds files (`corpora.folder`) and who opens them (`container`). Light: it loads no media
-library. Does not belong here: opening.
+Belongs here: one list for who finds files (`corpora.formats.folder`) and who opens them (`container`). Light: it loads
+no media library. Does not belong here: opening.
 """
 
 from __future__ import annotations

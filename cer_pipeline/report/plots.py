@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from cer_pipeline.chart_style import COLOURS, INK, QUIET, figure, png, settings
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS, COMPOUND_PAIRS
-from cer_pipeline.report.style import COLOURS, INK, QUIET, figure, png, settings
 from cer_pipeline.stage import Inputs
 from cer_pipeline.status import QUIET as QUIET_STATUSES
 from cer_pipeline.status import Status

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cer_pipeline.evaluation.metrics import Reliability
+from cer_pipeline.chart_style import COLOURS, EMPTY, INK, LINE, QUIET, figure, ink_on, png, safe, settings
 from cer_pipeline.evaluation.protocols import Cell
+from cer_pipeline.metrics import Reliability
 from cer_pipeline.report.score_table import rank
-from cer_pipeline.report.style import COLOURS, EMPTY, INK, LINE, QUIET, figure, ink_on, png, safe, settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

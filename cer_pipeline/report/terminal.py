@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cer_pipeline.chart_style import COLOURS
 from cer_pipeline.compound.clear import UNCLEAR, Clear
-from cer_pipeline.report.style import COLOURS
 from cer_pipeline.report.summary import VideoSummary
 from cer_pipeline.status import Status
 

@@ -23,12 +23,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cer_pipeline.arrow import pc
+from cer_pipeline.chart_style import COLOURS, EMPTY, INK, LINE, QUIET, faded, figure, ink_on, png, safe, settings
 from cer_pipeline.compound.clear import UNCLEAR, Clear
-from cer_pipeline.compound.stages import PPA
 from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.uncertainty import confidence
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS, COMPOUND_PAIRS
-from cer_pipeline.report.style import COLOURS, EMPTY, INK, LINE, QUIET, faded, figure, ink_on, png, safe, settings
+from cer_pipeline.predictions.specs import PPA
 from cer_pipeline.stage import Inputs
 from cer_pipeline.status import Status
 

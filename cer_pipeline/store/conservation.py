@@ -1,6 +1,6 @@
 """Rows out = rows in: whether a table answers for every unit that it must answer for.
 
-Belongs here: the law and its check over one shard. Does not belong here: what a value looks like (`store.tables`).
+Belongs here: the law and its check over one shard. Does not belong here: what a value looks like (`store.parquet`).
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class Home:
 
     @property
     def heads(self) -> Path:
-        """Heads trained here; see `zoo.published`."""
+        """Heads trained here; see `zoo.trained`."""
         return self.root / "heads"
 
     def training(self, branch: str, key: str) -> Path:

@@ -25,6 +25,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from cer_pipeline.arrow import pc
+from cer_pipeline.corpora.shards import ShardInputs
 from cer_pipeline.engines.local import run_chunks
 from cer_pipeline.errors import CerError
 from cer_pipeline.profiles import Profile
@@ -34,8 +35,7 @@ from cer_pipeline.store.cache import RowCache, read_rows
 from cer_pipeline.store.files import exclusive
 from cer_pipeline.store.fingerprint import content_digests, digest, row_key, stage_fingerprint
 from cer_pipeline.store.home import Home
-from cer_pipeline.store.inputs import ShardInputs
-from cer_pipeline.store.tables import Footer, conform, read_footer, write_table
+from cer_pipeline.store.parquet import Footer, conform, read_footer, write_table
 
 Progress = Callable[[int, int], None]
 """Called with (units done, units to compute)."""

@@ -1,7 +1,7 @@
 """A training run's state on disk, so that a stopped run goes on where it was, to the same result.
 
 Belongs here: parameters, optimiser state and counters in one file, without pickle. Does not belong here: the trained
-head (`heads.io`) or the loop that is resumed.
+head (`zoo.head_file`) or the loop that is resumed.
 
 Random numbers are no part of the state: a loop that wants to resume seeds each step from its number (`seed_step`).
 """
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cer_pipeline.heads.io import load_head, save_head
+from cer_pipeline.zoo.head_file import load_head, save_head
 
 Progress = Callable[[str, int, int], None]
 """Told while training: what is going on, steps done, steps in all."""

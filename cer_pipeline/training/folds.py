@@ -1,7 +1,7 @@
 """Grouped cross-validation and the out-of-fold probabilities that it yields.
 
 Belongs here: which rows train and which are predicted, and putting the predictions together. Does not belong here: any
-model, or scores (`evaluation.metrics`).
+model, or scores (`metrics`).
 
 A group (source video, speaker) lies in one fold whole, so no row is predicted by a model that saw another row of its
 group. Fusion is trained on what comes out here, never on in-sample predictions.

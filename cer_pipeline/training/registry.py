@@ -1,7 +1,7 @@
 """What can be trained: for each branch and fusion the function that trains it, and what that function reads.
 
 Belongs here: the list, looking corpora up, and the key that tells one training from another. Light at import. Does not
-belong here: any training (a module of this package or of `fusion` each), publishing (`zoo.published`), or talking to
+belong here: any training (a module of this package or of `fusion` each), publishing (`zoo.trained`), or talking to
 people (`cli.train`).
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from cer_pipeline.corpora import registry
-from cer_pipeline.corpora.leaks import check_training
+from cer_pipeline.corpora.leaks.find import check_training
 from cer_pipeline.errors import CerError
 from cer_pipeline.stage import Weights
 from cer_pipeline.store.fingerprint import digest_json
@@ -69,8 +69,8 @@ class Trainer:
     about: str
 
 
-_TEMPORAL: Final = "cer_pipeline.training.temporal:train"
-_AUDIO: Final = "cer_pipeline.training.audio:train"
+_TEMPORAL: Final = "cer_pipeline.branches.face.train:train"
+_AUDIO: Final = "cer_pipeline.branches.audio.train:train"
 
 TRAINERS: Final[Mapping[str, Trainer]] = {
     trainer.branch: trainer
@@ -93,7 +93,7 @@ TRAINERS: Final[Mapping[str, Trainer]] = {
         ),
         Trainer(
             "scene_minilm",
-            "cer_pipeline.training.scene:train",
+            "cer_pipeline.branches.scene.train:train",
             ("captions", "utterances"),
             ("minilm",),
             (),
@@ -101,7 +101,7 @@ TRAINERS: Final[Mapping[str, Trainer]] = {
         ),
         Trainer(
             "scene_signs",
-            "cer_pipeline.training.signs:train",
+            "cer_pipeline.branches.scene.train_au:train",
             ("captions",),
             ("minilm",),
             (),
@@ -125,7 +125,7 @@ TRAINERS: Final[Mapping[str, Trainer]] = {
         ),
         Trainer(
             "text_minilm",
-            "cer_pipeline.training.text:train",
+            "cer_pipeline.branches.text.train:train",
             ("utterances",),
             ("minilm",),
             (),
@@ -133,7 +133,7 @@ TRAINERS: Final[Mapping[str, Trainer]] = {
         ),
         Trainer(
             "mhpf",
-            "cer_pipeline.fusion.corpus_training:train",
+            "cer_pipeline.fusion.train.mhpf:train",
             (),
             (),
             ("labels",),
@@ -141,7 +141,7 @@ TRAINERS: Final[Mapping[str, Trainer]] = {
         ),
         Trainer(
             "feature_fusion",
-            "cer_pipeline.fusion.feature_training:train",
+            "cer_pipeline.fusion.train.feature_level:train",
             (),
             (),
             ("labels",),

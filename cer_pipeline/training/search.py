@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
-from cer_pipeline.branches.face import MAMBA, TRANSFORMER
+from cer_pipeline.branches.face.specs import MAMBA, TRANSFORMER
 from cer_pipeline.errors import CerError
 from cer_pipeline.training.checkpoint import Progress, quiet
 

@@ -1,7 +1,7 @@
 """What of a training's scores is shown at a glance.
 
 Belongs here: finding scores in the nested JSON that a training leaves, as rows for people. Does not belong here:
-computing any score (`evaluation.metrics`).
+computing any score (`metrics`).
 
 A score is a number, or [value, low, high] with its 95 % interval, in percent, under a name of `SHOWN`; the names above
 it say of which system and split it is.

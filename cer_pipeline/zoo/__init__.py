@@ -5,7 +5,7 @@ Does not belong here: loading a model or reading its output (`perception`, `bran
 """
 
 from cer_pipeline.zoo.entries import Entry, File, Hub, Shipped, Source, Wheel, Wheels, load_entries
-from cer_pipeline.zoo.zoo import (
+from cer_pipeline.zoo.weights import (
     MEDIA,
     ModelRow,
     Progress,

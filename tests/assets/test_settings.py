@@ -23,7 +23,7 @@ from cer_pipeline.pipeline import changed_tables, stages
 from cer_pipeline.profiles import load_profile
 from cer_pipeline.stage import blank_rows
 from cer_pipeline.status import Status
-from cer_pipeline.store.tables import write_table
+from cer_pipeline.store.parquet import write_table
 from resources.settings import Settings
 
 KEY = "clips-s000"

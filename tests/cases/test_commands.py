@@ -147,7 +147,7 @@ def latin1(home: Home, tmp_path: Path) -> dict[str, str]:
         capture_output=True,
         check=False,
     )
-    if not made or not (locale / "en_US.ISO-8859-1").is_dir():
+    if not made or not (locale / "en_US.ISO-8859-1" / "LC_CTYPE").is_file():
         pytest.skip("localedef cannot make the locale en_US.ISO-8859-1 here (install the package locales)")
     clean = {k: v for k, v in home.env.items() if not k.startswith(("LC_", "LANG", "PYTHONUTF8", "PYTHONIOENCODING"))}
     return clean | {"LOCPATH": str(locale), "LC_ALL": "en_US.ISO-8859-1"}

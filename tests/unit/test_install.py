@@ -183,9 +183,9 @@ def test_the_reason_of_apt_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 def test_nothing_is_downloaded_or_made_before_the_libraries_are_there(tmp_path: Path) -> None:
     """The script of `make install` on a machine that lacks a library, for a user who may install nothing."""
     shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
-    (tmp_path / "cer_pipeline").mkdir()
-    source = (ROOT / "cer_pipeline" / "system_libraries.py").read_text()
-    (tmp_path / "cer_pipeline" / "system_libraries.py").write_text(source.replace("libEGL.so.1", "libNowhere.so.1"))
+    (tmp_path / "cer_pipeline" / "machine").mkdir(parents=True)
+    source = (ROOT / "cer_pipeline" / "machine" / "system_libraries.py").read_text()
+    (tmp_path / "cer_pipeline" / "machine" / "system_libraries.py").write_text(source.replace("libEGL.so.1", "libNowhere.so.1"))
     tools = tmp_path / "tools"
     tools.mkdir()
     for tool in ("bash", "dirname", "env"):

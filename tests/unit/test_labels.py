@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cer_pipeline.corpora.label_rows import frame_shares, shares, span_frame_shares, span_shares, spans_at
-from cer_pipeline.corpora.notes import NOT_ANNOTATED, Annotation, Caption, Notes, Span
+from cer_pipeline.corpora.annotations import NOT_ANNOTATED, Annotation, Caption, Notes, Span
+from cer_pipeline.corpora.labels.stages import frame_shares, shares, span_frame_shares, span_shares, spans_at
 from cer_pipeline.labels import BASIC, COMPOUND
 
 

@@ -91,8 +91,8 @@ def test_loading_the_definitions_loads_no_model_library() -> None:
     assert heavy_after(["cer_pipeline.definitions"]) == {"cer_pipeline.definitions": []}
 
 
-def test_every_stages_module_is_light() -> None:
-    paths = [p for p in files("cer_pipeline") if p.name == "stages.py"]
+def test_every_specs_module_is_light() -> None:
+    paths = [p for p in files("cer_pipeline") if p.name == "specs.py"]
     assert paths
     modules = [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in paths]
     assert heavy_after(modules) == {module: [] for module in modules}

@@ -10,11 +10,11 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
-from clips import make_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cer_pipeline.sound_file import BLOCK, SoundFileError, read_sound_file, write_sound_file
+from tests.helpers.clips import make_clip
 
 
 def noise(length: int, channels: int = 1) -> np.ndarray:

@@ -1,0 +1,145 @@
+"""The stages of the audio branches: sound -> states -> a head's vector -> probabilities.
+
+Belongs here: reading and writing tables around the encoder (`whisper_encoder`) and the heads (`branches.audio.heads`).
+Does not belong here: specs and plans (`audio`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from cer_pipeline import tables
+from cer_pipeline.branches.audio.heads import AudioHead
+from cer_pipeline.branches.audio.specs import BILSTM, ENCODER, STATE, STATES, STEPS, UNCERTAINTY, VECTOR
+from cer_pipeline.branches.audio.whisper_encoder import RATE, STEP, WhisperStates
+from cer_pipeline.labels import BASIC_COLUMNS
+from cer_pipeline.perception.speech.vad import read_sound
+from cer_pipeline.stage import UNIT, StageContext
+from cer_pipeline.status import Status
+from cer_pipeline.sums import plain_sum
+
+_KEYS = ("segment_id", "video_id", "segment")
+
+
+class States:
+    """`audio_features/whisper_tiny_en`: one pass of the encoder for each window with speech."""
+
+    def __init__(self, context: StageContext) -> None:
+        self._context = context
+        self._least_s = context.profile["audio_states"]["least_speech_s"]
+
+    @cached_property
+    def _encoder(self) -> WhisperStates:
+        """Loaded where somebody speaks."""
+        return WhisperStates(self._context.weights.path(ENCODER))
+
+    def __call__(self, units: pa.Table) -> pa.Table:
+        """Rows for a batch of videos."""
+        rows = [row for video in units.column(UNIT).to_pylist() for row in self._video(video)]
+        return pa.Table.from_pylist(rows, schema=STATES.table.schema)
+
+    def _video(self, video: str) -> list[dict[str, Any]]:
+        found = self._read("speech", video, ["start_s", "end_s", "status", "reason"])
+        speech = [(row["start_s"], row["end_s"]) for row in found if row["status"] == Status.OK]
+        sound = read_sound(self._read("audio", video, ["flac"])[0]["flac"]) if speech else np.zeros(0, np.float32)
+        rows = []
+        for segment in self._read("segments", video, [*_KEYS, "start_s", "end_s"]):
+            row: dict[str, Any] = {name: segment[name] for name in _KEYS}
+            start, end = segment["start_s"], segment["end_s"]
+            spoken = plain_sum(max(0.0, min(end, b) - max(start, a)) for a, b in speech)
+            if spoken >= self._least_s:
+                first = round(start * RATE)
+                heard = sound[first : min(round(end * RATE), first + STEPS * STEP)]
+                row |= {"status": str(Status.OK), **self._states(heard)}
+            elif not found or found[0]["status"] in (Status.OK, Status.NO_SPEECH):
+                row |= {"status": str(Status.NO_SPEECH), "reason": f"{spoken:.2f} s of speech in the window"}
+            else:
+                row |= {"status": found[0]["status"], "reason": found[0]["reason"]}
+            rows.append(row)
+        return rows
+
+    def _states(self, sound: np.ndarray) -> dict[str, Any]:
+        states = self._encoder(sound)
+        self._context.counters[f"calls/{ENCODER}"] += 1
+        full = np.zeros((STEPS, STATE), np.float32)
+        full[: len(states)] = states
+        return {"features": full.ravel(), "steps": len(states)}
+
+    def _read(self, table: str, video: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+        return [row for batch in self._context.inputs.batches(table, video, columns) for row in batch.to_pylist()]
+
+
+class _Features:
+    branch: ClassVar[str]
+
+    def __init__(self, context: StageContext) -> None:
+        self._head = AudioHead.load(context.weights.path(f"head_{self.branch}"))
+        self._inputs = context.inputs
+        self._schema = tables.features(self.branch, VECTOR).schema
+
+    def __call__(self, units: pa.Table) -> pa.Table:
+        """Rows for a batch of segments; each goes through the head on its own."""
+        wanted = set(units.column(UNIT).to_pylist())
+        rows = []
+        for video in dict.fromkeys(units.column("video_id").to_pylist()):
+            for batch in self._inputs.batches(STATES.name, video):
+                rows += [self._row(row) for row in batch.to_pylist() if row["segment_id"] in wanted]
+        return pa.Table.from_pylist(rows, schema=self._schema)
+
+    def _row(self, row: dict[str, Any]) -> dict[str, Any]:
+        out = {name: row[name] for name in (*_KEYS, "status", "reason")}
+        if row["status"] == Status.OK:
+            states = np.asarray(row["features"], np.float32).reshape(STEPS, STATE)[: row["steps"]]
+            out["features"] = self._head.features(states)
+        return out
+
+
+class _Probabilities:
+    branch: ClassVar[str]
+
+    def __init__(self, context: StageContext) -> None:
+        self._head = AudioHead.load(context.weights.path(f"head_{self.branch}"))
+        rows = context.inputs.table(f"features/{self.branch}", ["segment_id", "features"])
+        self._features = dict(zip(*(rows.column(name).to_pylist() for name in rows.column_names), strict=True))
+        self._model = f"head_{self.branch}"
+        self._schema = tables.probabilities(self.branch).schema
+
+    def __call__(self, units: pa.Table) -> pa.Table:
+        """Rows for a batch of segments."""
+        return pa.Table.from_pylist([self._row(unit) for unit in units.to_pylist()], schema=self._schema)
+
+    def _row(self, unit: dict[str, Any]) -> dict[str, Any]:
+        out = {name: unit[name] for name in (*_KEYS, "status", "reason")}
+        if unit["status"] == Status.OK:
+            values = self._head.probabilities(np.asarray(self._features[unit["segment_id"]], np.float32))
+            out |= dict(zip(BASIC_COLUMNS, values.tolist(), strict=True)) | {"model": self._model}
+        return out
+
+
+class UncertaintyFeatures(_Features):
+    """Stage features/audio_uncertainty."""
+
+    branch = UNCERTAINTY
+
+
+class BilstmFeatures(_Features):
+    """Stage features/audio_bilstm."""
+
+    branch = BILSTM
+
+
+class UncertaintyProbabilities(_Probabilities):
+    """Stage probabilities/audio_uncertainty."""
+
+    branch = UNCERTAINTY
+
+
+class BilstmProbabilities(_Probabilities):
+    """Stage probabilities/audio_bilstm."""
+
+    branch = BILSTM

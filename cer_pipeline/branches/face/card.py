@@ -1,0 +1,74 @@
+"""The model card of a temporal head, and the picture of its curves.
+
+Belongs here: turning scores and curves into text and a picture. Does not belong here: computing them (`train`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from cer_pipeline import metrics
+from cer_pipeline.branches.face.specs import MAMBA, TRANSFORMER
+
+
+def picture(branch: str, curves: Mapping[str, Sequence[Mapping[str, float]]]) -> bytes:
+    """Loss and score on the watched videos by epoch, one line a fit: PNG."""
+    from cer_pipeline import chart_style as style
+
+    with style.settings():
+        figure = style.figure(900, 380)
+        for place, key, title in ((121, "loss", "training loss"), (122, "score", "watched videos, percent")):
+            axes = figure.add_subplot(place)
+            axes.set_title(f"{branch}: {title}")
+            axes.set_xlabel("epoch")
+            for name, records in curves.items():
+                values = [record[key] for record in records]
+                strong = name == "all"
+                axes.plot(range(1, len(values) + 1), values, linewidth=2.2 if strong else 1, label=name)
+            axes.grid(color=style.LINE)
+        figure.axes[-1].legend(frameon=False, fontsize=8)
+        figure.tight_layout()
+        return style.png(figure)
+
+
+_TITLES: Final = {TRANSFORMER: "Transformer", MAMBA: "Selective state space (Mamba)"}
+
+
+def card(branch: str, scores: Mapping[str, Any]) -> str:
+    """The model card of a trained temporal head, in Markdown."""
+    counts = ", ".join(f"{name} ({n} windows)" for name, n in scores["corpora"].items())
+    lines = [
+        f"# {branch}",
+        "",
+        f"{_TITLES[branch]} over the samples of a window (blendshapes, expression logits, head pose) to 8 basic",
+        "emotions.",
+        "",
+        f"* Trained on: {counts}; {scores['windows']} labelled windows of {scores['videos']} source videos.",
+        "  The terms of these corpora bind the head too.",
+        f"* SHA-256 of names, features and labels: {scores['digest']}.",
+        f"* Settings: {', '.join(f'{k} {v}' for k, v in scores['settings'].items())}.",
+        f"* Protocol: {scores['settings']['folds']} folds by source video. In each fit a part of the training videos",
+        "  is watched and the best epoch kept; the held-out videos choose nothing. The temperature of a fold comes",
+        "  from the other folds.",
+        f"* Temperature {scores['temperature']}, part of the last layer. Epochs {scores['epochs']}.",
+    ]
+    if scores["trials"]:
+        lines += [f"* Search: {scores['trials']} trials within each fold, by folds of its own training videos. Chosen:"]
+        lines += [
+            f"  * {name}: {', '.join(f'{k} {v}' for k, v in own.items())}" for name, own in scores["chosen"].items()
+        ]
+    lines += [
+        "",
+        "| score, out of fold, percent | value [95 % interval, source videos resampled] |",
+        "|---|---|",
+        f"| macro-F1, {len(scores['f1'])} classes | {metrics.span(scores['macro_f1'])} |",
+        f"| UAR | {metrics.span(scores['uar'])} |",
+        f"| calibration error (ECE) | {scores['ece']} |",
+        "",
+        "| class | recall | F1 |",
+        "|---|---|---|",
+        *(f"| {c} | {metrics.span(scores['recall'][c])} | {metrics.span(scores['f1'][c])} |" for c in scores["f1"]),
+        "",
+    ]
+    return "\n".join(lines)

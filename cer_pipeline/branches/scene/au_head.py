@@ -1,0 +1,57 @@
+"""The head of signs: what a face and a voice do, told without a word for an emotion, to 8 basic emotions.
+
+Belongs here: the linear map with its input scaling, in numpy. Does not belong here: the words
+(`branches.scene.au_phrases`) or training (`branches.scene.train_au`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cer_pipeline.branches.scene.caption_head import CLASSES, softmax
+from cer_pipeline.errors import CerError
+from cer_pipeline.labels import BASIC
+from cer_pipeline.zoo.head_file import load_head
+
+KIND: Final = "signs"
+
+
+class SignsHead:
+    """A trained head of signs.
+
+    Args:
+        tensors: `mean` and `spread` [384] of the training vectors, `weight` [7, 384], `bias` [7].
+        meta: its `kind` must be "signs".
+
+    Raises:
+        CerError: another kind of head.
+    """
+
+    def __init__(self, tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> None:
+        if meta.get("kind") != KIND:
+            raise CerError("not a head of signs", str(meta.get("kind")), "train one with `cer train scene_signs`")
+        values = {name: np.asarray(value, np.float64) for name, value in tensors.items()}
+        self.mean, self.spread = values["mean"], values["spread"]
+        self.weight, self.bias = values["weight"], values["bias"]
+
+    @classmethod
+    def load(cls, path: Path) -> SignsHead:
+        """Read a head's file.
+
+        Raises:
+            CerError: it is missing, damaged, or of another kind.
+        """
+        return cls(*load_head(path))
+
+    def probabilities(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
+        """MiniLM vectors [..., 384] of texts in plain words -> distributions over `BASIC` [..., 8]; no "Other"."""
+        rows = (np.asarray(features, np.float64) - self.mean) / self.spread
+        full = np.zeros((*rows.shape[:-1], len(BASIC)))
+        # a sum per row instead of a matrix product, so that a row's bits do not depend on the rows beside it
+        full[..., CLASSES] = softmax((rows[..., None, :] * self.weight).sum(-1) + self.bias)
+        return full

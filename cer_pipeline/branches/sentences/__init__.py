@@ -1,0 +1,1 @@
+"""What every branch that reads text shares: the sentence encoder, the stages, likeness to sentences."""

@@ -1,0 +1,107 @@
+"""The branch that reads what is said in a segment: text_minilm.
+
+Belongs here: its spec (light at import) and stages. Does not belong here: transcripts (`perception`), the encoder
+(`branches.sentences.minilm`) or the arithmetic of the head (`branches.sentences.zero_shot`).
+
+It stands for the paper's fine-tuned transcript encoders (Table 1, IDs 11 to 13).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from cer_pipeline.branches.sentences.minilm import ZOO_ID, MiniLM
+from cer_pipeline.branches.sentences.stages import (
+    Head,
+    Reader,
+    branch,
+    embed_rows,
+    judge_rows,
+    judged_by,
+    middle,
+    read_features,
+)
+from cer_pipeline.branches.sentences.zero_shot import PromptHead, sentences_of
+from cer_pipeline.stage import StageContext
+
+MODULE: Final = "cer_pipeline.branches.text.branch"
+TRAINED: Final = "head_text_minilm"
+"""Zoo id of the trained head: low-rank changes of the encoder and a linear layer."""
+
+TEXT_MINILM: Final = branch(
+    name="text_minilm",
+    title="Transcript (MiniLM)",
+    modality="text",
+    table1=12,
+    source="transcripts",
+    embed=f"{MODULE}:EmbedText",
+    judge=f"{MODULE}:JudgeText",
+    config=("text_minilm",),
+    trained=(TRAINED,),
+)
+
+
+class EmbedText:
+    """Transcripts -> `features/text_minilm`, by the trained head's encoder where it is present."""
+
+    def __init__(self, context: StageContext) -> None:
+        self.context = context
+
+    @cached_property
+    def encode(self) -> Callable[[str], NDArray[np.float32]]:
+        """Text -> [384]; loaded where somebody speaks."""
+        weights, counters = self.context.weights, self.context.counters
+        if weights.digest(TRAINED) is None:
+            return MiniLM(weights.path(ZOO_ID), counters).encode
+        return _trained(weights.path(TRAINED), weights.path(ZOO_ID), counters)
+
+    def __call__(self, units: pa.Table) -> pa.Table:
+        """Rows of the table for segments of the plan."""
+        reader = Reader(lambda texts: [self.encode(text) for text in texts], middle)
+        return embed_rows(units, reader, TEXT_MINILM.features.table)
+
+
+def _trained(head: Path, folder: Path, counters: Counter[str]) -> Callable[[str], NDArray[np.float32]]:
+    from cer_pipeline.branches.text.head import TextHead
+
+    network = TextHead.read(head, folder)
+
+    def encode(text: str) -> NDArray[np.float32]:
+        counters[f"calls/{ZOO_ID}"] += 1
+        return network.features(text)
+
+    return encode
+
+
+class JudgeText:
+    """`features/text_minilm` -> `probabilities/text_minilm`: the trained head, or likeness to sentences."""
+
+    head: Head
+
+    def __init__(self, context: StageContext) -> None:
+        self.features = read_features(context, TEXT_MINILM.features.name)
+        if context.weights.digest(TRAINED) is None:
+            self.model, self.head = "prompts", _prompts(context)
+        else:
+            from cer_pipeline.branches.text.head import TextClassifier
+
+            self.model, self.head = TRAINED, TextClassifier.load(context.weights.path(TRAINED))
+
+    def __call__(self, units: pa.Table) -> pa.Table:
+        """Rows of the table for segments of the plan."""
+        return judge_rows(units, self.features, judged_by(self.head, self.model), TEXT_MINILM.probabilities.table)
+
+
+def _prompts(context: StageContext) -> PromptHead:
+    section = context.profile[TEXT_MINILM.name]
+    encoder = MiniLM(context.weights.path(ZOO_ID), context.counters)
+    sets = [np.stack(encoder.encode_all(sentences)) for sentences in sentences_of(section)]
+    return PromptHead(sets, section["temperature"])

@@ -1,0 +1,107 @@
+"""The stages `labels` and `frame_labels`: what people wrote about segments and frames.
+
+Belongs here: their specs with plans. Light: it loads no model library. Does not belong here: the rows (`stages`) or
+reading annotation files (the formats).
+
+Nothing that a model reads may depend on these tables (a test holds that): they are inputs of metrics and training.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any, Final
+
+import pyarrow as pa
+
+from cer_pipeline.profiles import Profile
+from cer_pipeline.stage import INPUTS, UNIT, Inputs, StageSpec
+from cer_pipeline.store.fingerprint import digest
+from cer_pipeline.tables import FRAME_LABELS as FRAME_LABELS_TABLE
+from cer_pipeline.tables import LABELS as LABELS_TABLE
+from cer_pipeline.tables import NO_FRAME
+
+SEGMENTS: Final = "indices"  # plan column: window indices of the video
+SPLIT: Final = "registered_split"
+EXCLUDED: Final = "excluded"
+ANNOTATED: Final = "is_annotated"
+
+
+def plan_labels(inputs: Inputs, profile: Profile) -> pa.Table:  # noqa: ARG001
+    """One unit for every video: its windows, its time line, and what was written about it."""
+    segments = inputs.table("segments", ["video_id", "segment"])
+    indices: defaultdict[str, list[int]] = defaultdict(list)
+    for video, index in zip(*(segments.column(n).to_pylist() for n in ("video_id", "segment")), strict=True):
+        indices[video].append(index)
+    windows = inputs.digests("segments")
+    plan = _plan(inputs, list(indices), [windows.get(video, "") for video in indices])
+    return plan.append_column(SEGMENTS, pa.array(list(indices.values()), pa.list_(pa.int32())))
+
+
+def plan_frame_labels(inputs: Inputs, profile: Profile) -> pa.Table:  # noqa: ARG001
+    """One unit for every video: its time line, and what was written about it."""
+    videos: list[str] = inputs.table("videos", ["video_id"]).column("video_id").to_pylist()
+    return _plan(inputs, videos, [""] * len(videos))
+
+
+def _plan(inputs: Inputs, videos: list[str], windows: list[str]) -> pa.Table:
+    files = {f.video_id: f for f in inputs.registered().files_of(inputs.shard)}
+    annotated = {video for video in videos if video in files and files[video].labels}
+    # Times count for annotated videos alone: a corpus without labels is not looked at again when it is decoded anew.
+    frames = inputs.digests("frames") if annotated else {}
+    rows = []
+    for video, window in zip(videos, windows, strict=True):
+        file = files.get(video)
+        split, excluded, labels = (file.split, file.excluded, file.labels) if file else (None, "", "")
+        times = frames.get(video, "") if labels else ""
+        rows.append(
+            {
+                UNIT: video,
+                INPUTS: digest(window, times, split or "", excluded, labels),
+                SPLIT: split,
+                EXCLUDED: excluded,
+                ANNOTATED: bool(labels),
+            }
+        )
+    kinds = [(UNIT, pa.string()), (INPUTS, pa.string()), (SPLIT, pa.string()), (EXCLUDED, pa.string())]
+    return pa.Table.from_pylist(rows, schema=pa.schema([*kinds, (ANNOTATED, pa.bool_())]))
+
+
+def segment_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:
+    """Keys of the rows of `labels` of a video."""
+    return [
+        {"segment_id": f"{unit[UNIT]}/{index:04d}", "video_id": unit[UNIT], "segment": index}
+        for index in unit[SEGMENTS]
+    ]
+
+
+def frame_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:
+    """Key of the one row of `frame_labels` of a video without annotated frames."""
+    return [{"video_id": unit[UNIT], "frame": NO_FRAME}]
+
+
+LABELS: Final = StageSpec(
+    table=LABELS_TABLE,
+    description="The annotation of every segment: the distribution over its annotated frames. Read by metrics and "
+    "training alone.",
+    group="ingest",
+    inputs=("videos", "segments", "frames"),
+    plan=plan_labels,
+    stage="cer_pipeline.corpora.labels.stages:SegmentLabels",
+    code_version="2",
+    skeleton=segment_keys,
+    chunk_units=256,
+)
+FRAME_LABELS: Final = StageSpec(
+    table=FRAME_LABELS_TABLE,
+    description="The annotation of every annotated frame. Read by metrics alone.",
+    group="ingest",
+    inputs=("videos", "frames"),
+    plan=plan_frame_labels,
+    stage="cer_pipeline.corpora.labels.stages:FrameLabels",
+    code_version="2",
+    skeleton=frame_keys,
+    chunk_units=64,
+    level="video",
+)
+STAGES: Final = (LABELS, FRAME_LABELS)
+"""In order."""

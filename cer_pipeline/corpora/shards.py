@@ -1,0 +1,73 @@
+"""Read access to one corpus shard, as the stages see it.
+
+Belongs here: the implementation of `stage.Inputs` over the home folder. Does not belong here: writing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+
+from cer_pipeline.corpora import registry
+from cer_pipeline.errors import CerError
+from cer_pipeline.store.fingerprint import digest
+from cer_pipeline.store.home import Home
+from cer_pipeline.store.parquet import read_table, read_unit
+
+
+def corpus_table(home: Home, corpus: registry.Corpus, name: str, columns: Sequence[str]) -> pa.Table:
+    """Columns of a table over all shards of a corpus, in order of the shards.
+
+    Raises:
+        CerError: a shard of it has not been made.
+    """
+    shards = (ShardInputs(home, corpus.name, label) for label in corpus.shard_labels())
+    return pa.concat_tables([shard.table(name, columns) for shard in shards])
+
+
+@dataclass(frozen=True)
+class ShardInputs:
+    """The tables and files of one corpus shard."""
+
+    home: Home
+    corpus: str
+    shard: str
+
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """See `stage.Inputs.table`."""
+        return read_table(self._file(name), columns)
+
+    def batches(self, name: str, video_id: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """See `stage.Inputs.batches`."""
+        return read_unit(self._file(name), "video_id", video_id, columns)
+
+    def digests(self, name: str, unit: str = "video_id") -> dict[str, str]:
+        """See `stage.Inputs.digests`."""
+        table = read_table(self._file(name), [unit, "content"])
+        contents: dict[str, dict[str, None]] = {}
+        for value, content in zip(table.column(unit).to_pylist(), table.column("content").to_pylist(), strict=True):
+            contents.setdefault(value, {})[content] = None
+        return {value: next(iter(found)) if len(found) == 1 else digest(*found) for value, found in contents.items()}
+
+    def source(self, video_id: str) -> Path:
+        """See `stage.Inputs.source`."""
+        return self.registered().source(video_id)
+
+    def registered(self) -> registry.Corpus:
+        """See `stage.Inputs.registered`. Read once: an object of this class answers for one state of the registry."""
+        return self._registered
+
+    @cached_property
+    def _registered(self) -> registry.Corpus:
+        return registry.load(self.home.root, self.corpus)
+
+    def _file(self, name: str) -> Path:
+        path = self.home.table(name, self.corpus, self.shard)
+        if not path.is_file():
+            key = registry.shard_key(self.corpus, self.shard)
+            raise CerError(f"the table {name} of {key} has not been made", then=f"run `cer run {self.corpus}`")
+        return path

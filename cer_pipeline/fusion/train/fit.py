@@ -1,0 +1,219 @@
+"""Training of the fusion on probabilities that its branches gave for units they were not trained on.
+
+Belongs here: which units, classes and subsets of branches each head learns from. Does not belong here: what is
+minimised (`objectives`), where probabilities come from (`mhpf`), or any test score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cer_pipeline.errors import CerError
+from cer_pipeline.fusion.combine import Array, Mask
+from cer_pipeline.fusion.mhpf import DYNAMIC, MHPF, STATIC, evidence, standardised
+from cer_pipeline.fusion.train.objectives import StaticMHPF, fit_opinion, likelihood_loss, minimise, published_loss
+
+PUBLISHED: Final = "published"
+LIKELIHOOD: Final = "likelihood"
+FLAT: Final = 1e-6  # evidence that varies less than this is constant: it is not blown up to unit variance
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a fusion is trained.
+
+    Args:
+        method: static or dynamic.
+        loss: of static: published (cross-entropy on probabilities as logits) or likelihood. Dynamic has likelihood.
+        heads: H. Static: heads that start from other values. Dynamic: each leaves out another inner fold of the groups.
+        soft: whether targets keep their distribution; otherwise their most likely class counts.
+        balance: exponent of the class weights (units / (classes x units of the class)) ** balance: 1 is balanced as
+            published, 0 is none.
+        dropout: weight that units without some of their branches have, drawn anew for every head.
+        decay: dynamic: penalty on the maps.
+        sharpness: dynamic: s of `mhpf`.
+        stiffness: dynamic: k of `mhpf`.
+        seed: of first values, folds and dropout.
+    """
+
+    method: str = DYNAMIC
+    loss: str = LIKELIHOOD
+    heads: int = 5
+    soft: bool = False
+    balance: float = 0.5
+    dropout: float = 0.1
+    decay: float = 0.002
+    sharpness: float = 8.0
+    stiffness: float = 4.0
+    seed: int = 42
+
+
+def grouped_folds(groups: Sequence[object] | NDArray[Any], folds: int, seed: int) -> NDArray[np.int64]:
+    """A fold for every unit, such that no group lies in two: groups are shuffled and dealt out.
+
+    Raises:
+        CerError: fewer groups than folds.
+    """
+    names, member = np.unique(np.asarray(groups), return_inverse=True)
+    if len(names) < folds:
+        raise CerError(f"{folds} folds need as many groups", f"{len(names)} found", "use more videos or fewer folds")
+    order = np.random.default_rng(seed).permutation(len(names))
+    fold = np.empty(len(names), dtype=np.int64)
+    fold[order] = np.arange(len(names)) % folds
+    return fold[member]
+
+
+def train_mhpf(
+    probabilities: Array,
+    present: Mask,
+    targets: Array,
+    groups: Sequence[object] | NDArray[Any],
+    branches: Sequence[str],
+    classes: Sequence[str],
+    settings: Settings,
+) -> MHPF:
+    """Train a fusion; the same arguments give the same bits on one machine.
+
+    Args:
+        probabilities: out-of-fold probabilities of the branches [n, M, C]; what stands at absent ones is not read.
+        present: [n, M]; units without any branch are left out.
+        targets: distributions over the classes [n, C]; units without one (NaN or 0) are left out.
+        groups: source video, speaker or clip of each unit [n]; inner folds never split one.
+        branches: M names.
+        classes: C labels; one without a unit is not learned (`MHPF.known`).
+        settings: see `Settings`.
+
+    Raises:
+        CerError: no unit has a branch and a target, all have the same class, or groups are fewer than heads.
+    """
+    if settings.method not in (STATIC, DYNAMIC) or settings.loss not in (PUBLISHED, LIKELIHOOD):
+        raise CerError("unknown fusion method or loss", f"{settings.method}, {settings.loss}")
+    usable = present.any(axis=1) & np.isfinite(targets).all(axis=1) & (targets.sum(axis=1) > 0)
+    if not usable.any():
+        raise CerError("no unit has both a branch and a label", then="run the branches, and label the corpus")
+    p, m, t = np.where(present[..., None], probabilities, 0.0)[usable], present[usable], targets[usable]
+    t = t / t.sum(axis=1, keepdims=True) if settings.soft else np.eye(t.shape[1])[t.argmax(axis=1)]
+    counts = t.sum(axis=0)
+    known = counts > 0
+    if known.sum() < 2:
+        raise CerError("all training units have the same class", classes[int(counts.argmax())], "label other ones too")
+    weights = np.where(known, (len(t) / (known.sum() * np.maximum(counts, 1e-9))) ** settings.balance, 0.0)
+    with _one_thread():
+        fit = _static if settings.method == STATIC else _dynamic
+        return fit(p, m, t, np.asarray(groups)[usable], weights, branches, classes, settings)
+
+
+def dropped(present: Mask, rng: np.random.Generator) -> Mask:
+    """Presence after modality dropout: every branch goes with probability 1/2, at least one that was there stays."""
+    keep = present & (rng.random(present.shape) < 0.5)
+    spared = np.where(present, rng.random(present.shape), -1.0).argmax(axis=1)
+    keep[np.arange(len(keep)), spared] = True
+    return keep
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums over units come out the same whatever the machine's number of cores is; the tensors are small anyway."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _static(
+    p: Array,
+    m: Mask,
+    t: Array,
+    _: NDArray[Any],
+    weights: Array,
+    branches: Sequence[str],
+    classes: Sequence[str],
+    settings: Settings,
+) -> MHPF:
+    module = StaticMHPF(settings.heads, p.shape[1], p.shape[2], torch.Generator().manual_seed(settings.seed))
+    loss = published_loss if settings.loss == PUBLISHED else likelihood_loss
+    values, targets, balance = torch.from_numpy(p), torch.from_numpy(t), torch.from_numpy(weights)
+    full = torch.from_numpy(m)
+    some = torch.from_numpy(dropped(m, np.random.default_rng(settings.seed)))
+
+    def total() -> torch.Tensor:
+        whole = loss(module(values, full), targets, balance)
+        if settings.dropout == 0.0:
+            return whole
+        return (1 - settings.dropout) * whole + settings.dropout * loss(module(values, some), targets, balance)
+
+    minimise(list(module.parameters()), total)
+    scores, mix = module.scores.detach().numpy().copy(), module.mix.detach().numpy().copy()
+    none = np.empty(0)
+    return MHPF(STATIC, tuple(branches), tuple(classes), _known(weights), scores, mix, none, none, none)
+
+
+def _dynamic(
+    p: Array,
+    m: Mask,
+    t: Array,
+    groups: NDArray[Any],
+    weights: Array,
+    branches: Sequence[str],
+    classes: Sequence[str],
+    settings: Settings,
+) -> MHPF:
+    if settings.loss != LIKELIHOOD:
+        raise CerError("the dynamic fusion is trained by its likelihood", settings.loss, "use the loss likelihood")
+    mean, scale = _moments(p, m)
+    fold = grouped_folds(groups, settings.heads, settings.seed) if settings.heads > 1 else np.full(len(p), -1)
+    known = np.array(_known(weights))
+    balance = torch.from_numpy(weights[known])
+    maps = np.zeros((settings.heads, p.shape[2], p.shape[1], 2 * p.shape[2] + 3))
+    free = np.zeros(maps.shape[2:], dtype=bool)
+    free[:, -1] = True
+    for head in range(settings.heads):
+        mine = fold != head
+        some = dropped(m[mine], np.random.default_rng([settings.seed, head]))
+        # Where one branch is left its weight is 1 whatever the opinion: such a unit has nothing to teach.
+        telling = some.sum(axis=1) > 1
+        rows = [standardised(p[mine], m[mine], mean, scale)]
+        shares = [np.full(mine.sum(), 1 - settings.dropout)]
+        if settings.dropout > 0.0 and telling.any():
+            rows.append(standardised(p[mine][telling], some[telling], mean, scale))
+            shares.append(np.full(telling.sum(), settings.dropout))
+        inputs = np.concatenate(rows).reshape(-1, free.size)
+        aims = np.concatenate([t[mine], t[mine][telling]][: len(rows)])[:, known] * np.concatenate(shares)[:, None]
+        z, fixed, wanted = (torch.from_numpy(np.ascontiguousarray(a)) for a in (inputs, free.ravel(), aims))
+        maps[head, known] = fit_opinion(z, fixed, wanted, balance, settings.decay).numpy().reshape(-1, *free.shape)
+    return MHPF(
+        DYNAMIC,
+        tuple(branches),
+        tuple(classes),
+        _known(weights),
+        np.empty(0),
+        np.zeros(settings.heads),
+        maps,
+        mean,
+        scale,
+        settings.sharpness,
+        settings.stiffness,
+    )
+
+
+def _known(weights: Array) -> tuple[bool, ...]:
+    return tuple(bool(w > 0) for w in weights)
+
+
+def _moments(p: Array, m: Mask) -> tuple[Array, Array]:
+    """Mean and standard deviation of the evidence of every branch over the units that it serves."""
+    seen = m[..., None]
+    raw = evidence(np.where(seen, p, 1.0 / p.shape[2]))
+    count = np.maximum(seen.sum(axis=0), 1)
+    mean = np.where(seen, raw, 0.0).sum(axis=0) / count
+    scale = np.sqrt(np.where(seen, (raw - mean) ** 2, 0.0).sum(axis=0) / count)
+    return mean, np.where(scale > FLAT, scale, 1.0)

@@ -1,0 +1,1 @@
+"""The rule-based captioner: sentences from measured faces, pictures and sound."""

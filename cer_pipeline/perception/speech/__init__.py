@@ -1,0 +1,1 @@
+"""The tables `speech` and `transcripts`: when somebody speaks, and what is said."""

@@ -1,0 +1,418 @@
+"""What is said: Whisper over the speech of a video, and the words of every window.
+
+Belongs here: the recogniser, the chunks that it hears, the guards against invented words, the stage behind the
+transcripts table. Does not belong here: when somebody speaks (`speech`), which language it is (`language`) or what the
+words mean (`branches.text.branch`).
+
+Rules:
+
+* Whisper hears speech only: neighbouring speech intervals make one chunk while the silence between them is short and
+  the chunk fits into its 30 s (Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022).
+* Whisper tiny.en knows English alone and invents English words for anything else. So Whisper base, which tells 99
+  languages apart, hears every stretch of a few seconds first; see `language` for what follows. Where the profile makes
+  Whisper base the recogniser, every stretch is written down in its own language.
+* Both hear quiet sound louder, by the gain that the speech detector uses (`speech.audible`).
+* Decoding is deterministic: beam search at temperature 0, no retry by sampling, no text of the chunk before.
+* A stretch that the model itself calls silent and is unsure of is dropped (`no_speech_prob` above and mean log
+  probability below a limit: the rule of openai/whisper).
+* A phrase that repeats itself in direct succession is a decoding loop: the first few stay, the rest goes.
+* A word that touches no speech interval is dropped.
+* A word belongs to every window that holds its middle, so to two where windows overlap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from faster_whisper import WhisperModel
+from faster_whisper.audio import pad_or_trim
+from numpy.typing import NDArray
+
+from cer_pipeline.errors import CerError
+from cer_pipeline.perception.speech.language import ENGLISH, Rules, Span, Stretch, believed, stretches
+from cer_pipeline.perception.speech.vad import RATE, Loudness, audible, read_sound
+from cer_pipeline.stage import UNIT, StageContext
+from cer_pipeline.status import Status
+from cer_pipeline.tables import TRANSCRIPTS
+
+MODELS: Final = ("whisper_tiny_en", "whisper_base")
+"""Zoo ids of the recognisers; the second one also tells languages apart."""
+DETECTOR: Final = "whisper_base"
+NO_WORD: Final = "speech was heard, but no word recognised"
+
+_FRAMES: Final = 100  # log-mel frames a second
+_HEARD_S: Final = (4.0, 30.0)  # least and greatest length of what the encoder is given to tell the language
+_SILENCE_S: Final = 1.0  # behind the speech, as in the 30 s that Whisper was trained on
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word as written, with a leading space where one belongs; times in s, probability 0..1."""
+
+    word: str
+    start_s: float
+    end_s: float
+    probability: float
+
+    @property
+    def middle_s(self) -> float:
+        """The time that decides to which windows the word belongs."""
+        return (self.start_s + self.end_s) / 2
+
+
+class Whisper:
+    """The recogniser.
+
+    Args:
+        folder: folder with model.bin, config.json, tokenizer.json and vocabulary.txt.
+        compute_type: arithmetic of the runtime: int8 or float32.
+        beam_size: hypotheses of the beam search.
+        no_speech: probability of silence above which an unsure stretch is dropped.
+        log_probability: mean log probability below which a stretch counts as unsure.
+        threads: threads of the runtime.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        compute_type: str,
+        beam_size: int,
+        no_speech: float,
+        log_probability: float,
+        threads: int = 1,
+    ) -> None:
+        self._model = WhisperModel(
+            str(folder), device="cpu", compute_type=compute_type, cpu_threads=threads, local_files_only=True
+        )
+        self._beam_size = beam_size
+        self._no_speech = no_speech
+        self._log_probability = log_probability
+
+    def languages(self, sound: NDArray[np.float32]) -> dict[str, float]:
+        """Probability of every language that the model knows, by its code.
+
+        The encoder is given the sound and a second of silence, not Whisper's 30 s: for 5 s that takes a fifth of the
+        time and differs by 0.05 at most in the clips of one language.
+
+        Args:
+            sound: mono, 16 kHz, -1..1; what lies beyond 30 s is not heard.
+        """
+        shortest, longest = _HEARD_S
+        heard_s = min(longest, max(shortest, len(sound) / RATE + _SILENCE_S))
+        mel = pad_or_trim(self._model.feature_extractor(sound), round(heard_s * _FRAMES))
+        found = self._model.model.detect_language(self._model.encode(mel))[0]
+        return {token.strip("<|>"): float(probability) for token, probability in found}
+
+    def __call__(self, sound: NDArray[np.float32], language: str = ENGLISH) -> list[Word]:
+        """Words of a sound of at most 30 s, with times from its start.
+
+        Args:
+            sound: mono, 16 kHz, -1..1.
+            language: code of the language; a model of one language ignores it.
+        """
+        heard, _ = self._model.transcribe(
+            sound,
+            language=language,
+            beam_size=self._beam_size,
+            temperature=[0.0],  # one temperature: nothing to fall back to
+            compression_ratio_threshold=None,
+            log_prob_threshold=self._log_probability,
+            no_speech_threshold=self._no_speech,
+            condition_on_previous_text=False,
+            word_timestamps=True,
+            vad_filter=False,
+        )
+        return [
+            Word(word.word, float(word.start), float(word.end), float(word.probability))
+            for part in heard
+            for word in part.words or ()
+        ]
+
+
+def chunks(speech: Sequence[Span], longest_s: float, silence_s: float) -> list[Span]:
+    """Neighbouring speech intervals as spans for the recogniser.
+
+    Args:
+        speech: intervals in order, none longer than `longest_s`.
+        longest_s: greatest length of a span.
+        silence_s: greatest silence inside a span.
+    """
+    spans: list[Span] = []
+    for start, end in speech:
+        if spans and start - spans[-1][1] <= silence_s and end - spans[-1][0] <= longest_s:
+            spans[-1] = (spans[-1][0], end)
+        else:
+            spans.append((start, end))
+    return spans
+
+
+def without_loops(words: Sequence[Word], longest: int, keep: int) -> list[Word]:
+    """The words with every phrase that repeats itself in direct succession cut to its first `keep` times.
+
+    Args:
+        words: in order.
+        longest: words of the longest phrase that is looked for.
+        keep: how often a phrase may stand in a row.
+    """
+    kept: list[Word] = []
+    for word in words:
+        kept.append(word)
+        for n in range(1, longest + 1):
+            tail = [_plain(w.word) for w in kept[-n * (keep + 1) :]]
+            if len(tail) == n * (keep + 1) and all(tail[i] == tail[i % n] for i in range(len(tail))):
+                del kept[-n:]
+                break
+    return kept
+
+
+def _plain(word: str) -> str:
+    return "".join(c for c in word.casefold() if c.isalnum())
+
+
+def spoken(words: Sequence[Word], speech: Sequence[Span], slack_s: float) -> list[Word]:
+    """The words that touch speech.
+
+    Args:
+        words: any words.
+        speech: intervals.
+        slack_s: how far a word may lie beside an interval, since its times come from attention and are not exact.
+    """
+    return [
+        word
+        for word in words
+        if any(word.start_s < end + slack_s and word.end_s > start - slack_s for start, end in speech)
+    ]
+
+
+def in_window(words: Sequence[Word], window: Span, last: bool) -> list[Word]:
+    """The words whose middle lies in [start, end); in the last window, whose sound may outlast its end, from start on.
+
+    Args:
+        words: in order.
+        window: start and end.
+        last: whether the window ends with the video.
+    """
+    start, end = window
+    return [word for word in words if start <= word.middle_s and (last or word.middle_s < end)]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A stretch of speech and what became of it.
+
+    Args:
+        stretch: when, with the language probabilities.
+        language: code of the language of its words, or of the likeliest one where there are none.
+        words: words whose middle lies in it or next to it; empty where they are not believed.
+        status: ok, or why there are no words.
+        reason: the same for people.
+    """
+
+    stretch: Stretch
+    language: str
+    words: list[Word]
+    status: Status = Status.OK
+    reason: str | None = None
+
+
+def judged(stretch: Stretch, language: str, words: list[Word], rules: Rules, model: str) -> Heard:
+    """The words of a stretch, or the reason why they are not kept.
+
+    Args:
+        stretch: what was heard.
+        language: what the recogniser took it for; empty where it did not listen.
+        words: what the recogniser wrote down.
+        rules: when words are believed.
+        model: zoo id of the recogniser, for the reason.
+    """
+    likeliest = stretch.likeliest
+    english = f"English {stretch.probability(ENGLISH):.2f}"
+    likely = english if likeliest == ENGLISH else f"{likeliest} {stretch.probability(likeliest):.2f}, {english}"
+    if not language:
+        reason = f"the language is another one ({likely}), and {model} knows English only"
+        return Heard(stretch, likeliest, [], Status.NOT_ENGLISH, reason)
+    if words and believed(stretch, language, [(word.word, word.probability) for word in words], rules):
+        return Heard(stretch, language, words)
+    other = model != DETECTOR and likeliest != ENGLISH
+    status = Status.NOT_ENGLISH if other else Status.EMPTY_TRANSCRIPT
+    what = f"the words are not believed: mean probability {_mean(words):.2f}" if words else NO_WORD
+    return Heard(stretch, likeliest, [], status, f"{what}, language {likely}" if words or other else what)
+
+
+def _mean(words: Sequence[Word]) -> float:
+    return sum(word.probability for word in words) / len(words)
+
+
+def window_row(heard: Sequence[Heard], window: Span, last: bool) -> dict[str, Any] | None:
+    """Text, words, language and status of a window; None where nobody speaks in it.
+
+    The text is in one language, that of most of the speech whose words are kept. Without any word the stretch with most
+    speech in the window gives the reason.
+
+    Args:
+        heard: the stretches of the video, in order.
+        window: start and end, s.
+        last: whether the window ends with the video.
+    """
+    shares = [part.stretch.overlap_s(window) for part in heard]
+    inside = [part for part, share in zip(heard, shares, strict=True) if share > 0]
+    row: dict[str, Any] = {}
+    if inside:
+        total = sum(shares)
+        english = sum(part.stretch.probability(ENGLISH) * share for part, share in zip(heard, shares, strict=True))
+        row["english"] = english / total
+    said = [(part, in_window(part.words, window, last)) for part in heard]
+    spoken_s: dict[str, float] = {}
+    for (part, words), share in zip(said, shares, strict=True):
+        if words:
+            spoken_s[part.language] = spoken_s.get(part.language, 0.0) + share
+    if spoken_s:
+        language = max(spoken_s, key=lambda code: spoken_s[code])
+        words = [word for part, mine in said if part.language == language for word in mine]
+        text = "".join(word.word for word in words).strip()
+        stored = [_stored(word) for word in words]
+        return row | {"status": str(Status.OK), "text": text, "words": stored, "language": language}
+    if not inside:
+        return None
+    main = heard[max(range(len(heard)), key=lambda i: shares[i])]
+    status, reason = (main.status, main.reason) if main.status != Status.OK else (Status.EMPTY_TRANSCRIPT, NO_WORD)
+    return row | {"status": str(status), "reason": reason, "language": main.language}
+
+
+class Transcripts:
+    """Words of every window of a video."""
+
+    def __init__(self, context: StageContext) -> None:
+        self._context = context
+        self._settings = settings = context.profile["transcripts"]
+        self._model = settings["model"]
+        if self._model not in MODELS:
+            raise CerError(
+                "no such recogniser", f"transcripts.model = {self._model}", f"choose one of: {', '.join(MODELS)}"
+            )
+        self._loudness = Loudness(**context.profile["loudness"])
+        self._rules = Rules(
+            sure=settings["language_sure"],
+            least=settings["language_least"],
+            words=settings["word_probability"],
+            compression=settings["compression"],
+        )
+
+    def _load(self, model: str) -> Whisper:
+        settings = self._settings
+        return Whisper(
+            self._context.weights.path(model),
+            compute_type=settings["compute_type"],
+            beam_size=settings["beam_size"],
+            no_speech=settings["no_speech"],
+            log_probability=settings["log_probability"],
+            threads=self._context.profile["execution"]["threads"],
+        )
+
+    @cached_property
+    def _whisper(self) -> Whisper:
+        """The recogniser; loaded where somebody speaks."""
+        return self._detector if self._model == DETECTOR else self._load(self._model)
+
+    @cached_property
+    def _detector(self) -> Whisper:
+        return self._load(DETECTOR)
+
+    def __call__(self, units: pa.Table) -> pa.Table:
+        """Rows of the transcripts table for a batch of videos."""
+        rows = [row for video in units.column(UNIT).to_pylist() for row in self._video(video)]
+        return pa.Table.from_pylist(rows, schema=TRANSCRIPTS.schema)
+
+    def _video(self, video: str) -> list[dict[str, Any]]:
+        intervals = self._read("speech", video, ["start_s", "end_s", "status", "reason"])
+        speech = [(row["start_s"], row["end_s"]) for row in intervals if row["status"] == Status.OK]
+        heard = self._listen(video, speech) if speech else []
+        silence = (
+            {"status": str(Status.NO_SPEECH), "reason": "no speech was heard"}
+            if not intervals or intervals[0]["status"] in (Status.OK, Status.NO_SPEECH)
+            else {"status": intervals[0]["status"], "reason": intervals[0]["reason"]}
+        )
+        return [
+            {
+                "segment_id": segment["segment_id"],
+                "video_id": video,
+                "segment": segment["segment"],
+                "model": self._model,
+                **(window_row(heard, (segment["start_s"], segment["end_s"]), segment["is_tail"]) or silence),
+            }
+            for segment in self._read("segments", video, ["segment_id", "segment", "start_s", "end_s", "is_tail"])
+        ]
+
+    def _read(self, table: str, video: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+        return [row for batch in self._context.inputs.batches(table, video, columns) for row in batch.to_pylist()]
+
+    def _listen(self, video: str, speech: Sequence[Span]) -> list[Heard]:
+        """What is heard in the speech of a video, stretch by stretch."""
+        sound = audible(read_sound(self._read("audio", video, ["flac"])[0]["flac"]), self._loudness)
+        heard: list[Heard] = []
+        # Neighbours of one language are heard together, since a recogniser needs the context.
+        for language, group in groupby(self._stretches(sound, speech), self._taken_for):
+            run = list(group)
+            intervals = [interval for stretch in run for interval in stretch.speech]
+            words, loops = self._words(sound, intervals, language) if language else ([], set())
+            for i, stretch in enumerate(run):
+                mine = [word for word in words if _nearest(run, word.middle_s) == i]
+                found = judged(stretch, language, mine, self._rules, self._model)
+                heard.append(replace(found, words=[word for word in found.words if word not in loops]))
+        return heard
+
+    def _stretches(self, sound: NDArray[np.float32], speech: Sequence[Span]) -> Iterator[Stretch]:
+        settings = self._settings
+        for start, end in chunks(speech, settings["chunk_s"], settings["chunk_silence_s"]):
+            inside = [span for span in speech if start <= span[0] and span[1] <= end]
+            for part in stretches(inside, settings["language_s"]):
+                first, last = self._samples(part[0][0], part[-1][1])
+                yield Stretch(part, self._detector.languages(sound[first:last]))
+                self._context.counters[f"calls/{DETECTOR}"] += 1
+
+    def _taken_for(self, stretch: Stretch) -> str:
+        """The language that the recogniser takes a stretch for; empty where it knows none that it can be."""
+        if self._model == DETECTOR:
+            return stretch.likeliest
+        return ENGLISH if stretch.probability(ENGLISH) >= self._rules.least else ""
+
+    def _words(self, sound: NDArray[np.float32], speech: Sequence[Span], language: str) -> tuple[list[Word], set[Word]]:
+        """The words in speech, and those of them that only go on with a loop: they tell that it is one."""
+        settings = self._settings
+        words: list[Word] = []
+        loops: set[Word] = set()
+        for start, end in chunks(speech, settings["chunk_s"], settings["chunk_silence_s"]):
+            first, last = self._samples(start, end)
+            heard = self._whisper(sound[first:last], language)
+            self._context.counters[f"calls/{self._model}"] += 1
+            heard = [_shifted(word, first / RATE, len(sound) / RATE) for word in heard]
+            loops |= {*heard} - {*without_loops(heard, settings["loop_words"], settings["loop_keep"])}
+            words += heard
+        return spoken(words, speech, settings["word_slack_s"]), loops
+
+    def _samples(self, start_s: float, end_s: float) -> tuple[int, int]:
+        """First sample of a span with its lead, and the sample after its last one."""
+        lead_s = self._settings["lead_s"]
+        return max(0, round((start_s - lead_s) * RATE)), round((end_s + lead_s) * RATE)
+
+
+def _nearest(run: Sequence[Stretch], time_s: float) -> int:
+    return min(range(len(run)), key=lambda i: run[i].distance_s(time_s))
+
+
+def _shifted(word: Word, by_s: float, until_s: float) -> Word:
+    """The word in time of the video; the recogniser may place an end beyond the sound."""
+    end = min(word.end_s + by_s, until_s)
+    return replace(word, start_s=min(word.start_s + by_s, end), end_s=end)
+
+
+def _stored(word: Word) -> dict[str, Any]:
+    return {"word": word.word.strip(), "start_s": word.start_s, "end_s": word.end_s, "probability": word.probability}

@@ -1,0 +1,246 @@
+"""When somebody speaks: Silero VAD over the sound of a video.
+
+Belongs here: the network, the level at which it and the recogniser hear the sound, the rules that make intervals of its
+probabilities, the stage behind the speech table. Does not belong here: what is said (`asr`) or how it sounds
+(`branches.audio.specs`).
+
+Source of network and rules: snakers4/silero-vad, version 6. The network hears 512 new samples at 16 kHz after the last
+64 of the chunk before, and keeps a state over the whole sound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from cer_pipeline.sound_file import read_sound_file
+from cer_pipeline.stage import UNIT, StageContext
+from cer_pipeline.status import Status
+from cer_pipeline.tables import SPEECH
+
+RATE: Final = 16_000  # Hz
+CHUNK: Final = 512  # new samples per step at 16 kHz
+CONTEXT: Final = 64  # samples of the chunk before, at 16 kHz
+STATE: Final = (2, 1, 128)  # of the recurrent layer
+STEP_S: Final = CHUNK / RATE
+BLOCK: Final = 320  # samples of a block whose level is measured: 20 ms
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How probabilities become intervals.
+
+    Args:
+        threshold: speech starts with the first step at or above it.
+        release: speech goes on until steps fall below it; lower than `threshold`, so that it does not flutter.
+        min_speech_s: shorter intervals are no speech.
+        min_silence_s: shorter silences do not end an interval.
+        max_speech_s: longer intervals are cut at their least probable step.
+        pad_s: added on both ends; where two intervals would meet, each gets half of the silence.
+    """
+
+    threshold: float
+    release: float
+    min_speech_s: float
+    min_silence_s: float
+    max_speech_s: float
+    pad_s: float
+
+
+@dataclass(frozen=True)
+class Loudness:
+    """How quiet sound is brought to a level at which words are heard; louder sound stays as it is.
+
+    Args:
+        level_dbfs: level that the louder parts of a quiet sound are brought to, dB of full scale.
+        gain_db: greatest gain.
+    """
+
+    level_dbfs: float
+    gain_db: float
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Speech from `start_s` to `end_s`; `score` is the mean probability of its steps, before padding."""
+
+    start_s: float
+    end_s: float
+    score: float
+
+
+class SileroVad:
+    """The network.
+
+    Args:
+        model: the file silero_vad.onnx.
+    """
+
+    def __init__(self, model: Path) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # one small step after the other: more threads only wait
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, sound: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Speech probability of every step of 32 ms; the last chunk is filled with silence.
+
+        Args:
+            sound: mono, 16 kHz, -1..1.
+        """
+        steps = -(-len(sound) // CHUNK)
+        padded = np.zeros(CONTEXT + steps * CHUNK, np.float32)
+        padded[CONTEXT : CONTEXT + len(sound)] = sound
+        state = np.zeros(STATE, np.float32)
+        rate = np.array(RATE, np.int64)
+        probabilities = np.empty(steps, np.float32)
+        for i in range(steps):
+            heard = padded[None, i * CHUNK : i * CHUNK + CONTEXT + CHUNK]
+            out, state = self._session.run(None, {"input": heard, "state": state, "sr": rate})
+            probabilities[i] = np.asarray(out)[0, 0]
+        return probabilities
+
+
+def intervals(probabilities: Sequence[float] | NDArray[np.float32], duration_s: float, rules: Rules) -> list[Interval]:
+    """Speech intervals from the probabilities of steps of 32 ms.
+
+    Args:
+        probabilities: one per step.
+        duration_s: length of the sound, s; no interval ends later.
+        rules: see `Rules`.
+    """
+    p = np.asarray(probabilities, np.float64)
+    found = []
+    for run in _runs(p, rules):
+        if (run[1] - run[0]) * STEP_S >= rules.min_speech_s:
+            found += _cut(p, run, int(rules.max_speech_s / STEP_S))
+    edges = [(start * STEP_S, min(end * STEP_S, duration_s)) for start, end in found]
+    scores = [float(p[start:end].mean()) for start, end in found]
+    return [Interval(*edge, score) for edge, score in zip(_padded(edges, duration_s, rules.pad_s), scores, strict=True)]
+
+
+def _runs(p: NDArray[np.float64], rules: Rules) -> list[tuple[int, int]]:
+    """Runs of speech as (first step, step after the last), with short silences bridged."""
+    patience = rules.min_silence_s / STEP_S
+    runs: list[tuple[int, int]] = []
+    start: int | None = None  # of the run that is open
+    quiet: int | None = None  # first step of the silence that may end it
+    for i, value in enumerate(p):
+        if value >= rules.threshold:
+            start, quiet = i if start is None else start, None
+        elif start is not None and value < rules.release:
+            quiet = i if quiet is None else quiet
+        if start is not None and quiet is not None and i - quiet + 1 >= patience:
+            runs.append((start, quiet))
+            start = quiet = None
+    if start is not None:
+        runs.append((start, len(p) if quiet is None else quiet))
+    return runs
+
+
+def _cut(p: NDArray[np.float64], run: tuple[int, int], longest: int) -> list[tuple[int, int]]:
+    """The run in parts of at most `longest` steps, cut at the least probable step of the second half of each."""
+    start, end = run
+    parts = []
+    while end - start > longest:
+        half = start + longest // 2
+        at = half + int(np.argmin(p[half : start + longest]))
+        parts.append((start, at))
+        start = at
+    return [*parts, (start, end)]
+
+
+def _padded(edges: Sequence[tuple[float, float]], duration_s: float, pad_s: float) -> list[tuple[float, float]]:
+    starts = [max(0.0, start - pad_s) for start, _ in edges]
+    ends = [min(duration_s, end + pad_s) for _, end in edges]
+    for i in range(1, len(edges)):
+        if ends[i - 1] > starts[i]:
+            ends[i - 1] = starts[i] = (edges[i - 1][1] + edges[i][0]) / 2
+    return list(zip(starts, ends, strict=True))
+
+
+def read_sound(flac: bytes) -> NDArray[np.float32]:
+    """The sound of an audio row: mono, 16 kHz, -1..1.
+
+    Raises:
+        ValueError: another rate or more than one channel.
+    """
+    sound, rate = read_sound_file(flac)
+    if rate != RATE or sound.shape[1] != 1:
+        raise ValueError(f"the sound must be mono at {RATE} Hz, not {sound.shape[1]} channels at {rate} Hz")
+    return sound[:, 0]
+
+
+def loud_level(sound: NDArray[np.float32]) -> float:
+    """RMS that blocks of 20 ms reach for a second in total, or for a tenth of a sound of less than 10 s.
+
+    It stands for the loudest words: clicks and slams are shorter, and the pauses of a long recording do not count.
+
+    Args:
+        sound: mono, 16 kHz, at least one sample.
+    """
+    whole = len(sound) // BLOCK * BLOCK
+    blocks = sound[:whole].reshape(-1, BLOCK) if whole else sound[None]
+    power = np.mean(np.square(blocks, dtype=np.float64), axis=1)
+    rank = max(1, min(RATE // BLOCK, len(power) // 10))
+    return float(np.sqrt(np.partition(power, -rank)[-rank]))
+
+
+def audible(sound: NDArray[np.float32], loudness: Loudness) -> NDArray[np.float32]:
+    """The sound as the speech detector and the recogniser hear it: quiet sound is amplified, nothing is attenuated.
+
+    Args:
+        sound: mono, 16 kHz, -1..1, of any number of samples.
+        loudness: see `Loudness`.
+    """
+    level = loud_level(sound) if len(sound) else 0.0
+    if level == 0:  # digital silence has no level
+        return sound
+    gain = min(10 ** (loudness.level_dbfs / 20) / level, 10 ** (loudness.gain_db / 20))
+    return sound if gain <= 1 else np.clip(sound * np.float32(gain), -1, 1)
+
+
+class Speech:
+    """Speech intervals of a video."""
+
+    def __init__(self, context: StageContext) -> None:
+        self._context = context
+        self._rules = Rules(**context.profile["speech"])
+        self._loudness = Loudness(**context.profile["loudness"])
+        self._vad = SileroVad(context.weights.path("silero_vad"))
+
+    def __call__(self, units: pa.Table) -> pa.Table:
+        """Rows of the speech table for a batch of videos."""
+        rows = [row for video in units.column(UNIT).to_pylist() for row in self._video(video)]
+        return pa.Table.from_pylist(rows, schema=SPEECH.schema)
+
+    def _video(self, video: str) -> list[dict[str, Any]]:
+        sounds = [row for batch in self._context.inputs.batches("audio", video) for row in batch.to_pylist()]
+        if not sounds or sounds[0]["status"] != Status.OK:
+            status, reason = (sounds[0]["status"], sounds[0]["reason"]) if sounds else (Status.NO_AUDIO, "no sound")
+            return [{"video_id": video, "interval": 0, "status": str(status), "reason": reason}]
+        sound = audible(read_sound(sounds[0]["flac"]), self._loudness)
+        found = intervals(self._vad(sound), len(sound) / RATE, self._rules)
+        self._context.counters["calls/silero_vad"] += 1
+        if not found:
+            reason = "no speech was heard"
+            return [{"video_id": video, "interval": 0, "status": str(Status.NO_SPEECH), "reason": reason}]
+        return [
+            {
+                "video_id": video,
+                "interval": i,
+                "start_s": interval.start_s,
+                "end_s": interval.end_s,
+                "score": interval.score,
+                "status": str(Status.OK),
+            }
+            for i, interval in enumerate(found)
+        ]

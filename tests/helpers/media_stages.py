@@ -1,0 +1,70 @@
+"""The stages that open media, run over a folder as the pipeline runs them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from cer_pipeline.corpora import registry
+from cer_pipeline.media.specs import STAGES
+from cer_pipeline.profiles import load_profile
+from cer_pipeline.stage import StageContext
+from tests.helpers.memory_inputs import MemoryInputs, NoWeights
+
+
+@dataclass
+class FolderInputs(MemoryInputs):
+    """`stage.Inputs` of a registered folder, tables in memory."""
+
+    registration: registry.Corpus | None = None
+
+    def registered(self) -> registry.Corpus:
+        assert self.registration is not None
+        return self.registration
+
+    def source(self, video_id: str) -> Path:
+        return self.registered().source(video_id)
+
+
+@dataclass
+class Made:
+    """What the stages made of a folder."""
+
+    tables: dict[str, pa.Table]
+    counters: Counter[str] = field(default_factory=Counter)
+
+    def rows(self, table: str, video_id: str) -> list[dict]:
+        """The rows of one video."""
+        return [row for row in self.tables[table].to_pylist() if row["video_id"] == video_id]
+
+    def video(self, video_id: str) -> dict:
+        """Its row of `videos`."""
+        (row,) = self.rows("videos", video_id)
+        return row
+
+    def times(self, video_id: str) -> list[float]:
+        """Its time line."""
+        return [time for row in self.rows("frames", video_id) for time in row["frame_times"]]
+
+
+def make(
+    home: Path,
+    folder: Path,
+    tables: Sequence[str] = ("videos", "segments", "frames", "audio"),
+    *overrides: str,
+    options: Mapping[str, Any] | None = None,
+) -> Made:
+    """Register a folder and make its tables."""
+    registry.register(home, "clips", folder, options=options)
+    inputs = FolderInputs(corpus="clips", registration=registry.load(home, "clips"))
+    profile, made = load_profile(overrides=overrides), Made(inputs.tables)
+    for spec in STAGES:
+        if spec.name in tables:
+            context = StageContext(profile, NoWeights(), inputs, made.counters)
+            inputs.tables[spec.name] = spec.load()(context)(spec.plan(inputs, profile))
+    return made
