@@ -55,10 +55,11 @@ test-fast: install ## the tests that take seconds
 cases: install models ## real-world files beside the project, where they are there: every right value
 	$(BIN)/python -m pytest -m cases tests/cases
 
-check: install ## lint, format, types, and whether Dagster can load the graph
+check: install ## lint, format, types, layers, and whether Dagster can load the graph
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/python -m pytest -q tests/unit/test_layers.py
 	$(BIN)/dagster definitions validate --module-name cer_pipeline.definitions --log-level warning
 
 format: install ## format the code and mend what ruff can mend

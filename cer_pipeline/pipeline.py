@@ -14,6 +14,7 @@ from typing import Final
 
 from cer_pipeline.branches.registry import branches
 from cer_pipeline.corpora.labels.specs import STAGES as LABEL_STAGES
+from cer_pipeline.corpora.shards import ShardInputs
 from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.specs import fusion_stages
 from cer_pipeline.media.specs import STAGES as MEDIA_STAGES
@@ -160,7 +161,7 @@ def _state(
 ) -> TableState:
     footer = read_footer(home.table(spec.name, corpus, shard))
     readable = all(home.table(name, corpus, shard).is_file() for name in spec.inputs)
-    work = prepare(spec, home, corpus, shard, profile, weights) if readable else None
+    work = prepare(spec, ShardInputs(home, corpus, shard), profile, weights) if readable else None
     if footer is None:
         state = State.MISSING
     elif upstream_pending or work is None or not is_current(work, home):

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import importlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -25,8 +25,82 @@ from cer_pipeline.profiles import Profile
 from cer_pipeline.status import Status
 from cer_pipeline.tables import TableSpec
 
-if TYPE_CHECKING:
-    from cer_pipeline.corpora.registry import Corpus
+
+class RegisteredFile(Protocol):
+    """A registered video, as plans read it; see `corpora.registry.File`."""
+
+    @property
+    def path(self) -> str:
+        """POSIX path below the corpus folder."""
+        ...
+
+    @property
+    def video_id(self) -> str:
+        """Its id in every table."""
+        ...
+
+    @property
+    def bytes(self) -> int:
+        """Size of the file."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the content."""
+        ...
+
+    @property
+    def split(self) -> str | None:
+        """Split that it belongs to; None where it belongs to none."""
+        ...
+
+    @property
+    def excluded(self) -> str:
+        """Why it was left out of its split; empty where it was not."""
+        ...
+
+    @property
+    def labels(self) -> str:
+        """Digest of its labels; empty without any."""
+        ...
+
+    @property
+    def captions(self) -> str:
+        """Digest of its imported texts; empty without any."""
+        ...
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """Window indices of a video without a media file."""
+        ...
+
+
+class RegisteredCorpus(Protocol):
+    """A registered corpus, as plans and stages read it; see `corpora.registry.Corpus`."""
+
+    @property
+    def format(self) -> str:
+        """Name of the corpus format."""
+        ...
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What else the format was told."""
+        ...
+
+    @property
+    def annotations(self) -> Path | None:
+        """File of the annotations; None where there are none."""
+        ...
+
+    @property
+    def has_media(self) -> bool:
+        """Whether there is a media file behind every video."""
+        ...
+
+    def files_of(self, shard: str) -> Sequence[RegisteredFile]:
+        """The files of a shard, by video_id."""
+        ...
 
 
 class Inputs(Protocol):
@@ -62,7 +136,7 @@ class Inputs(Protocol):
         """The media file behind a video_id."""
         ...
 
-    def registered(self) -> Corpus:
+    def registered(self) -> RegisteredCorpus:
         """The corpus as it was registered: its files with their splits, and what was written about them."""
         ...
 
@@ -164,6 +238,13 @@ class StageSpec:
         """Import the stage's class."""
         module, _, name = self.stage.partition(":")
         return getattr(importlib.import_module(module), name)
+
+
+Outcome = tuple[pa.Table, pa.Table | None, dict[str, str]]
+"""(units of the chunk, rows of those that worked or None, unit -> reason of those that failed)."""
+
+Engine = Callable[[StageSpec, StageContext, pa.Table, int], Iterator[Outcome]]
+"""Puts units (rows of the plan) through a stage, so many at a time; see `engines`."""
 
 
 def blank_rows(spec: StageSpec, unit: dict[str, Any], status: Status, reason: str) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ import dagster as dg
 
 from cer_pipeline.corpora.registry import parse_shard_key
 from cer_pipeline.corpora.shards import ShardInputs
+from cer_pipeline.engines.local import run_chunks
 from cer_pipeline.stage import StageSpec
 from cer_pipeline.store.materialise import Progress, Report, materialise
 from cer_pipeline.zoo import Zoo, open_zoo
@@ -21,9 +22,8 @@ class Tables(dg.ConfigurableResource):
 
     def materialise(self, spec: StageSpec, key: str, run_id: str, progress: Progress | None = None) -> Report:
         """Make one shard of one table; see `store.materialise.materialise`."""
-        corpus, shard = parse_shard_key(key)
         home, profile = self.settings.get_home(), self.settings.get_profile()
-        return materialise(spec, home, corpus, shard, profile, self.zoo(), run_id, progress)
+        return materialise(spec, home, self.inputs(key), profile, self.zoo(), run_chunks, run_id, progress)
 
     def zoo(self) -> Zoo:
         """The weights of this machine, with the heads that were trained here."""

@@ -11,11 +11,8 @@ import pyarrow as pa
 
 from cer_pipeline.arrow import pc
 from cer_pipeline.errors import CerError
-from cer_pipeline.stage import UNIT, Stage, StageContext, StageSpec
+from cer_pipeline.stage import UNIT, Outcome, Stage, StageContext, StageSpec
 from cer_pipeline.store.files import is_disk_full
-
-Outcome = tuple[pa.Table, pa.Table | None, dict[str, str]]
-"""(units of the chunk, rows of those that worked or None, unit -> reason of those that failed)."""
 
 REASON_CHARACTERS = 300  # of an error message; enough to act on, short enough for a table cell
 

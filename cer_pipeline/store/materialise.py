@@ -25,11 +25,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from cer_pipeline.arrow import pc
-from cer_pipeline.corpora.shards import ShardInputs
-from cer_pipeline.engines.local import run_chunks
 from cer_pipeline.errors import CerError
 from cer_pipeline.profiles import Profile
-from cer_pipeline.stage import INPUTS, UNIT, StageContext, StageSpec, Weights, blank_rows
+from cer_pipeline.stage import INPUTS, UNIT, Engine, Inputs, StageContext, StageSpec, Weights, blank_rows
 from cer_pipeline.status import RETRIED, Status
 from cer_pipeline.store.cache import RowCache, read_rows
 from cer_pipeline.store.files import exclusive
@@ -73,7 +71,7 @@ class Work:
     """The plan of one shard of one table, with keys."""
 
     spec: StageSpec
-    inputs: ShardInputs
+    inputs: Inputs
     profile: Profile
     weights: Weights
     fingerprint: str
@@ -86,20 +84,25 @@ class Work:
         return digest(self.fingerprint, *self.keys.values())
 
 
-def prepare(spec: StageSpec, home: Home, corpus: str, shard: str, profile: Profile, weights: Weights) -> Work:
+def prepare(spec: StageSpec, inputs: Inputs, profile: Profile, weights: Weights) -> Work:
     """Plan one shard of one table.
+
+    Args:
+        spec: the stage.
+        inputs: the tables and files of the shard.
+        profile: settings.
+        weights: verified weights.
 
     Raises:
         CerError: a table that the stage reads has not been made.
     """
-    inputs = ShardInputs(home, corpus, shard)
     plan = spec.plan(inputs, profile)
     fingerprint = stage_fingerprint(spec, profile, weights)
     units: list[str] = plan.column(UNIT).to_pylist()
     digests: list[str] = plan.column(INPUTS).to_pylist()
     if len(set(units)) != len(units):
         raise ValueError(f"{spec.name}: the plan names a unit twice")
-    keys = {unit: row_key(fingerprint, unit, inputs) for unit, inputs in zip(units, digests, strict=True)}
+    keys = {unit: row_key(fingerprint, unit, content) for unit, content in zip(units, digests, strict=True)}
     return Work(spec, inputs, profile, weights, fingerprint, plan, keys)
 
 
@@ -112,10 +115,10 @@ def is_current(work: Work, home: Home) -> bool:
 def materialise(
     spec: StageSpec,
     home: Home,
-    corpus: str,
-    shard: str,
+    inputs: Inputs,
     profile: Profile,
     weights: Weights,
+    engine: Engine,
     run_id: str,
     progress: Progress | None = None,
 ) -> Report:
@@ -124,10 +127,10 @@ def materialise(
     Args:
         spec: the stage.
         home: the home folder.
-        corpus: corpus name.
-        shard: shard label, such as "s000".
+        inputs: the tables and files of the shard.
         profile: settings.
         weights: verified weights.
+        engine: puts the units that are missing through the stage.
         run_id: run that is noted as the origin of computed rows.
         progress: told after each chunk.
 
@@ -135,8 +138,9 @@ def materialise(
         CerError: an input table is missing, the disk is full, or the home folder cannot be written to.
     """
     started = time.monotonic()
+    corpus, shard = inputs.corpus, inputs.shard
     with exclusive(home.lock(spec.name, corpus, shard)):
-        work = prepare(spec, home, corpus, shard, profile, weights)
+        work = prepare(spec, inputs, profile, weights)
         path = home.table(spec.name, corpus, shard)
         if is_current(work, home):
             footer = read_footer(path)
@@ -146,7 +150,7 @@ def materialise(
         known = cache.index()
         missing = [unit for unit, key in work.keys.items() if key not in known]
         counters: Counter[str] = Counter()
-        blanks = _compute(work, missing, cache, counters, run_id, progress)
+        blanks = _compute(work, missing, cache, counters, engine, run_id, progress)
         footer = _assemble(work, cache, blanks, home)
     computed = len(missing) - (len(missing) if _unavailable(work) else 0)
     return Report(
@@ -171,6 +175,7 @@ def _compute(
     missing: list[str],
     cache: RowCache,
     counters: Counter[str],
+    engine: Engine,
     run_id: str,
     progress: Progress | None,
 ) -> dict[str, pa.Table]:
@@ -186,7 +191,7 @@ def _compute(
     blanks: dict[str, pa.Table] = {}
     done = 0
     size = 1 if work.spec.table.blob else work.spec.chunk_units
-    for units, rows, failures in run_chunks(work.spec, context, chosen, size):
+    for units, rows, failures in engine(work.spec, context, chosen, size):
         kept, dropped = _split(work.spec, _stamped(work, rows)) if rows is not None else (None, {})
         if kept is not None:
             done_units = [u for u in units.column(UNIT).to_pylist() if u not in failures and u not in dropped]

@@ -15,7 +15,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
-from cer_pipeline.branches.face.specs import MAMBA, TRANSFORMER
 from cer_pipeline.errors import CerError
 from cer_pipeline.training.checkpoint import Progress, quiet
 
@@ -40,13 +39,6 @@ class Span:
 
 Space = Mapping[str, Choice | Span]
 """Field of the settings -> what is tried."""
-
-_SIZES: Final[Space] = {"hidden": Choice((128, 256, 512)), "middle": Choice((128, 256, 512)), "layers": Span(1, 4)}
-TEMPORAL: Final[Mapping[str, Space]] = {
-    TRANSFORMER: {**_SIZES, "heads": Choice((2, 4, 8, 16))},
-    MAMBA: {**_SIZES, "states": Span(4, 16), "kernel": Span(1, 7)},
-}
-"""Paper, section 4 (implementation of video-based models): widths, layers, and what each network has of its own."""
 
 OPTIMISER: Final[Space] = {
     "rate": Span(1e-5, 1e-4, log=True),

@@ -185,7 +185,9 @@ def test_nothing_is_downloaded_or_made_before_the_libraries_are_there(tmp_path: 
     shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
     (tmp_path / "cer_pipeline" / "machine").mkdir(parents=True)
     source = (ROOT / "cer_pipeline" / "machine" / "system_libraries.py").read_text()
-    (tmp_path / "cer_pipeline" / "machine" / "system_libraries.py").write_text(source.replace("libEGL.so.1", "libNowhere.so.1"))
+    (tmp_path / "cer_pipeline" / "machine" / "system_libraries.py").write_text(
+        source.replace("libEGL.so.1", "libNowhere.so.1")
+    )
     tools = tmp_path / "tools"
     tools.mkdir()
     for tool in ("bash", "dirname", "env"):

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,34 @@ HEAVY = ("torch", "cv2", "transformers", "mediapipe", "onnxruntime", "sklearn", 
 ABOVE_LIBRARY = {"dagster", "dagster_graphql", "dagster_shared", "dagster_webserver", "assets", "resources"}
 # What may import what is above: the definitions, the command line, and its entry point.
 TOP_OF_LIBRARY = tuple(ROOT / "cer_pipeline" / name for name in ("definitions.py", "cli"))
+
+LAYERS = (
+    # From the bottom up; the packages and modules of one layer may import each other.
+    "labels status errors tables arrow metrics sums sound_file user_folder torch_threads chart_style",
+    "profiles",
+    "stage branch",
+    "zoo",
+    "store",
+    "engines",
+    "media",
+    "corpora",
+    "perception",
+    "training",
+    "fusion",
+    "compound",
+    "branches",
+    "predictions",
+    "evaluation",
+    "lineage",
+    "reproduce",
+    "report",
+    "export",
+    "pipeline",
+    "machine",
+    "definitions",
+    "cli",
+)
+LAYER = {name: height for height, names in enumerate(LAYERS) for name in names.split()}
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -47,6 +76,37 @@ def test_the_library_imports_nothing_from_above_it() -> None:
     library = [p for p in files("cer_pipeline") if not any(p == top or top in p.parents for top in TOP_OF_LIBRARY)]
     assert len(library) > 10
     assert offenders(library, ABOVE_LIBRARY | {"cer_pipeline.definitions", "cer_pipeline.cli"}) == []
+
+
+def module_imports() -> dict[str, set[str]]:
+    """Module of cer_pipeline -> the modules of cer_pipeline that it imports, wherever in the file."""
+    modules = {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p
+               for p in files("cer_pipeline")}  # fmt: skip
+    return {module: {name for name in imports(path) if name in modules} - {module} for module, path in modules.items()}
+
+
+def test_every_package_has_a_layer_and_imports_only_from_its_own_and_below() -> None:
+    graph = module_imports()
+    assert len(graph) > 150
+    tops = {module.split(".")[1] for module in graph if "." in module}
+    assert tops == LAYER.keys()
+    upward = [
+        f"{module} imports {name}"
+        for module, names in graph.items()
+        for name in names
+        if "." in module and "." in name and LAYER[name.split(".")[1]] > LAYER[module.split(".")[1]]
+    ]
+    assert upward == []
+
+
+def test_no_packages_import_each_other_in_a_circle() -> None:
+    graph: dict[str, set[str]] = {}
+    for module, names in module_imports().items():
+        package = module.split(".")[1] if "." in module else ""
+        graph.setdefault(package, set()).update(name.split(".")[1] for name in names if "." in name)
+    for package, names in graph.items():
+        names.discard(package)
+    assert list(TopologicalSorter(graph).static_order()), "raises CycleError where there is a circle"
 
 
 def test_resources_import_neither_assets_nor_definitions() -> None:

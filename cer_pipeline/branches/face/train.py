@@ -42,6 +42,7 @@ from cer_pipeline.training.folds import Ints, grouped_folds, out_of_fold
 from cer_pipeline.training.labelled import Windows
 from cer_pipeline.training.options import apply, whole
 from cer_pipeline.training.registry import Request
+from cer_pipeline.training.search import Choice, Space, Span
 from cer_pipeline.zoo.head_file import load_head, save_head
 
 KINDS: Final[Mapping[str, str]] = {TRANSFORMER: temporal.TRANSFORMER, MAMBA: temporal.MAMBA}
@@ -51,6 +52,13 @@ LOSSES: Final = ("cross_entropy", "soft_focal")
 OPTIMISERS: Final = ("adam", "adamw")
 SCHEDULES: Final = ("plateau", "cosine", "warmup", "constant")
 PLATEAU: Final = (0.5, 2, 1e-7)  # published: the rate is halved after 2 epochs without gain, down to 1e-7
+_SIZES: Final[Space] = {"hidden": Choice((128, 256, 512)), "middle": Choice((128, 256, 512)), "layers": Span(1, 4)}
+SEARCH_SPACES: Final[Mapping[str, Space]] = {
+    TRANSFORMER: {**_SIZES, "heads": Choice((2, 4, 8, 16))},
+    MAMBA: {**_SIZES, "states": Span(4, 16), "kernel": Span(1, 7)},
+}
+"""Paper, section 4 (implementation of video-based models): widths, layers, and what each network has of its own."""
+
 SEARCH_FOLDS: Final = 3  # of the training videos, for each trial of a search
 INNER: Final = 5  # one fifth of the training videos is watched
 TEMPERATURES: Final = tuple(round(0.2 + i / 20, 2) for i in range(97))  # 0.2 to 5.0
@@ -401,7 +409,7 @@ def searched(
             best_of(state).unlink()
         return _score(data.classes[rows], guess)
 
-    return search.search(settings, search.TEMPORAL[branch], score, trials, journal, settings.seed, progress)
+    return search.search(settings, SEARCH_SPACES[branch], score, trials, journal, settings.seed, progress)
 
 
 def _scores(p: NDArray[np.float64], data: Windows) -> dict[str, Any]:

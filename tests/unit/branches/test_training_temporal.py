@@ -23,7 +23,6 @@ from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.store.home import Home
 from cer_pipeline.training import labelled as windows
-from cer_pipeline.training import search
 from cer_pipeline.training.labelled import Windows
 from cer_pipeline.training.registry import Request
 from cer_pipeline.training.search import Choice, Span
@@ -373,7 +372,7 @@ SMALL_SPACE = {"hidden": Choice((4, 16)), "kernel": Span(1, 3)}
 def test_a_search_sees_inner_folds_only_and_serves_the_outer_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "TEMPORAL", {MAMBA: SMALL_SPACE})
+    monkeypatch.setattr(training, "SEARCH_SPACES", {MAMBA: SMALL_SPACE})
     data, settings = made(ORDER), replace(FAST, epochs=2)
     seen: dict[str, set[int]] = {}
     fit = training.fit
@@ -397,7 +396,7 @@ def test_a_search_sees_inner_folds_only_and_serves_the_outer_one(
 def test_what_a_search_chooses_does_not_depend_on_the_outer_fold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "TEMPORAL", {MAMBA: SMALL_SPACE})
+    monkeypatch.setattr(training, "SEARCH_SPACES", {MAMBA: SMALL_SPACE})
     data, settings = made(ORDER), replace(FAST, epochs=2)
     rows = np.arange(24)
     noise = data.features.copy()

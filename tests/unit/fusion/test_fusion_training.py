@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from cer_pipeline.corpora import registry
+from cer_pipeline.corpora.shards import ShardInputs
+from cer_pipeline.engines.local import run_chunks
 from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.mhpf import STATIC, load_mhpf
 from cer_pipeline.fusion.specs import fusion_stages
@@ -271,7 +273,7 @@ def test_a_fusion_of_votes_is_applied_to_a_corpus_of_the_same_branches_by_name(w
     fusion, seen = load_mhpf(tmp_path / "mhpf.safetensors"), 0
     assert fusion.branches == ("face_static", "text_minilm")
     for shard in registry.load(home.root, NAME).shard_labels():
-        report = materialise(spec, home, NAME, shard, profile, zoo, "run")
+        report = materialise(spec, home, ShardInputs(home, NAME, shard), profile, zoo, run_chunks, "run")
         assert report.footer.by_status == {"ok": report.footer.rows}
         for row in read_table(home.table("fused", NAME, shard)).to_pylist():
             own = [said[b][row["segment_id"]] for b in enabled]

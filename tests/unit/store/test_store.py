@@ -15,6 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cer_pipeline.corpora.shards import ShardInputs
+from cer_pipeline.engines.local import run_chunks
 from cer_pipeline.errors import CerError, ModelUnavailable
 from cer_pipeline.labels import BASIC_COLUMNS
 from cer_pipeline.profiles import Profile
@@ -115,10 +117,15 @@ def spec(**changes: Any) -> StageSpec:
 PROFILE = Profile("test", {"split": {"mode": 1}, "execution": {"threads": 1}})
 
 
+def shard_of(home: Home) -> ShardInputs:
+    """The one shard of these tests."""
+    return ShardInputs(home, "toy", "s000")
+
+
 def make(
     home: Home, stage: StageSpec | None = None, profile: Profile = PROFILE, weights: Weights | None = None
 ) -> Report:
-    return materialise(stage or spec(), home, "toy", "s000", profile, weights or Weights(), "run-1")
+    return materialise(stage or spec(), home, shard_of(home), profile, weights or Weights(), run_chunks, "run-1")
 
 
 @pytest.fixture
@@ -197,7 +204,7 @@ def test_going_back_to_an_earlier_setting_costs_nothing_and_gives_the_same_bytes
 
 def test_threads_are_no_part_of_a_key_but_settings_code_and_weights_are(home: Home) -> None:
     def key(stage: StageSpec | None = None, profile: Profile = PROFILE, weights: Weights | None = None) -> str:
-        return prepare(stage or spec(), home, "toy", "s000", profile, weights or Weights()).keys["a"]
+        return prepare(stage or spec(), shard_of(home), profile, weights or Weights()).keys["a"]
 
     assert key(profile=Profile("test", {"split": {"mode": 1}, "execution": {"threads": 9}})) == key()
     assert key(profile=Profile("test", {"split": {"mode": 2}, "execution": {"threads": 1}})) != key()
@@ -214,7 +221,7 @@ def test_a_failing_unit_costs_only_its_own_rows_and_is_tried_again(home: Home, w
     (failed,) = [r for r in rows(home) if r["video_id"] == "b"]
     assert failed["reason"] == "RuntimeError: cannot split b" and failed["word"] is None
     world.broken, world.calls = set(), []
-    assert not is_current(prepare(spec(), home, "toy", "s000", PROFILE, Weights()), home)
+    assert not is_current(prepare(spec(), shard_of(home), PROFILE, Weights()), home)
     assert make(home).footer.by_status == {"ok": 6}
     assert world.calls == ["b"]
 
@@ -308,7 +315,7 @@ def test_a_full_disk_leaves_the_old_table_and_one_line(
 def test_the_origin_of_a_value_outlives_later_runs(home: Home) -> None:
     make(home)
     stage, profile = spec(), Profile("test", {"split": {"mode": 2}, "execution": {}})
-    materialise(stage, home, "toy", "s000", profile, Weights(), "run-2")
+    materialise(stage, home, shard_of(home), profile, Weights(), run_chunks, "run-2")
     runs = {c.run_id for folder in (home.root / "cache").rglob("shard=s000") for c in RowCache(folder).chunks()}
     assert runs == {"run-1", "run-2"}
 
@@ -413,4 +420,4 @@ def test_a_plan_that_names_a_unit_twice_is_a_defect(home: Home, monkeypatch: pyt
     table = pa.table({"unit": ["a", "a"], "video_id": ["a", "a"], "inputs": ["1", "2"]})
     twice = spec(plan=lambda inputs, profile: table)
     with pytest.raises(ValueError, match="names a unit twice"):
-        engine.prepare(twice, home, "toy", "s000", PROFILE, Weights())
+        engine.prepare(twice, shard_of(home), PROFILE, Weights())

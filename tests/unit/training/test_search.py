@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cer_pipeline.branches.face.specs import MAMBA, TRANSFORMER
+from cer_pipeline.branches.face.train import SEARCH_SPACES
 from cer_pipeline.errors import CerError
 from cer_pipeline.training import search
 from cer_pipeline.training.search import Choice, Span
@@ -75,5 +76,5 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
 
 def test_the_ranges_are_those_of_the_paper() -> None:
     sizes = {"hidden": Choice((128, 256, 512)), "middle": Choice((128, 256, 512)), "layers": Span(1, 4)}
-    assert search.TEMPORAL[TRANSFORMER] == {**sizes, "heads": Choice((2, 4, 8, 16))}
-    assert search.TEMPORAL[MAMBA] == {**sizes, "states": Span(4, 16), "kernel": Span(1, 7)}
+    assert SEARCH_SPACES[TRANSFORMER] == {**sizes, "heads": Choice((2, 4, 8, 16))}
+    assert SEARCH_SPACES[MAMBA] == {**sizes, "states": Span(4, 16), "kernel": Span(1, 7)}
