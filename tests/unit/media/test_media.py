@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -291,9 +293,11 @@ def test_a_decode_that_needs_too_much_memory_is_cut(folder):
 
 def test_a_crash_is_told_and_the_next_file_goes_on(sandbox, folder):
     sandbox.run("probe", folder / "even.mkv", {"max_duration_s": 100})
-    sandbox._process.send_signal(signal.SIGSTOP)
-    sandbox._process.send_signal(signal.SIGSEGV)
-    sandbox._process.send_signal(signal.SIGCONT)
+    process = sandbox._process
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+    process.send_signal(signal.SIGSEGV)  # takes effect when it goes on, so that it crashes with the request in hand
+    threading.Timer(0.2, process.send_signal, [signal.SIGCONT]).start()
     with pytest.raises(MediaError, match="SIGSEGV"):
         sandbox._ask({"task": "probe", "path": "x", "cpu_s": 1}, 5.0, None)
     assert sandbox.run("probe", folder / "even.mkv", {"max_duration_s": 100})["frames"] == 50
