@@ -53,7 +53,7 @@ test-fast: install ## the tests that take seconds
 	$(PYTEST) -m "not slow and not gpu and not ray and not browser and not cases"
 
 cases: install models ## real-world files beside the project, where they are there: every right value
-	$(BIN)/python -m pytest -m cases tests/cases
+	$(PYTEST) -m cases tests/cases
 
 check: install ## lint, format, types, layers, and whether Dagster can load the graph
 	$(BIN)/ruff check .
