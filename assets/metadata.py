@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from cer_pipeline.compound.clear import Clear, told
+from cer_pipeline.compound.clear import Clear, clear_rows
 from cer_pipeline.report.plots import table_plot
 from cer_pipeline.stage import StageSpec
 from cer_pipeline.status import Status
@@ -60,7 +60,7 @@ def run_metadata(spec: StageSpec, report: Report, tables: Tables, shard: str) ->
     weights = {model: tables.zoo().digest(model) or "absent" for model in (*spec.models, *spec.optional_models)}
     if weights:
         out["weights"] = dg.MetadataValue.json(weights)
-    note = told(inputs, spec.name, Clear.of(tables.settings.get_profile()))
+    note = clear_rows(inputs, spec.name, Clear.of(tables.settings.get_profile()))
     if note:
         out["clear expression"] = note
     picture = table_plot(spec.table, inputs, note)

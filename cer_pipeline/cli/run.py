@@ -144,7 +144,7 @@ def tell_tracks(home: Home, name: str) -> None:
     columns = ("video_id", "audio_tracks", "audio_track", "audio_track_reason")
     files = [home.table("videos", name, shard) for shard in registry.load(home.root, name).shard_labels()]
     rows = [row for file in files if file.exists() for row in read_table(file, columns).to_pylist()]
-    for line in sound_tracks.told(rows, name):
+    for line in sound_tracks.messages(rows, name):
         say(safe(line))
 
 

@@ -66,7 +66,7 @@ class Clear:
         return self.holds(expressed(basic), confidence(compound))
 
 
-def told(inputs: Inputs, table: str, rule: Clear) -> str:
+def clear_rows(inputs: Inputs, table: str, rule: Clear) -> str:
     """How many rows of a table show a clear expression, in words; empty for a table of which the rule says nothing.
 
     Of `compound` the rows of all methods count, of `fused` those with enough expressed, for its rows name no compound.

@@ -47,7 +47,7 @@ def check(format_: str, root: Path, options: Mapping[str, Any], number: int, pro
     raise CerError("there is no such sound track", f"--audio-track {number} ({has})", "tracks are counted from 1")
 
 
-def told(videos: Sequence[Mapping[str, Any]], name: str) -> list[str]:
+def messages(videos: Sequence[Mapping[str, Any]], name: str) -> list[str]:
     """What to say of the sound tracks of a corpus.
 
     Args:

@@ -13,7 +13,7 @@ from PIL import Image
 from cer_pipeline import tables
 from cer_pipeline.chart_style import COLOURS, EMPTY, faded, figure, ink_on, png, safe, settings
 from cer_pipeline.cli.output import status_counts
-from cer_pipeline.compound.clear import Clear, named, told
+from cer_pipeline.compound.clear import Clear, clear_rows, named
 from cer_pipeline.compound.ppa import ppa
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS
@@ -233,12 +233,12 @@ def test_a_label_that_does_not_fit_its_cell_is_left_out(room):
 def test_the_plots_and_the_ui_say_how_many_rows_are_clear(made):
     rows_ = [r for r in made.tables["compound"].to_pylist() if r["status"] == "ok"]
     clear = sum(r["expressed"] >= 0.5 and r["confidence"] >= 0.1 for r in rows_)
-    assert told(made, "compound", RULE) == f"{clear} of {len(rows_)} clear"
+    assert clear_rows(made, "compound", RULE) == f"{clear} of {len(rows_)} clear"
     fused = [r for r in made.tables["fused"].to_pylist() if r["status"] == "ok"]
     enough = sum(r["expressed"] >= 0.5 for r in fused)
-    assert told(made, "fused", RULE) == f"{enough} of {len(fused)} express enough"
-    assert told(made, "frame_predictions", NONE).startswith("0 of ")
-    assert told(made, "faces", RULE) == ""
+    assert clear_rows(made, "fused", RULE) == f"{enough} of {len(fused)} express enough"
+    assert clear_rows(made, "frame_predictions", NONE).startswith("0 of ")
+    assert clear_rows(made, "faces", RULE) == ""
     plain, noted = (table_plot(tables.COMPOUNDS, made, note) for note in ("", "3 of 9 clear"))
     assert plain != noted
 
