@@ -16,7 +16,7 @@ from assets.user_errors import user_errors
 from cer_pipeline.profiles import Profile
 from cer_pipeline.stage import StageSpec
 from cer_pipeline.status import Status
-from cer_pipeline.store.conservation import EXAMPLES, lost_and_foreign
+from cer_pipeline.store.row_coverage import EXAMPLES, missing_and_unexpected
 from resources.progress import ProgressListener
 from resources.tables import Tables
 
@@ -80,7 +80,7 @@ def stage_asset(spec: StageSpec, under: StageUnder) -> dg.AssetsDefinition:
                 lambda done, total: progress.advanced(spec.name, shard, done, total),
             )
         progress.finished(report)
-        lost, foreign = lost_and_foreign(spec, tables.inputs(shard))
+        lost, foreign = missing_and_unexpected(spec, tables.inputs(shard))
         failed = report.footer.by_status.get(Status.FAILED, 0)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(report.footer.data_version),

@@ -204,7 +204,7 @@ class StageSpec:
         config: profile sections whose values change the rows.
         models: zoo ids whose weights change the rows. Where one is missing, every unit becomes `model_unavailable`.
         optional_models: zoo ids that the stage uses where they are present and does without where they are not.
-        skeleton: key values of the rows of a unit that could not be computed; by default one row, keys from the plan.
+        placeholder_keys: key values of the rows of a unit that has no value; by default one row, with the plan's keys.
         kinds: tags for the UI.
         pool: Dagster concurrency pool, "" for none.
         may_be_empty: whether a unit may have no row (a video without frames has no row a frame).
@@ -222,7 +222,7 @@ class StageSpec:
     config: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     optional_models: tuple[str, ...] = ()
-    skeleton: Callable[[dict[str, Any]], list[dict[str, Any]]] | None = None
+    placeholder_keys: Callable[[dict[str, Any]], list[dict[str, Any]]] | None = None
     kinds: tuple[str, ...] = ("parquet",)
     pool: str = ""
     may_be_empty: bool = False
@@ -247,7 +247,7 @@ Engine = Callable[[StageSpec, StageContext, pa.Table, int], Iterator[Outcome]]
 """Puts units (rows of the plan) through a stage, so many at a time; see `engines`."""
 
 
-def blank_rows(spec: StageSpec, unit: dict[str, Any], status: Status, reason: str) -> list[dict[str, Any]]:
+def placeholder_rows(spec: StageSpec, unit: dict[str, Any], status: Status, reason: str) -> list[dict[str, Any]]:
     """The rows of a unit that has no value: its keys, the status and the reason; every other column null or empty.
 
     Args:
@@ -257,7 +257,7 @@ def blank_rows(spec: StageSpec, unit: dict[str, Any], status: Status, reason: st
         reason: what happened, for people.
     """
     plain = {c.name: unit[c.name] for c in spec.table.columns if c.name in unit}
-    keys = spec.skeleton(unit) if spec.skeleton else [plain]
+    keys = spec.placeholder_keys(unit) if spec.placeholder_keys else [plain]
     rows = []
     for key in keys:
         row: dict[str, Any] = {c.name: None if c.nullable else _empty(c.type) for c in spec.table.columns}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from cer_pipeline.compound.ppa import PAIRS
 from cer_pipeline.errors import CerError
@@ -75,5 +76,4 @@ def pfsa(features: Array, prototypes: Array, temperature: float) -> Array:
     norms = np.sqrt(np.einsum("nd,nd->n", features, features))
     for k, prototype in enumerate(prototypes):  # one product per prototype and row: independent of the batch
         scores[:, k] = (features * prototype).sum(axis=1) / np.where(norms > 0.0, norms, 1.0)
-    exponents = np.exp((scores - scores.max(axis=1, keepdims=True)) / temperature)
-    return exponents / exponents.sum(axis=1, keepdims=True)
+    return softmax((scores - scores.max(axis=1, keepdims=True)) / temperature, axis=1)

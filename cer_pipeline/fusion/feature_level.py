@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
+from cer_pipeline.torch_threads import one_thread
 from cer_pipeline.zoo.head_file import load_head, save_head
 
 KIND: Final = "feature_fusion"
@@ -142,19 +143,14 @@ class FeatureHead:
         seen = np.stack([present[b] if b in features else np.zeros(count, bool) for b in self.branches], axis=1)
         out = np.full((count, len(BASIC)), np.nan, np.float32)
         known = torch.tensor(self.known)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            with torch.inference_mode():
-                for i in np.flatnonzero(seen.sum(axis=1) > 0):
-                    inputs = [
-                        torch.from_numpy(features[b][i : i + 1]) if b in features else torch.zeros((1, size))
-                        for b, size in zip(self.branches, self.sizes, strict=True)
-                    ]
-                    logits = self.network(inputs, torch.from_numpy(seen[i : i + 1]))
-                    out[i] = logits.masked_fill(~known, -torch.inf).softmax(-1)[0].numpy()
-        finally:
-            torch.set_num_threads(threads)
+        with one_thread(), torch.inference_mode():
+            for i in np.flatnonzero(seen.sum(axis=1) > 0):
+                inputs = [
+                    torch.from_numpy(features[b][i : i + 1]) if b in features else torch.zeros((1, size))
+                    for b, size in zip(self.branches, self.sizes, strict=True)
+                ]
+                logits = self.network(inputs, torch.from_numpy(seen[i : i + 1]))
+                out[i] = logits.masked_fill(~known, -torch.inf).softmax(-1)[0].numpy()
         return out
 
 

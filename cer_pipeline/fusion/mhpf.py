@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from scipy.special import softmax
 
 from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.combine import Array, Mask, combine, equal_weights, masked_softmax, ordered_sum
@@ -85,7 +86,7 @@ class MHPF:
         Returns:
             [n, M, C], convex over the branches that are present.
         """
-        shares = _softmax(self.mix)
+        shares = softmax(self.mix)
         if self.method == DYNAMIC:
             scores = self._scores(probabilities, present)
         else:
@@ -223,8 +224,3 @@ def load_mhpf(path: Path) -> MHPF:
     own |= {n: meta[n] for n in ("method", "sharpness", "stiffness")}
     own |= {n: tensors[n].astype(np.float64) for n in TENSORS}
     return MHPF(**own)
-
-
-def _softmax(values: Array) -> Array:
-    raw = np.exp(values - values.max())
-    return raw / raw.sum()

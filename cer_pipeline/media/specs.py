@@ -161,7 +161,7 @@ SEGMENTS = StageSpec(
     stage="cer_pipeline.media.stages:Segments",
     code_version="1",
     config=("windows", "grid"),
-    skeleton=segment_keys,
+    placeholder_keys=segment_keys,
     chunk_units=1024,
 )
 FRAMES = StageSpec(
@@ -173,7 +173,7 @@ FRAMES = StageSpec(
     stage="cer_pipeline.media.stages:Frames",
     code_version="2",
     config=("grid", "frames"),
-    skeleton=sample_keys,
+    placeholder_keys=sample_keys,
     kinds=("parquet", "ffmpeg"),
     chunk_units=1,  # a video's pictures may be large
 )
@@ -185,7 +185,7 @@ AUDIO = StageSpec(
     plan=plan_audio,
     stage="cer_pipeline.media.stages:Audio",
     code_version="2",
-    skeleton=audio_keys,  # the plan's duration is that of the video
+    placeholder_keys=audio_keys,  # the plan's duration is that of the video
     kinds=("parquet", "ffmpeg"),
     chunk_units=8,
 )

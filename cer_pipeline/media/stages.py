@@ -14,7 +14,7 @@ from cer_pipeline.media import specs as stages
 from cer_pipeline.media.errors import MediaError
 from cer_pipeline.media.sandbox import Limits, Sandbox
 from cer_pipeline.media.windows import Layout, Window, count_samples, count_windows, listed_window, windows
-from cer_pipeline.stage import StageContext, StageSpec, blank_rows
+from cer_pipeline.stage import StageContext, StageSpec, placeholder_rows
 from cer_pipeline.status import Status
 
 
@@ -33,7 +33,7 @@ class Videos:
 
     def _row(self, unit: dict[str, Any]) -> dict[str, Any]:
         if unit[stages.WINDOWS] is not None:
-            row = blank_rows(stages.VIDEOS, unit, Status.NO_VIDEO, "the corpus holds texts, no media")[0]
+            row = placeholder_rows(stages.VIDEOS, unit, Status.NO_VIDEO, "the corpus holds texts, no media")[0]
             last = listed_window(unit[stages.WINDOWS][-1], is_tail=True)
             # As many samples as the windows have, so that each of them is told to have no picture.
             return row | {"segments": len(unit[stages.WINDOWS]), "samples": last.first_sample + last.samples}
@@ -41,8 +41,8 @@ class Videos:
             options = self._options | {"audio_track": unit[stages.WANTED_TRACK]}
             found = self._sandbox.run("probe", self._context.inputs.source(unit["video_id"]), options)
         except (MediaError, CerError) as error:
-            return blank_rows(stages.VIDEOS, unit, *_told(error))[0]
-        row = blank_rows(stages.VIDEOS, unit, Status.OK, "")[0] | found
+            return placeholder_rows(stages.VIDEOS, unit, *_told(error))[0]
+        row = placeholder_rows(stages.VIDEOS, unit, Status.OK, "")[0] | found
         row["segments"] = count_windows(row["duration_s"], self._layout)
         row["samples"] = count_samples(row["duration_s"], self._layout)
         return row
@@ -62,7 +62,7 @@ class Segments:
         if unit[stages.WINDOWS] is not None:
             return [self._listed(unit, index) for index in unit[stages.WINDOWS]]
         if unit["duration_s"] is None:
-            return blank_rows(stages.SEGMENTS, unit, Status(unit["video_status"]), unit["video_reason"])
+            return placeholder_rows(stages.SEGMENTS, unit, Status(unit["video_status"]), unit["video_reason"])
         return [self._row(unit, window) for window in windows(unit["duration_s"], self._layout)]
 
     def _listed(self, unit: dict[str, Any], index: int) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class Frames:
         return batches
 
     def _blank(self, unit: dict[str, Any], status: Status, reason: str) -> list[pa.RecordBatch]:
-        rows = blank_rows(stages.FRAMES, unit, status, reason)
+        rows = placeholder_rows(stages.FRAMES, unit, status, reason)
         return _table(stages.FRAMES, rows).to_batches()
 
 
@@ -157,7 +157,7 @@ class Audio:
 
 
 def _blank(spec: StageSpec, unit: dict[str, Any], status: Status, reason: str) -> list[pa.RecordBatch]:
-    return _table(spec, blank_rows(spec, unit, status, reason)).to_batches()
+    return _table(spec, placeholder_rows(spec, unit, status, reason)).to_batches()
 
 
 def _told(error: MediaError | CerError) -> tuple[Status, str]:

@@ -80,7 +80,7 @@ FACES: Final = StageSpec(
     code_version="2",
     config=("faces",),
     models=("centerface", "face_landmarker"),
-    skeleton=_no_faces,
+    placeholder_keys=_no_faces,
     kinds=("parquet", "onnx", "opencv"),
     chunk_units=1,
 )
@@ -94,7 +94,7 @@ SPEECH: Final = StageSpec(
     code_version="2",
     config=("speech", "loudness"),
     models=("silero_vad",),
-    skeleton=_no_interval,
+    placeholder_keys=_no_interval,
     kinds=("parquet", "onnx"),
     chunk_units=16,
 )
@@ -108,7 +108,7 @@ TRANSCRIPTS: Final = StageSpec(
     code_version="2",
     config=("transcripts", "loudness"),
     models=("whisper_tiny_en", "whisper_base"),
-    skeleton=_no_words,
+    placeholder_keys=_no_words,
     chunk_units=4,
 )
 STAGES: tuple[StageSpec, ...] = (FACES, SPEECH, TRANSCRIPTS, CAPTIONS)

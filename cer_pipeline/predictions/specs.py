@@ -73,7 +73,7 @@ def _compound_stage(branches: Sequence[str]) -> StageSpec:
         code_version="3",
         config=("compound",),
         optional_models=(SCENE_HEAD,) if PFSA in methods else (),
-        skeleton=partial(_blank_compound, methods),
+        placeholder_keys=partial(_blank_compound, methods),
         kinds=("parquet", "numpy"),
         chunk_units=4096,
     )
@@ -100,7 +100,7 @@ def compound_stages(branches: Sequence[BranchSpec]) -> tuple[StageSpec, ...]:
             stage="cer_pipeline.predictions.predict_frames:PredictFrames",
             code_version="4",
             config=("frames_out", "compound"),
-            skeleton=_skeleton,
+            placeholder_keys=_placeholder_keys,
             kinds=("parquet", "numpy"),
             may_be_empty=True,
             chunk_units=16,
@@ -108,7 +108,7 @@ def compound_stages(branches: Sequence[BranchSpec]) -> tuple[StageSpec, ...]:
     )
 
 
-def _skeleton(unit: dict[str, Any]) -> list[dict[str, Any]]:
+def _placeholder_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"video_id": unit[UNIT], "frame": tables.NO_FRAME, "time_s": 0.0}]
 
 

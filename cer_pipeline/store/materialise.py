@@ -27,7 +27,7 @@ import pyarrow as pa
 from cer_pipeline.arrow import pc
 from cer_pipeline.errors import CerError
 from cer_pipeline.profiles import Profile
-from cer_pipeline.stage import INPUTS, UNIT, Engine, Inputs, StageContext, StageSpec, Weights, blank_rows
+from cer_pipeline.stage import INPUTS, UNIT, Engine, Inputs, StageContext, StageSpec, Weights, placeholder_rows
 from cer_pipeline.status import RETRIED, Status
 from cer_pipeline.store.cache import RowCache, read_rows
 from cer_pipeline.store.files import exclusive
@@ -208,7 +208,7 @@ def _compute(
 def _blanks(work: Work, units: pa.Table, status: Status, reason: str) -> dict[str, pa.Table]:
     out = {}
     for unit in units.to_pylist():
-        rows = pa.Table.from_pylist(blank_rows(work.spec, unit, status, reason), schema=work.spec.table.schema)
+        rows = pa.Table.from_pylist(placeholder_rows(work.spec, unit, status, reason), schema=work.spec.table.schema)
         out[unit[UNIT]] = _stamped(work, rows)
     return out
 

@@ -21,7 +21,7 @@ from cer_pipeline.corpora import registry
 from cer_pipeline.definitions import build_definitions
 from cer_pipeline.pipeline import changed_tables, stages
 from cer_pipeline.profiles import load_profile
-from cer_pipeline.stage import blank_rows
+from cer_pipeline.stage import placeholder_rows
 from cer_pipeline.status import Status
 from cer_pipeline.store.parquet import write_table
 from resources.settings import Settings
@@ -157,7 +157,7 @@ def _blank_table(home: Path, name: str) -> None:
     made = [
         row | {"row_key": "key", "content": row["segment_id"]}
         for unit in units
-        for row in blank_rows(spec, unit, Status.NO_FACE, "no face")
+        for row in placeholder_rows(spec, unit, Status.NO_FACE, "no face")
     ]
     path = home / "tables" / name / "corpus=clips" / "shard=s000" / "data.parquet"
     write_table(path, spec.table, iter([pa.Table.from_pylist(made, schema=spec.table.stored_schema)]), "plan", 3)

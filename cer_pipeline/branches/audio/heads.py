@@ -19,9 +19,11 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 from torch import Tensor, nn
 
 from cer_pipeline.labels import BASIC
+from cer_pipeline.torch_threads import one_thread
 from cer_pipeline.zoo.head_file import load_head
 
 STATE: Final = 384  # values of a step
@@ -199,25 +201,18 @@ class AudioHead:
     @torch.inference_mode()
     def features(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
         """States [t, 384] of one window -> float32 [members x 64]: what the last layers read."""
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # sums split over threads are added in another order
-        try:
+        with one_thread():
             one, steps = torch.from_numpy(states[None]), torch.tensor([len(states)])
             return torch.cat([m.vector(one, steps) for m in self.members], -1)[0].numpy()
-        finally:
-            torch.set_num_threads(threads)
 
     def probabilities(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
         """Features [..., members x 64] -> probabilities [..., 8], each summing to 1, 0 for "Other"."""
         parts = np.split(features.astype(np.float64), len(self.members), -1)
-        every = [softmax((x @ w.T + b) / self.meta["temperature"]) for x, (w, b) in zip(parts, self._last, strict=True)]
+        every = [
+            softmax((x @ w.T + b) / self.meta["temperature"], axis=-1)
+            for x, (w, b) in zip(parts, self._last, strict=True)
+        ]
         return spread(np.mean(every, axis=0))
-
-
-def softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Softmax over the last axis."""
-    values = np.exp(values - values.max(-1, keepdims=True))
-    return values / values.sum(-1, keepdims=True)
 
 
 def spread(values: NDArray[np.float64]) -> NDArray[np.float64]:

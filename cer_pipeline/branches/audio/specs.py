@@ -83,7 +83,7 @@ STATES: Final = StageSpec(
     code_version="1",
     config=("audio_states",),
     models=(ENCODER,),
-    skeleton=_state_keys,
+    placeholder_keys=_state_keys,
     kinds=("parquet",),
     chunk_units=4,
 )

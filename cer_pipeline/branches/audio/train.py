@@ -29,14 +29,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from scipy.special import softmax
 
 from cer_pipeline import metrics
 from cer_pipeline.branches.audio.augment import WINDOW, trimmed, variant
-from cer_pipeline.branches.audio.heads import CLASSES, KINDS, STATE, AudioHead, ReBiLSTM, Uncertainty, softmax, spread
+from cer_pipeline.branches.audio.heads import CLASSES, KINDS, STATE, AudioHead, ReBiLSTM, Uncertainty, spread
 from cer_pipeline.corpora.formats.ravdess import Clip, read_ravdess
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.sound_file import SoundFileError, read_sound_file
+from cer_pipeline.torch_threads import one_thread
 from cer_pipeline.training import losses
 from cer_pipeline.training.checkpoint import Progress, quiet
 from cer_pipeline.training.options import apply
@@ -314,7 +316,7 @@ def _uar(truth: np.ndarray, guess: np.ndarray) -> float:
 
 def averaged(members: Sequence[np.ndarray], temperature: float) -> np.ndarray:
     """Outputs [n, 7] of each member -> mean of their softmax at a temperature [n, 7]."""
-    return np.mean([softmax(member / temperature) for member in members], axis=0)
+    return np.mean([softmax(member / temperature, axis=-1) for member in members], axis=0)
 
 
 def best_temperature(members: Sequence[np.ndarray], labels: np.ndarray) -> float:
@@ -362,14 +364,10 @@ def train_audio(
             who = f"{', '.join(absent)} by actors {k + 1}, {k + 1 + FOLDS}, ..."
             raise CerError("a fold has no clip of a class", who, "add the clips of these actors")
     corpus = encode(clips, encoder, out_dir / "states", settings.variants, progress)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         return {
             branch: _train(Fits(corpus, branch, out_dir / "fits"), settings, out_dir, progress) for branch in branches
         }
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _train(fits: Fits, settings: AudioSettings, out: Path, progress: Progress) -> dict[str, Any]:

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cer_pipeline.branches.audio.ctranslate2_file import read_arrays
+from cer_pipeline.torch_threads import one_thread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,13 +90,8 @@ class WhisperStates:
         padded = np.zeros(steps * STEP, np.float32)
         padded[: len(sound)] = levelled(sound)
         mel = self._mel(padded, padding=HOP)[:, : len(padded) // HOP]
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # sums split over threads are added in another order
-        try:
-            with torch.inference_mode():
-                states = self._encode(torch.from_numpy(np.ascontiguousarray(mel, dtype=np.float32)))
-        finally:
-            torch.set_num_threads(threads)
+        with one_thread(), torch.inference_mode():
+            states = self._encode(torch.from_numpy(np.ascontiguousarray(mel, dtype=np.float32)))
         return states.view(steps, STATES, -1).mean(1).numpy()
 
     def _encode(self, mel: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ Belongs here: from a row of `faces` to the network's input and output. Does not 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -21,6 +20,7 @@ from cer_pipeline.branches.face.specs import ENCODER, ENCODER_SIZE
 from cer_pipeline.perception.faces.crops import expand
 from cer_pipeline.stage import StageContext
 from cer_pipeline.status import Status
+from cer_pipeline.torch_threads import one_thread
 
 _BOX = ("x", "y", "w", "h")
 _COLUMNS = ("sample", "face", "track", "verified", "is_subject", *_BOX, "landmarks", "crop", "status", "reason")
@@ -77,23 +77,9 @@ class Encode:
         points = points_in_crop(face, self._margin, picture.shape[1])
         views = xception.views(picture, points, self._settings["sides"], self._settings["eye_line"])
         self._counters[f"calls/{ENCODER}"] += 1  # the views of a face go through together
-        with torch.inference_mode(), single_thread():
+        with torch.inference_mode(), one_thread():
             logits, pooled = self._model(torch.from_numpy(views)[:, None])
         return torch.cat([logits.mean(dim=0), pooled.mean(dim=0)]).numpy()
-
-
-@contextmanager
-def single_thread() -> Iterator[None]:
-    """Let torch work in the calling thread alone: on maps this small, threads wait longer than they work.
-
-    The number of threads before is set again afterwards.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def points_in_crop(face: dict, margin: float, width: int) -> NDArray[np.float64]:

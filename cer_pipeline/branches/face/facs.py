@@ -25,6 +25,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from cer_pipeline.labels import BASIC
 from cer_pipeline.perception.faces.blendshapes import INDEX
@@ -232,7 +233,7 @@ def distribution(logits: Array, native: tuple[str, ...], temperature: float) -> 
         temperature: above 1, since the network is right far less often than it is sure.
     """
     out = np.zeros((len(logits), len(BASIC)))
-    out[:, [BASIC.index(label) for label in native]] = softmax(logits / temperature)
+    out[:, [BASIC.index(label) for label in native]] = softmax(logits / temperature, axis=-1)
     return out
 
 
@@ -273,10 +274,4 @@ def prototypes(signs: Mapping[str, Array], neutral: float, temperature: float) -
     # Drawn-up lip corners contradict every negative prototype (AU 12 belongs to none of them), unless as a grimace.
     for emotion in ("Anger", "Disgust", "Fear", "Sadness"):
         scores[:, BASIC.index(emotion)] *= 1 - signs["smile"]
-    return softmax(scores / temperature)
-
-
-def softmax(logits: Array) -> Array:
-    """Softmax over the last axis; -inf gives 0."""
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
+    return softmax(scores / temperature, axis=-1)

@@ -126,7 +126,7 @@ ENCODE: Final = StageSpec(
     code_version="1",
     config=(ENCODER, "faces"),  # [faces] holds the margin, by which points are mapped into the crop
     models=(ENCODER,),
-    skeleton=_sample_keys,
+    placeholder_keys=_sample_keys,
     kinds=("parquet", "pytorch"),
     chunk_units=8,
 )
@@ -170,7 +170,7 @@ FACE_STATIC: Final = BranchSpec(
         stage="cer_pipeline.branches.face.static:StaticSamples",
         code_version="1",
         config=(STATIC,),
-        skeleton=_sample_keys,
+        placeholder_keys=_sample_keys,
         kinds=("parquet", "numpy"),
         chunk_units=16,
     ),

@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 from cer_pipeline import metrics
 from cer_pipeline.branches.face import temporal_head as temporal
@@ -35,6 +36,7 @@ from cer_pipeline.branches.face.specs import MAMBA, STEP_FEATURES, TRANSFORMER
 from cer_pipeline.branches.face.temporal_head import Shape, TemporalHead
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
+from cer_pipeline.torch_threads import one_thread
 from cer_pipeline.training import labelled as windows
 from cer_pipeline.training import losses, search
 from cer_pipeline.training.checkpoint import Progress, load_state, quiet, save_state, seed_step
@@ -288,12 +290,7 @@ def judged(network: TemporalHead, x: torch.Tensor, mask: torch.Tensor) -> NDArra
 
 def best_temperature(logits: NDArray[np.float64], targets: NDArray[np.float32]) -> float:
     """The temperature at which the targets are likeliest."""
-    return min(TEMPERATURES, key=lambda t: -(targets * _log_softmax(logits / t)).sum())
-
-
-def _log_softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    values = values - values.max(-1, keepdims=True)
-    return values - np.log(np.exp(values).sum(-1, keepdims=True))
+    return min(TEMPERATURES, key=lambda t: -(targets * log_softmax(logits / t, axis=-1)).sum())
 
 
 def train_temporal(
@@ -349,19 +346,15 @@ def train_temporal(
     def predict(train: Ints, test: Ints) -> NDArray[np.float64]:
         return judged(made(train, f"fold_{len(curves)}").network, x[test], mask[test])
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         logits = out_of_fold(predict, folds)
         final = made(np.arange(len(data)), "all")
-    finally:
-        torch.set_num_threads(threads)
     fold_of = np.zeros(len(data), np.int64)
     p = np.zeros_like(logits)
     for k, fold in enumerate(folds):  # each fold at the temperature of the others
         fold_of[fold.test] = k
         at = best_temperature(logits[fold.train], data.targets[fold.train])
-        p[fold.test] = np.exp(_log_softmax(logits[fold.test] / at))
+        p[fold.test] = np.exp(log_softmax(logits[fold.test] / at, axis=-1))
     scores = {
         "settings": asdict(settings), "chosen": used if trials else {}, "trials": trials, "windows": len(data),
         "videos": len(set(data.groups)), "corpora": data.counts, "digest": data.digest(),

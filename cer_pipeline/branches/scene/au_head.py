@@ -12,8 +12,9 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
-from cer_pipeline.branches.scene.caption_head import CLASSES, softmax
+from cer_pipeline.branches.scene.caption_head import CLASSES
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
 from cer_pipeline.zoo.head_file import load_head
@@ -53,5 +54,5 @@ class SignsHead:
         rows = (np.asarray(features, np.float64) - self.mean) / self.spread
         full = np.zeros((*rows.shape[:-1], len(BASIC)))
         # a sum per row instead of a matrix product, so that a row's bits do not depend on the rows beside it
-        full[..., CLASSES] = softmax((rows[..., None, :] * self.weight).sum(-1) + self.bias)
+        full[..., CLASSES] = softmax((rows[..., None, :] * self.weight).sum(-1) + self.bias, axis=-1)
         return full

@@ -27,9 +27,10 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from cer_pipeline.labels import BASIC
-from cer_pipeline.torch_threads import each
+from cer_pipeline.torch_threads import deterministic_map
 from cer_pipeline.zoo.head_file import load_head
 
 Floats = NDArray[np.float64]
@@ -228,7 +229,7 @@ class SceneHead:
         """Mean scores [n, 7] over `count` views [n] -> distributions over `BASIC` [n, 8]."""
         factor = sharpness(count, float(self.meta["scale"]), float(self.meta["repeat"]))
         full = np.zeros((len(scores), len(BASIC)))
-        full[:, CLASSES] = softmax(scores * factor[:, None])
+        full[:, CLASSES] = softmax(scores * factor[:, None], axis=-1)
         return full
 
 
@@ -242,12 +243,6 @@ def standard(states: Floats, mean: Floats, spread: Floats) -> Floats:
 def sharpness(count: NDArray[np.int64], scale: float, repeat: float) -> Floats:
     """The factor on mean scores of m views: s m / (1 + (m - 1) r)."""
     return scale * count / (1 + (count - 1) * repeat)
-
-
-def softmax(values: Floats) -> Floats:
-    """Softmax over the last axis."""
-    shifted = np.exp(values - values.max(-1, keepdims=True))
-    return shifted / shifted.sum(-1, keepdims=True)
 
 
 def encoder(tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], folder: Path, threads: int = 1) -> Embed:
@@ -273,7 +268,7 @@ def encoder(tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], folder
         return network.batch(parts(text) if meta.get(SENTENCES) else [text]).mean(0)
 
     def embed(texts: Sequence[str]) -> NDArray[Any]:
-        rows = each(state, texts, threads)
+        rows = deterministic_map(state, texts, threads)
         return np.stack(rows) if rows else np.empty((0, network.weight.shape[1]), np.float32)
 
     return embed

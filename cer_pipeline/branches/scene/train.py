@@ -28,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from cer_pipeline.branches.scene.adapter import train_adapter
 from cer_pipeline.branches.scene.caption_head import (
@@ -40,7 +41,6 @@ from cer_pipeline.branches.scene.caption_head import (
     encoder,
     grams,
     sharpness,
-    softmax,
     standard,
 )
 from cer_pipeline.branches.scene.caption_scores import FUSED, predict, predictions_table, score
@@ -198,7 +198,7 @@ def choose_sharpness(scores: Sequence[Floats], targets: Ints) -> tuple[float, fl
         scale, repeat = np.exp(parameters[0]), 1 / (1 + np.exp(-parameters[1]))
         losses = []
         for mean, number, own in means:
-            p = softmax(mean * sharpness(number, scale, repeat)[:, None])
+            p = softmax(mean * sharpness(number, scale, repeat)[:, None], axis=-1)
             logs = np.log(np.maximum(p, 1e-300))
             losses.append(-((1 - NOISE) * logs[np.arange(len(own)), own] + NOISE * logs.mean(1)).mean())
         return float(np.mean(losses))

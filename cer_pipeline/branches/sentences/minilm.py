@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cer_pipeline.torch_threads import each
+from cer_pipeline.torch_threads import deterministic_map
 
 ZOO_ID: Final = "minilm"
 SIZE: Final = 384
@@ -61,7 +61,7 @@ class MiniLM:
         """
         wanted = list(texts)
         distinct = list(dict.fromkeys(wanted))
-        known = dict(zip(distinct, each(self._vector, distinct, threads), strict=True))
+        known = dict(zip(distinct, deterministic_map(self._vector, distinct, threads), strict=True))
         self._counters[f"calls/{ZOO_ID}"] += len(distinct)
         return [known[text] for text in wanted]
 

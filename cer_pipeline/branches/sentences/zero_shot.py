@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from cer_pipeline.labels import BASIC
 
@@ -75,12 +76,6 @@ class LabelHead:
     def probabilities(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
         """[384] of length 1 -> [8] in the order of `BASIC`."""
         return softmax((self.labels @ features.astype(np.float64) - self.bias) / self.temperature)
-
-
-def softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Softmax of a vector."""
-    values = np.exp(scores - scores.max())
-    return values / values.sum()
 
 
 def sentences_of(section: Mapping[str, Sequence[str]]) -> list[Sequence[str]]:

@@ -17,9 +17,11 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from torch import Tensor, nn
 
 from cer_pipeline.labels import BASIC
+from cer_pipeline.torch_threads import one_thread
 from cer_pipeline.zoo.head_file import load_head
 
 ADAPTED: Final = (
@@ -131,9 +133,8 @@ class TextClassifier:
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         """Features [..., 384] -> probabilities [..., 8], float64, each summing to 1, 0 for "Other"."""
         logits = (features.astype(np.float64) @ self.weight.T + self.bias) / self.temperature
-        values = np.exp(logits - logits.max(-1, keepdims=True))
-        full = np.zeros((*values.shape[:-1], len(BASIC)))
-        full[..., CLASSES] = values / values.sum(-1, keepdims=True)
+        full = np.zeros((*logits.shape[:-1], len(BASIC)))
+        full[..., CLASSES] = softmax(logits, axis=-1)
         return full
 
 
@@ -173,12 +174,8 @@ class TextHead(TextClassifier):
 
     def features(self, text: str) -> np.ndarray:
         """Mean-pooled states of the adapted encoder for one text: float32 [384]; equal texts give equal bytes."""
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # sums split over threads are added in another order
-        try:
+        with one_thread():
             return self.batch([text])[0]
-        finally:
-            torch.set_num_threads(threads)
 
     @torch.inference_mode()
     def batch(self, texts: Sequence[str]) -> np.ndarray:

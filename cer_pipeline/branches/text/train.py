@@ -29,12 +29,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from scipy.special import softmax
 
 from cer_pipeline import metrics
 from cer_pipeline.branches.text.head import CLASSES, AdaptedEncoder, TextHead, load_tokenizer, pad
 from cer_pipeline.corpora.formats.utterances import Utterance, plain, read_goemotions, read_meld, unseen
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
+from cer_pipeline.torch_threads import one_thread
 from cer_pipeline.training.checkpoint import Progress, load_state, quiet, save_state, seed_step
 from cer_pipeline.training.options import apply, choice
 from cer_pipeline.training.registry import Request
@@ -125,12 +127,8 @@ def fit(
         settings: how to train.
         progress: told the mean loss and the steps.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         return _fit(rows, encoder, state, settings, progress)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _fit(
@@ -222,12 +220,6 @@ def logits(head: TextHead, texts: Sequence[str]) -> np.ndarray:
     return states.astype(np.float64) @ head.weight.T + head.bias
 
 
-def softmax(values: np.ndarray) -> np.ndarray:
-    """Softmax over the last axis."""
-    values = np.exp(values - values.max(-1, keepdims=True))
-    return values / values.sum(-1, keepdims=True)
-
-
 def choose(values: np.ndarray, goal: np.ndarray, prior: np.ndarray) -> dict[str, float]:
     """What is chosen on the dev split.
 
@@ -240,11 +232,11 @@ def choose(values: np.ndarray, goal: np.ndarray, prior: np.ndarray) -> dict[str,
         `temperature`: of least negative log-likelihood; `offset`: share of log prior taken off the logits, of highest
         macro-F1 (single rule); `threshold`: of highest macro-F1 (multi rule).
     """
-    losses = [-(goal * np.log(softmax(values / t) + 1e-12)).sum(-1).mean() for t in TEMPERATURES]
+    losses = [-(goal * np.log(softmax(values / t, axis=-1) + 1e-12)).sum(-1).mean() for t in TEMPERATURES]
     offsets = [_single_f1(values - o * np.log(prior), goal) for o in OFFSETS]
     offset = OFFSETS[int(np.argmax(offsets))]
     temperature = TEMPERATURES[int(np.argmin(losses))]
-    p = softmax((values - offset * np.log(prior)) / temperature)
+    p = softmax((values - offset * np.log(prior)) / temperature, axis=-1)
     thresholds = [multi(p, goal, t)["macro_f1"] for t in THRESHOLDS]
     return {"temperature": temperature, "offset": offset, "threshold": THRESHOLDS[int(np.argmax(thresholds))]}
 
@@ -444,7 +436,7 @@ def judged(
     tensors["linear.bias"] = (plain_head.bias - chosen["offset"] * np.log(prior)).astype(np.float32)
     meta |= {"temperature": chosen["temperature"], "classes": [BASIC[c] for c in CLASSES], "with_meld": with_meld}
     shift = tensors["linear.bias"] - plain_head.bias
-    p = {name: softmax((own + shift) / chosen["temperature"]) for name, own in values.items()}
+    p = {name: softmax((own + shift) / chosen["temperature"], axis=-1) for name, own in values.items()}
     scores: dict[str, Any] = {
         "chosen": chosen, "rows": len(rows), "with_meld": with_meld, "train_rows_in_dev_or_test": data.dropped,
     }  # fmt: skip

@@ -88,7 +88,7 @@ LABELS: Final = StageSpec(
     plan=plan_labels,
     stage="cer_pipeline.corpora.labels.stages:SegmentLabels",
     code_version="2",
-    skeleton=segment_keys,
+    placeholder_keys=segment_keys,
     chunk_units=256,
 )
 FRAME_LABELS: Final = StageSpec(
@@ -99,7 +99,7 @@ FRAME_LABELS: Final = StageSpec(
     plan=plan_frame_labels,
     stage="cer_pipeline.corpora.labels.stages:FrameLabels",
     code_version="2",
-    skeleton=frame_keys,
+    placeholder_keys=frame_keys,
     chunk_units=64,
     level="video",
 )

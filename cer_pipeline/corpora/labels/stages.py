@@ -22,7 +22,7 @@ from cer_pipeline.corpora.annotation_fit import Length, compare_frames
 from cer_pipeline.corpora.annotations import NOT_ANNOTATED, Annotation, Span, read_labels
 from cer_pipeline.corpora.labels.specs import ANNOTATED, EXCLUDED, FRAME_LABELS, LABELS, SPLIT
 from cer_pipeline.labels import BASIC, COMPOUND
-from cer_pipeline.stage import UNIT, Inputs, StageContext, StageSpec, blank_rows
+from cer_pipeline.stage import UNIT, Inputs, StageContext, StageSpec, placeholder_rows
 from cer_pipeline.status import Status
 from cer_pipeline.tables import COMPOUND_LABEL_COLUMNS, LABEL_COLUMNS
 
@@ -250,4 +250,4 @@ def _frame(video: str, frame: int, basic: str | None, compound: str | None) -> d
 
 
 def _blank(spec: StageSpec, unit: dict[str, Any], reason: str) -> list[dict[str, Any]]:
-    return blank_rows(spec, unit, Status.NO_LABEL, reason)
+    return placeholder_rows(spec, unit, Status.NO_LABEL, reason)

@@ -35,6 +35,7 @@ from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.metrics import RESAMPLES, bootstraps, macro_f1, uar
 from cer_pipeline.status import Status
 from cer_pipeline.store.home import Home
+from cer_pipeline.torch_threads import one_thread
 from cer_pipeline.training.losses import class_weights, soft_focal
 from cer_pipeline.training.options import apply
 from cer_pipeline.training.registry import Request
@@ -153,14 +154,9 @@ def fit(data: FeatureData, rows: Rows, settings: FeatureSettings, shape: Shape |
 
     The same arguments give the same bits on one machine.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            return _fit(data, rows, settings, shape or Shape())
-    finally:
-        torch.set_num_threads(threads)
+    with one_thread(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return _fit(data, rows, settings, shape or Shape())
 
 
 def _fit(data: FeatureData, rows: Rows, settings: FeatureSettings, shape: Shape) -> FeatureHead:

@@ -6,8 +6,7 @@ minimised (`objectives`), where probabilities come from (`mhpf`), or any test sc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.combine import Array, Mask
 from cer_pipeline.fusion.mhpf import DYNAMIC, MHPF, STATIC, evidence, standardised
 from cer_pipeline.fusion.train.objectives import StaticMHPF, fit_opinion, likelihood_loss, minimise, published_loss
+from cer_pipeline.torch_threads import one_thread
 
 PUBLISHED: Final = "published"
 LIKELIHOOD: Final = "likelihood"
@@ -105,7 +105,7 @@ def train_mhpf(
     if known.sum() < 2:
         raise CerError("all training units have the same class", classes[int(counts.argmax())], "label other ones too")
     weights = np.where(known, (len(t) / (known.sum() * np.maximum(counts, 1e-9))) ** settings.balance, 0.0)
-    with _one_thread():
+    with one_thread():
         fit = _static if settings.method == STATIC else _dynamic
         return fit(p, m, t, np.asarray(groups)[usable], weights, branches, classes, settings)
 
@@ -116,17 +116,6 @@ def dropped(present: Mask, rng: np.random.Generator) -> Mask:
     spared = np.where(present, rng.random(present.shape), -1.0).argmax(axis=1)
     keep[np.arange(len(keep)), spared] = True
     return keep
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums over units come out the same whatever the machine's number of cores is; the tensors are small anyway."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _static(

@@ -60,7 +60,7 @@ def _keys(video_id: str, segment: int, view: str) -> dict[str, Any]:
     return {"segment_id": f"{video_id}/{segment:04d}", "video_id": video_id, "segment": segment, "view": view}
 
 
-def _skeleton(unit: dict[str, Any]) -> list[dict[str, Any]]:
+def _placeholder_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:
     return [_keys(unit[UNIT], index, view) for index in unit[SEGMENTS] for view in unit[VIEWS] or [DESCRIBER]]
 
 
@@ -70,7 +70,7 @@ CAPTIONS: Final = replace(
     plan=_plan,
     stage="cer_pipeline.perception.captions.stage:Captions",
     code_version="3",
-    skeleton=_skeleton,
+    placeholder_keys=_placeholder_keys,
 )
 
 

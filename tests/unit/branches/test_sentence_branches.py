@@ -15,12 +15,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import softmax
 
 from cer_pipeline import tables
 from cer_pipeline.branches.scene.branch import SCENE_LABEL, SCENE_MINILM, SIGNS, TRAINED
 from cer_pipeline.branches.sentences.minilm import MiniLM
 from cer_pipeline.branches.sentences.stages import DESCRIBER, Reader, embed_rows, judge_rows, judged_by, middle
-from cer_pipeline.branches.sentences.zero_shot import LabelHead, PromptHead, sentences_of, softmax
+from cer_pipeline.branches.sentences.zero_shot import LabelHead, PromptHead, sentences_of
 from cer_pipeline.branches.text.branch import TEXT_MINILM
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.perception.captions.rule_based.text import PROMPT

@@ -19,7 +19,7 @@ from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND_COLUMNS, COMPOUND
 from cer_pipeline.predictions.frame_average import Samples, sampled_at, windows_at
 from cer_pipeline.predictions.specs import compound_stages
 from cer_pipeline.profiles import load_profile
-from cer_pipeline.stage import blank_rows
+from cer_pipeline.stage import placeholder_rows
 from cer_pipeline.status import Status
 from tests.helpers.memory_inputs import branch, context, shard
 
@@ -192,7 +192,7 @@ def test_rows_are_conserved_and_a_video_without_frames_has_none():
 def test_units_that_could_not_be_computed_have_blank_rows():
     for spec in specs():
         unit = {"unit": "a/0000", "segment_id": "a/0000", "video_id": "a", "segment": 0}
-        for row in blank_rows(spec, unit | {"unit": unit[spec.table.unit]}, Status.FAILED, "out of luck"):
+        for row in placeholder_rows(spec, unit | {"unit": unit[spec.table.unit]}, Status.FAILED, "out of luck"):
             table = spec.table.schema.empty_table().from_pylist([row], schema=spec.table.schema)
             assert table.column("status").to_pylist() == ["failed"]
 

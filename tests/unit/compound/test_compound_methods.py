@@ -16,7 +16,7 @@ from cer_pipeline.lineage.contributions import contributions
 from cer_pipeline.predictions.predict_frames import VideoReader
 from cer_pipeline.predictions.specs import SCENE_HEAD, compound_stages, methods_of
 from cer_pipeline.profiles import load_profile
-from cer_pipeline.stage import StageContext, blank_rows
+from cer_pipeline.stage import StageContext, placeholder_rows
 from cer_pipeline.status import Status
 from cer_pipeline.zoo.head_file import save_head
 from tests.helpers.memory_inputs import MemoryInputs, NoWeights, shard
@@ -151,9 +151,9 @@ def test_a_frame_of_a_method_that_does_not_apply_says_so():
 def test_without_the_scene_branch_there_is_ppa_alone():
     assert methods_of(["face_static"]) == ("ppa",)
     unit = {"unit": "a/0000", "segment_id": "a/0000", "video_id": "a", "segment": 0}
-    assert [r["method"] for r in blank_rows(FIRST, unit, Status.FAILED, "why")] == ["ppa"]
+    assert [r["method"] for r in placeholder_rows(FIRST, unit, Status.FAILED, "why")] == ["ppa"]
     both = next(s for s in specs() if s.name == "compound")
-    assert [r["method"] for r in blank_rows(both, unit, Status.FAILED, "why")] == ["ppa", "pfsa"]
+    assert [r["method"] for r in placeholder_rows(both, unit, Status.FAILED, "why")] == ["ppa", "pfsa"]
 
 
 def test_frames_follow_the_method_of_the_profile(tmp_path):

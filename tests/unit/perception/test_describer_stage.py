@@ -15,7 +15,7 @@ from cer_pipeline.perception.captions.rule_based.text import PROMPT
 from cer_pipeline.perception.faces.blendshapes import INDEX
 from cer_pipeline.profiles import load_profile
 from cer_pipeline.sound_file import write_sound_file
-from cer_pipeline.stage import blank_rows
+from cer_pipeline.stage import placeholder_rows
 from cer_pipeline.status import Status
 from tests.helpers.memory_inputs import MemoryInputs, context, rows, segment
 
@@ -123,6 +123,6 @@ def test_the_plan_has_a_unit_per_video_and_follows_every_input():
         other = CAPTIONS.plan(inputs(video("a", **changed), video("b")), PROFILE).column("inputs").to_pylist()
         mine = plan.column("inputs").to_pylist()
         assert other[0] != mine[0] and other[1] == mine[1]
-    blank = blank_rows(CAPTIONS, plan.to_pylist()[0], Status.FAILED, "why")
+    blank = placeholder_rows(CAPTIONS, plan.to_pylist()[0], Status.FAILED, "why")
     assert [r["segment_id"] for r in blank] == ["a/0000", "a/0001"]
     assert pa.Table.from_pylist(blank, schema=tables.CAPTIONS.schema).num_rows == 2

@@ -21,7 +21,7 @@ from cer_pipeline.perception.speech import asr
 from cer_pipeline.perception.speech.asr import Word
 from cer_pipeline.profiles import load_profile
 from cer_pipeline.sound_file import write_sound_file
-from cer_pipeline.stage import INPUTS, UNIT, StageContext, StageSpec, blank_rows
+from cer_pipeline.stage import INPUTS, UNIT, StageContext, StageSpec, placeholder_rows
 from cer_pipeline.status import Status
 from cer_pipeline.zoo import Zoo
 from tests.helpers.memory_inputs import MemoryInputs, rows, segment
@@ -104,12 +104,12 @@ def test_a_video_that_could_not_be_computed_keeps_a_row_for_every_sample_and_seg
 ) -> None:
     profile = load_profile()
     unit = FACES.plan(silent_shard, profile).to_pylist()[1]
-    blank = blank_rows(FACES, unit, Status.MODEL_UNAVAILABLE, "no weights")
+    blank = placeholder_rows(FACES, unit, Status.MODEL_UNAVAILABLE, "no weights")
     assert [row["sample"] for row in blank] == list(range(25))
     pa.Table.from_pylist(blank, schema=FACES.table.schema).validate(full=True)
     silent_shard.tables["speech"] = rows(tables.SPEECH, [{"video_id": v, "status": "no_audio"} for v in "ab"])
     unit = TRANSCRIPTS.plan(silent_shard, profile).to_pylist()[1]
-    blank = blank_rows(TRANSCRIPTS, unit, Status.MODEL_UNAVAILABLE, "no weights")
+    blank = placeholder_rows(TRANSCRIPTS, unit, Status.MODEL_UNAVAILABLE, "no weights")
     assert [row["segment_id"] for row in blank] == ["b/0000", "b/0001"]
 
 

@@ -50,7 +50,7 @@ def _plan(inputs: Inputs, _: Profile) -> pa.Table:
     )
 
 
-def _skeleton(unit: dict[str, Any]) -> list[dict[str, Any]]:
+def _placeholder_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:
     return [_keys(unit[UNIT], i) for i in range(unit["segments"])]
 
 
@@ -67,7 +67,7 @@ CAPTIONS = StageSpec(
     stage="cer_pipeline.perception.captions.rule_based.stage:DescribeSegments",
     code_version="2",
     config=("describer",),
-    skeleton=_skeleton,
+    placeholder_keys=_placeholder_keys,
     kinds=("parquet", "numpy"),
     chunk_units=8,
 )

@@ -14,7 +14,7 @@ from cer_pipeline.tables import NO_FRAME
 EXAMPLES = 3  # keys that a complaint names
 
 
-def lost_and_foreign(spec: StageSpec, inputs: Inputs) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
+def missing_and_unexpected(spec: StageSpec, inputs: Inputs) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
     """Keys that a table must hold and lacks, and keys that it holds and must not.
 
     A table with a row for every segment is held against `segments`, one with a row for every sample against
