@@ -18,7 +18,7 @@ from assets.user_errors import user_errors
 from cer_pipeline.stage import StageSpec
 from cer_pipeline.training import registry as training
 from cer_pipeline.training.summary import headline, scores_markdown
-from cer_pipeline.zoo.trained import Published, publish
+from cer_pipeline.zoo.trained import TrainedHead, publish
 from resources.progress import ProgressListener
 from resources.tables import Tables
 
@@ -95,7 +95,7 @@ def model_asset(trainer: training.Trainer, reads: Sequence[str]) -> dg.AssetsDef
     return compute
 
 
-def _metadata(head: Published, scores: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
+def _metadata(head: TrainedHead, scores: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
     out: dict[str, Any] = {
         "sha256": head.sha256,
         "file": dg.MetadataValue.path(str(head.weights)),

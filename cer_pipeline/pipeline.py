@@ -77,6 +77,11 @@ def stages(profile: Profile) -> tuple[StageSpec, ...]:
     return in_order(specs)
 
 
+def models_of(specs: Iterable[StageSpec]) -> list[str]:
+    """Zoo ids of all weights that stages need or can use, each once, in the order of the stages."""
+    return list(dict.fromkeys(model for spec in specs for model in (*spec.models, *spec.optional_models)))
+
+
 def changed_tables(loaded: Sequence[StageSpec], now: Sequence[StageSpec]) -> list[str]:
     """Tables that one list of stages has and the other has not, or that differ in their inputs or columns; sorted."""
     first, second = ({spec.name: (spec.inputs, spec.table.schema) for spec in specs} for specs in (loaded, now))

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from cer_pipeline.zoo import State, Zoo, ids_of, open_zoo
+from cer_pipeline.pipeline import models_of, stages
+from cer_pipeline.profiles import load_profile
+from cer_pipeline.zoo import State, Zoo, list_models, open_zoo
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -48,7 +50,8 @@ def media(shared_data: Path) -> Path:
 def weights() -> Zoo:
     """The real zoo of this machine, with every model of the embedded profile present and verified."""
     zoo = open_zoo()
-    absent = [model for model in ids_of(zoo, "embedded", ("model",)) if zoo.state(model) is not State.PRESENT]
+    needed = models_of(stages(load_profile()))
+    absent = [row.entry.id for row in list_models(zoo, needed) if row.state is not State.PRESENT]
     if absent:
         pytest.skip(f"weights are not on this machine: run `cer models pull {' '.join(absent)}`")
     return zoo

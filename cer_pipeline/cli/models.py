@@ -1,4 +1,4 @@
-"""`cer models list|pull|verify`.
+"""`cer models list|pull|pin|verify`.
 
 Belongs here: showing the zoo and its progress. Does not belong here: fetching or verifying (`zoo`).
 """
@@ -6,17 +6,19 @@ Belongs here: showing the zoo and its progress. Does not belong here: fetching o
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from cer_pipeline.cli.options import Json
-from cer_pipeline.cli.output import console, print_json, print_table, safe
+from cer_pipeline.cli.output import console, print_json, print_table, safe, say
+from cer_pipeline.profiles import DEFAULT_PROFILE, load_profile, profile_names
 from cer_pipeline.store.home import default_home
-from cer_pipeline.zoo import Progress, Pulled, State, list_models, open_zoo, verify
-from cer_pipeline.zoo import pull as pull_models
+from cer_pipeline.zoo import MEDIA, ModelRow, Progress, Pulled, State, default_pins, list_models, open_zoo
+from cer_pipeline.zoo import pin as pin_files
 
-app = typer.Typer(help="The model zoo: what there is, fetching, verifying.", no_args_is_help=True)
+app = typer.Typer(help="The model zoo: list, fetch, pin and verify weights.", no_args_is_help=True)
 MEGABYTE = 1e6
 EXIT_INPUT = 2
 Ids = Annotated[list[str] | None, typer.Argument(help="Model ids; see `cer models list`.")]
@@ -27,50 +29,75 @@ def list_(
     profile: Annotated[str | None, typer.Option("--profile", help="Only the models of this profile.")] = None,
     json: Json = False,
 ) -> None:
-    """List every model: purpose, licence, size, and whether it is on this machine."""
-    rows = list_models(open_zoo(heads=default_home().heads), profile)
+    """List every model: licence, size, state, and the rows of the paper's Table 1 that need it."""
+    zoo = open_zoo(heads=default_home().heads)
+    uses = {name: models_of_profile(name) for name in profile_names()}
+    rows = list_models(zoo, models_of_profile(profile) if profile else None)
     if json:
-        print_json(
-            [
-                {
-                    "id": r.entry.id,
-                    "title": r.entry.title,
-                    "purpose": r.entry.purpose,
-                    "kind": r.entry.kind,
-                    "profile": r.entry.profile,
-                    "licence": r.entry.licence,
-                    "input": r.entry.input,
-                    "output": r.entry.output,
-                    "bytes": sum(f.bytes for f in r.entry.files),
-                    "sha256": {f.name: f.sha256 for f in r.entry.files},
-                    "state": r.state.value,
-                    "path": None if r.path is None else str(r.path),
-                }
-                for r in rows
-            ]
-        )
+        print_json([_record(row, [name for name, models in uses.items() if row.entry.id in models]) for row in rows])
         return
     cells = [
         (
-            r.entry.id,
-            r.entry.profile,
-            r.state.value,
-            f"{sum(f.bytes for f in r.entry.files) / MEGABYTE:.1f}",
-            safe(r.entry.licence),
-            safe(r.entry.purpose),
+            row.entry.id,
+            row.state.value,
+            _megabytes(row),
+            ", ".join(str(number) for number in row.entry.table1),
+            safe(f"{row.entry.licence}: {row.entry.consequence}" if row.entry.consequence else row.entry.licence),
+            safe(row.entry.purpose),
         )
-        for r in rows
+        for row in rows
     ]
-    print_table("Models", ("id", "profile", "state", "MB", "licence", "purpose"), cells, right=("MB",))
+    print_table("Models", ("id", "state", "MB", "Table 1", "licence", "purpose"), cells, right=("MB",))
+    if profile and (untrained := [model for model in uses[profile] if model not in zoo.entries]):
+        print(f"not trained yet: {', '.join(model.removeprefix('head_') for model in untrained)} (`cer train NAME`)")
+
+
+def _megabytes(row: ModelRow) -> str:
+    """Size of the files; with "+" where the size of some file is not known."""
+    return f"{row.entry.bytes / MEGABYTE:.1f}" + ("" if all(file.bytes for file in row.entry.files) else "+")
+
+
+def models_of_profile(profile: str) -> list[str]:
+    """Zoo ids of the weights that the stages of a profile need or can use.
+
+    Raises:
+        CerError: there is no such profile.
+    """
+    from cer_pipeline.pipeline import models_of, stages
+
+    return models_of(stages(load_profile(profile)))
+
+
+def _record(row: ModelRow, profiles: list[str]) -> dict[str, Any]:
+    entry = row.entry
+    return {
+        "id": entry.id,
+        "title": entry.title,
+        "purpose": entry.purpose,
+        "kind": entry.kind,
+        "profiles": profiles,
+        "table1": list(entry.table1),
+        "licence": entry.licence,
+        "consequence": entry.consequence,
+        "note": entry.note,
+        "input": entry.input,
+        "output": entry.output,
+        "bytes": entry.bytes,
+        "sha256": {file.name: file.sha256 for file in entry.files},
+        "state": row.state.value,
+        "path": None if row.path is None else str(row.path),
+    }
 
 
 @app.command("pull")
 def pull(
     models: Ids = None,
-    profile: Annotated[str, typer.Option("--profile", help="Whose models, where none is named.")] = "embedded",
+    profile: Annotated[
+        str, typer.Option("--profile", help="Pull the models of this profile where none is named.")
+    ] = DEFAULT_PROFILE,
     json: Json = False,
 ) -> None:
-    """Fetch models, check their SHA-256 and keep them. What is there is left alone."""
+    """Fetch models, verify their SHA-256 and store them. Models that are present are kept."""
     pulled = pull_with_progress(models or [], profile, quiet=json)
     if json:
         print_json([{"id": p.model, "fetched": p.fetched, "path": str(p.path)} for p in pulled])
@@ -79,10 +106,24 @@ def pull(
         print(f"{len(pulled)} models are on this machine, {len(fetched)} of them fetched now; all digests are right")
 
 
+@app.command("pin")
+def pin(
+    model: Annotated[str, typer.Argument(help="Model id; see `cer models list`.")],
+    folder: Annotated[Path, typer.Argument(help="Folder with the files of the model, from a source that you trust.")],
+) -> None:
+    """Pin the SHA-256 of files that have no public digest; you vouch for these files."""
+    pins = default_pins()
+    digests = pin_files(open_zoo(), model, folder, pins)
+    for name, (size, sha256) in digests.items():
+        print(f"{name}: {sha256}, {size} bytes")
+    print(f"pinned in {pins}; next: put {folder} at $CER_MODELS/{model}")
+
+
 @app.command("verify")
 def verify_(models: Ids = None, json: Json = False) -> None:
     """Hash the weights on this machine and compare with the pinned digests."""
-    verdicts = verify(open_zoo(heads=default_home().heads), models or [])
+    zoo = open_zoo(heads=default_home().heads)
+    verdicts = zoo.verify(models or [row.entry.id for row in list_models(zoo) if row.path is not None])
     if json:
         print_json([{"id": v.model, "state": v.state.value, "detail": v.detail} for v in verdicts])
     else:
@@ -94,33 +135,44 @@ def verify_(models: Ids = None, json: Json = False) -> None:
         raise typer.Exit(EXIT_INPUT)
 
 
-def pull_with_progress(models: list[str], profile: str = "embedded", quiet: bool = False) -> list[Pulled]:
-    """Fetch models with a bar on a terminal, a line a step elsewhere."""
+def pull_with_progress(models: list[str], profile: str = DEFAULT_PROFILE, quiet: bool = False) -> list[Pulled]:
+    """Fetch models with a bar and the time left on a terminal, one line a step elsewhere.
+
+    Licences that restrict the use of a model are printed before it is fetched.
+    """
     zoo = open_zoo(heads=default_home().heads)
+    rows = list_models(zoo, models or models_of_profile(profile))
+    chosen = models or [row.entry.id for row in rows if row.entry.kind != MEDIA]
     if quiet:
-        return pull_models(zoo, models, profile)
+        return zoo.pull(chosen)
+    for row in rows:
+        if row.entry.consequence and row.state is not State.PRESENT:
+            say(safe(f"{row.entry.id}: {row.entry.licence} - {row.entry.consequence}"))
     if not sys.stderr.isatty():
-        seen: set[tuple[str, str]] = set()
-
-        def line(p: Progress) -> None:
-            if (p.model, p.step) not in seen:
-                seen.add((p.model, p.step))
-                print(f"{p.model}: {p.step}", file=sys.stderr)
-
-        return pull_models(zoo, models, profile, line)
-    from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn
+        return zoo.pull(chosen, _print_steps())
+    from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
-    with Bars(
-        TextColumn("{task.description:<42}"), BarColumn(), DownloadColumn(), console=console(stderr=True)
-    ) as bars:
-        tasks: dict[str, TaskID] = {}
+    columns = (TextColumn("{task.description:<42}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=console(stderr=True)) as bars:
+        tasks: dict[tuple[str, str], TaskID] = {}
 
         def bar(p: Progress) -> None:
-            if p.model not in tasks:
-                tasks[p.model] = bars.add_task(p.model)
-            task = tasks[p.model]
-            text = f"{p.model}: {p.step}"
-            bars.update(task, description=text, completed=p.done, total=p.total or None)
+            key = (p.model, p.step)
+            if key not in tasks:
+                tasks[key] = bars.add_task(f"{p.model}: {p.step}")
+            bars.update(tasks[key], completed=p.done, total=p.total or None)
 
-        return pull_models(zoo, models, profile, bar)
+        return zoo.pull(chosen, bar)
+
+
+def _print_steps() -> Any:
+    """A progress callback that prints each step once."""
+    printed: set[tuple[str, str]] = set()
+
+    def line(p: Progress) -> None:
+        if (p.model, p.step) not in printed:
+            printed.add((p.model, p.step))
+            print(f"{p.model}: {p.step}", file=sys.stderr)
+
+    return line

@@ -16,7 +16,7 @@ from cer_pipeline.errors import CerError
 
 if TYPE_CHECKING:
     from cer_pipeline.store.home import Home
-    from cer_pipeline.zoo.trained import Published
+    from cer_pipeline.zoo.trained import TrainedHead
 
 
 def train(
@@ -62,7 +62,7 @@ def _options(given: list[str]) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def _launch(home: Home, branch: str, names: list[str], options: dict[str, str], quiet: bool) -> tuple[Published, str]:
+def _launch(home: Home, branch: str, names: list[str], options: dict[str, str], quiet: bool) -> tuple[TrainedHead, str]:
     from cer_pipeline.cli.dagster_home import instance
     from cer_pipeline.cli.launch import close_dead_runs, execute
     from cer_pipeline.cli.progress import TerminalProgress

@@ -13,7 +13,7 @@ import shutil
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -22,8 +22,10 @@ from typing import Final
 from cer_pipeline.errors import CerError
 from cer_pipeline.machine.installation import DISTRIBUTION, Loaded, load_all
 from cer_pipeline.machine.trials import try_all
+from cer_pipeline.pipeline import models_of, stages
+from cer_pipeline.profiles import load_profile
 from cer_pipeline.store.home import Home, default_home
-from cer_pipeline.zoo import State, Zoo, list_models, open_zoo
+from cer_pipeline.zoo import ModelRow, State, Zoo, list_models, open_zoo
 
 MINIMUM_PYTHON: Final = (3, 11)
 SET_HOME: Final = "set CER_HOME to a folder that you may write in"
@@ -58,6 +60,7 @@ def diagnose(
     *,
     home: Home | None = None,
     zoo: Zoo | None = None,
+    models: Sequence[str] | None = None,
     load: Callable[[], Sequence[Loaded]] = load_all,
     attempt: Callable[[Mapping[str, Path]], Mapping[str, str]] = try_all,
 ) -> list[Finding]:
@@ -67,6 +70,7 @@ def diagnose(
         profile: whose weights and devices count.
         home: the home folder; by default that of `default_home`.
         zoo: the weights; by default those of `open_zoo`.
+        models: the weights that a run needs; by default those of the profile's stages.
         load: loads what is installed.
         attempt: tries decoding and models.
     """
@@ -74,15 +78,15 @@ def diagnose(
     try:
         home = home or default_home()
         zoo = zoo or open_zoo(heads=home.heads)
-        wanted = list_models(zoo, profile)
+        wanted = list_models(zoo, models_of(stages(load_profile(profile))) if models is None else models)
     except CerError as error:
         return [*found, Finding("folders", False, f"{error.what}: {error.where}".strip(": "), error.then)]
-    loads, judged = all(finding.ok for finding in found), weights(zoo, profile)
+    loads, judged = all(finding.ok for finding in found), weights(zoo, wanted)
     found += [memory(), temporary_folder(), *folder_of_the_home(home.root), judged]
     if any(row.state is State.MISSING for row in wanted):
         found += [
             writable("folder of the weights", zoo.cache, "set XDG_CACHE_HOME to a folder that you may write in"),
-            space("disk of the weights", zoo.cache, PULL_FACTOR * missing_bytes(zoo, profile) / GIGABYTE),
+            space("disk of the weights", zoo.cache, PULL_FACTOR * missing_bytes(wanted) / GIGABYTE),
         ]
     if loads:  # or each trial fails for the reason that is named already
         verified = [row.entry.id for row in wanted if row.entry.kind == "model"] if judged.ok else []
@@ -225,23 +229,23 @@ def _nearest(folder: Path) -> Path:
     return next((path for path in (folder, *folder.parents) if path.is_dir()), Path("/"))
 
 
-def missing_bytes(zoo: Zoo, profile: str) -> int:
-    """Size of the profile's models that are not on this machine, bytes."""
-    rows = list_models(zoo, profile)
-    return sum(row.entry.bytes for row in rows if row.state is not State.PRESENT and row.entry.kind == "model")
+def missing_bytes(rows: Sequence[ModelRow]) -> int:
+    """Size in bytes of the models that are not on this machine."""
+    return sum(row.entry.bytes for row in rows if row.state is not State.PRESENT)
 
 
-def weights(zoo: Zoo, profile: str) -> Finding:
-    """Whether the models of a profile are here and are what they should be (this hashes them)."""
-    verdicts = [zoo.verdict(row.entry.id) for row in list_models(zoo, profile) if row.entry.kind != "media"]
+def weights(zoo: Zoo, rows: Sequence[ModelRow]) -> Finding:
+    """Whether models are on this machine with the right digests (this hashes them)."""
+    verdicts = [zoo.verdict(row.entry.id) for row in rows]
     by_state = {state: [v.model for v in verdicts if v.state is state] for state in State}
     parts = [f"{len(by_state[State.PRESENT])} of {len(verdicts)} present and verified"]
     parts += [f"{state}: {', '.join(models)}" for state, models in by_state.items() if models and state != "present"]
-    pullable: Iterable[str] = (*by_state[State.MISSING], *by_state[State.WRONG_DIGEST])
+    pullable = (*by_state[State.MISSING], *by_state[State.WRONG_DIGEST])
     ok = len(by_state[State.PRESENT]) == len(verdicts)
     remedy = f"cer models pull {' '.join(pullable)}".strip() if not ok else ""
     if by_state[State.UNPINNED]:
-        remedy = f"pin revision and SHA-256 in cer_pipeline/zoo/{profile}.toml, then cer models pull"
+        pins = "; ".join(f"cer models pin {model} FOLDER" for model in by_state[State.UNPINNED])
+        remedy = "; ".join(filter(None, [remedy if any(pullable) else "", pins]))
     return Finding("weights", ok, "; ".join(parts), remedy)
 
 

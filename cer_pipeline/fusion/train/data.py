@@ -30,7 +30,7 @@ from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.status import Status
 from cer_pipeline.store.home import Home
 from cer_pipeline.tables import LABEL_COLUMNS
-from cer_pipeline.zoo.trained import Published, read_current
+from cer_pipeline.zoo.trained import TrainedHead, read_current
 
 TRAIN: Final = "train"
 VOTES: Final = "votes"
@@ -256,7 +256,7 @@ def _said(home: Home, corpus: registry.Corpus, branch: str, segments: Sequence[s
     return values, f"table; {len(seen)} of {len(segments)} segments out of fold" if seen else "table"
 
 
-def out_of_fold(head: Published, corpus: str) -> dict[str, Array]:
+def out_of_fold(head: TrainedHead, corpus: str) -> dict[str, Array]:
     """What a head that was trained here said of segments that it was not trained on: segment_id -> [8].
 
     Several values of one segment (by repeated cross-validation) are averaged.

@@ -66,7 +66,7 @@ MAIN = "from cer_pipeline.cli import main; main()"
         ("cer_pipeline.cli.run.run_corpus", ["run", "c"]),
         ("cer_pipeline.cli.evaluate.evaluated", ["evaluate", "c"]),
         ("cer_pipeline.cli.train._launch", ["train", "mhpf", "--corpora", "c"]),
-        ("cer_pipeline.cli.models.pull_models", ["models", "pull"]),
+        ("cer_pipeline.cli.models.pull_with_progress", ["models", "pull"]),
     ],
 )
 def test_ctrl_c_is_one_line_with_the_command_that_goes_on(tmp_path, place, words):

@@ -20,7 +20,7 @@ from cer_pipeline.machine.checks import Finding, diagnose
 from cer_pipeline.machine.installation import Loaded
 from cer_pipeline.machine.system_libraries import REQUIRED, WINDOWS
 from cer_pipeline.store.home import Home
-from cer_pipeline.zoo import Entry, File, Zoo
+from cer_pipeline.zoo import Entry, File, Zoo, list_models
 
 EVERY_GLIBC = re.compile(r"(lib(c|m|dl|rt|pthread|gcc_s|util|mvec)\.so.*|ld-linux.*)")  # python itself needs these
 BUNDLED_ZLIB = "libz.so.1"  # Python's own zlib needs it too
@@ -32,9 +32,11 @@ def zoo_of(tmp_path: Path, content: bytes | None) -> Zoo:
     if content is not None:
         (tmp_path / "mine" / "m").mkdir(parents=True)
         (tmp_path / "mine" / "m" / "m").write_bytes(content)
-    return Zoo(
-        tmp_path / "cache", {"m": Entry("m", "m", "testing", "model", "embedded", "MIT", files, ())}, tmp_path / "mine"
-    )
+    return Zoo(tmp_path / "cache", {"m": Entry("m", "m", "testing", "model", "MIT", files, ())}, tmp_path / "mine")
+
+
+def weights_of(zoo: Zoo) -> Finding:
+    return doctor.weights(zoo, list_models(zoo))
 
 
 def test_packages_that_load_get_one_good_line() -> None:
@@ -66,7 +68,9 @@ def test_everything_is_looked_at_and_nothing_is_tried_where_packages_do_not_load
     def look(content: bytes | None, error: str = "") -> dict[str, Finding]:
         shutil.rmtree(tmp_path / "mine", ignore_errors=True)
         zoo = zoo_of(tmp_path, content)
-        found = diagnose(home=Home(tmp_path), zoo=zoo, load=lambda: [Loaded("av", error)], attempt=attempt)
+        found = diagnose(
+            home=Home(tmp_path), zoo=zoo, models=["m"], load=lambda: [Loaded("av", error)], attempt=attempt
+        )
         return {f.name: f for f in found}
 
     good = look(b"weights")
@@ -125,19 +129,19 @@ def test_the_list_of_libraries_is_what_the_installed_wheels_link_to() -> None:
 
 
 def test_missing_weights_come_with_the_command_that_fetches_them(tmp_path: Path) -> None:
-    finding = doctor.weights(zoo_of(tmp_path, None), "embedded")
+    finding = weights_of(zoo_of(tmp_path, None))
     assert (finding.ok, finding.detail) == (False, "0 of 1 present and verified; missing: m")
     assert finding.remedy == "cer models pull m"
 
 
 def test_wrong_weights_are_not_reported_as_present(tmp_path: Path) -> None:
-    finding = doctor.weights(zoo_of(tmp_path, b"others!"), "embedded")
+    finding = weights_of(zoo_of(tmp_path, b"others!"))
     assert not finding.ok
     assert "wrong_digest: m" in finding.detail
 
 
 def test_right_weights_need_no_remedy(tmp_path: Path) -> None:
-    finding = doctor.weights(zoo_of(tmp_path, b"weights"), "embedded")
+    finding = weights_of(zoo_of(tmp_path, b"weights"))
     assert (finding.ok, finding.detail, finding.remedy) == (True, "1 of 1 present and verified", "")
 
 

@@ -12,7 +12,9 @@ import pytest
 
 from cer_pipeline.machine import child, installation, trials
 from cer_pipeline.machine.system_libraries import REQUIRED, WINDOWS, missing, named_in, packages
-from cer_pipeline.zoo import Zoo
+from cer_pipeline.pipeline import models_of, stages
+from cer_pipeline.profiles import load_profile
+from cer_pipeline.zoo import Zoo, list_models
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -156,9 +158,8 @@ def test_each_library_has_a_package_and_two_may_share_one() -> None:
 
 
 def test_every_model_of_the_embedded_profile_is_tried(weights: Zoo) -> None:
-    assert set(trials.MODELS) == {
-        e.id for e in weights.entries.values() if (e.kind, e.profile) == ("model", "embedded")
-    }
+    needed = list_models(weights, models_of(stages(load_profile())))
+    assert set(trials.MODELS) == {row.entry.id for row in needed if row.entry.kind == "model"}
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from cer_pipeline.errors import CerError
 from cer_pipeline.zoo import open_zoo
 from cer_pipeline.zoo.head_file import load_head, save_head
-from cer_pipeline.zoo.trained import publish, published_heads, read_current, retire
+from cer_pipeline.zoo.trained import publish, read_current, retire, trained_heads
 
 
 def trained(folder: Path, value: float, branch: str = "scene_minilm") -> Path:
@@ -47,9 +47,9 @@ def test_a_newer_head_takes_over_and_the_older_one_stays_on_disk(tmp_path):
     second = publish(heads, "b", trained(tmp_path / "two", 2.0, "b"))
     assert first.folder != second.folder
     assert first.weights.is_file()
-    assert published_heads(heads)["head_b"].digest == second.sha256
+    assert trained_heads(heads)["head_b"].digest == second.sha256
     again = publish(heads, "b", trained(tmp_path / "one", 1.0, "b"))
-    assert (again.sha256, published_heads(heads)["head_b"].digest) == (first.sha256, first.sha256)
+    assert (again.sha256, trained_heads(heads)["head_b"].digest) == (first.sha256, first.sha256)
 
 
 def test_a_retired_head_makes_room_for_the_shipped_one(tmp_path):
@@ -68,7 +68,7 @@ def test_nothing_is_published_without_weights_card_and_scores(tmp_path, lacking)
     (trained(tmp_path / "two", 2.0, "b") / lacking).unlink()
     with pytest.raises(CerError, match=f"left no {lacking}"):
         publish(heads, "b", tmp_path / "two")
-    assert published_heads(heads)["head_b"].digest == first.sha256
+    assert trained_heads(heads)["head_b"].digest == first.sha256
 
 
 def test_a_published_file_that_changes_is_refused(tmp_path):
