@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import logging
 import os
 import re
 import subprocess
@@ -251,8 +250,8 @@ def _from_hub(source: Hub, files: Sequence[File], work: Path, report: OnStep) ->
     """Several files at a time; huggingface_hub reads HF_ENDPOINT and HF_TOKEN and resumes unfinished files."""
     if not re.fullmatch(r"[0-9a-f]{40}", source.revision):
         raise FetchError(f"{source.repository}: its revision is not pinned")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its warnings repeat what its error says
     hub = importlib.import_module("huggingface_hub")  # imported late: it costs a second, and runs never need it
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings repeat what the error says
 
     def download(file: File) -> Path:
         step = f"downloading {source.repository}/{file.name}"
