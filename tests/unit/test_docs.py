@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -24,8 +25,27 @@ def generator() -> ModuleType:
 
 def test_the_table_reference_is_up_to_date() -> None:
     made = generator()
-    assert made.TARGET.read_text("utf-8") == made.document(), "run: python docs/generate.py"
+    assert made.TABLES.read_text("utf-8") == made.tables_document(), "run: python docs/generate.py"
     assert set(made.MEANING) == {str(status) for status in Status}
+
+
+def test_the_pictures_of_the_architecture_are_up_to_date() -> None:
+    made = generator()
+    text = made.ARCHITECTURE.read_text("utf-8")
+    assert text == made.architecture_document(text), "run: python docs/generate.py"
+    assert text.count("```mermaid") == 2
+
+
+def test_every_place_that_the_architecture_names_exists() -> None:
+    table = (REPOSITORY / "docs" / "architecture.md").read_text("utf-8").partition("open Y")[2]
+    places = [cell.split("|")[2] for cell in table.splitlines() if cell.startswith("| ") and "`" in cell]
+    assert len(places) >= 20
+    for cell in places:
+        folder = REPOSITORY
+        for place in re.findall(r"`([^`]+)`", cell):
+            path = REPOSITORY / place if (REPOSITORY / place).exists() else folder / place
+            assert path.exists(), place
+            folder = path if folder == REPOSITORY else folder
 
 
 def test_every_column_has_a_meaning() -> None:
