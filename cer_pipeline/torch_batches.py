@@ -1,16 +1,16 @@
 """Running a torch model over many items in batches, on the CPU or a GPU.
 
-Belongs here: choice of the device, fixed batch shapes, halving after out-of-memory. Does not belong here: any model, or
+Belongs here: choice of the device, batches, halving after out-of-memory. Does not belong here: any model, or
 preprocessing (the modules of the branches).
 
-A row must not depend on the items that share its batch. Kernels add in an order that depends on the shape of a batch, so
-every batch of a call has the same shape: the last one is filled up with copies of its last item. On a GPU results differ
-from the CPU's by rounding; the row key does not include the device.
+A kernel adds in an order that depends on the shape of a batch and on the place of an item in it. On the CPU items are
+therefore computed one at a time, so that a row never depends on its neighbours. On a GPU batches are needed for speed:
+there a value may differ in its last digits from the CPU's, and from that of another batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from cer_pipeline.errors import CerError
@@ -43,15 +43,15 @@ def choose_device(name: str) -> torch.device:
 def run_in_batches(
     model: Callable[[torch.Tensor], torch.Tensor], items: Sequence[torch.Tensor], size: int, device: torch.device
 ) -> torch.Tensor:
-    """Apply a model to equally shaped items; the result of an item does not depend on the others.
+    """Apply a model to equally shaped items, one at a time on the CPU, in batches elsewhere.
 
     On a CUDA device the first item alone is measured, and the batch is no larger than the free memory allows. After an
-    out-of-memory error the batch is halved and all items are computed anew, so that all have batches of one shape.
+    out-of-memory error the batch is halved.
 
     Args:
         model: maps a batch [B, ...] on the device to [B, ...].
         items: tensors of one shape, on the CPU.
-        size: largest batch.
+        size: largest batch on a device other than the CPU.
         device: where the model's weights are.
 
     Returns:
@@ -64,31 +64,21 @@ def run_in_batches(
 
     if not items:
         raise ValueError("no items")
+    size = 1 if device.type == "cpu" else size
     size = min(size, _fitting(model, items[0], device)) if device.type == "cuda" else size
-    while True:
+    done: list[torch.Tensor] = []
+    while len(done) < len(items):
         try:
             with torch.inference_mode():
-                return torch.cat([part.float().cpu() for part in _batches(model, items, size, device)])
+                batch = torch.stack(list(items[len(done) : len(done) + size])).to(device)
+                done += model(batch).float().cpu()
         except torch.OutOfMemoryError:
             if size == 1:
-                raise CerError(
-                    "one item does not fit into the memory of the GPU",
-                    str(device),
-                    "free memory or use a smaller model",
-                ) from None
-        torch.cuda.empty_cache()
-        size = max(1, size // 2)
-
-
-def _batches(
-    model: Callable[[torch.Tensor], torch.Tensor], items: Sequence[torch.Tensor], size: int, device: torch.device
-) -> Iterator[torch.Tensor]:
-    import torch
-
-    for start in range(0, len(items), size):
-        part = list(items[start : start + size])
-        filled = part + [part[-1]] * (size - len(part))
-        yield model(torch.stack(filled).to(device))[: len(part)]
+                then = "free memory, or use a smaller model"
+                raise CerError("one item does not fit into the memory of the GPU", str(device), then) from None
+            torch.cuda.empty_cache()
+            size //= 2
+    return torch.stack(done)
 
 
 def _fitting(model: Callable[[torch.Tensor], torch.Tensor], item: torch.Tensor, device: torch.device) -> int:
