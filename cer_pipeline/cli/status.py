@@ -12,7 +12,7 @@ import typer
 
 from cer_pipeline.cli.options import Json, Overrides, ProfileName, settings_of
 from cer_pipeline.cli.output import print_json, print_table, say, status_counts
-from cer_pipeline.cli.run import absence
+from cer_pipeline.cli.run import absent_folder_message
 from cer_pipeline.profiles import DEFAULT_PROFILE
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def status(
     found = {}
     for corpus in [registry.load(home.root, n) for n in ([name] if name else registry.names(home.root))]:
         if absent := registry.why_absent(corpus):
-            say(absence(corpus, absent))
+            say(absent_folder_message(corpus, absent))
         found[corpus.name] = table_states(specs, home, settings, zoo, corpus.name, corpus.shard_labels())
     if json:
         print_json({"home": str(home.root), "corpora": {corpus: _document(s) for corpus, s in found.items()}})

@@ -16,8 +16,8 @@ import dagster as dg
 import pytest
 from typer.testing import CliRunner, Result
 
+from assets.user_errors import user_errors
 from cer_pipeline.cli import launch
-from cer_pipeline.cli import run as run_command
 from cer_pipeline.cli.app import Stopped, app
 from cer_pipeline.cli.output import PLAIN
 from cer_pipeline.cli.stopping import insisting
@@ -65,7 +65,7 @@ MAIN = "from cer_pipeline.cli import main; main()"
         ("cer_pipeline.corpora.registry.register", ["corpus", "add", "two words", "/x"]),
         ("cer_pipeline.cli.run.run_corpus", ["run", "c"]),
         ("cer_pipeline.cli.evaluate.evaluated", ["evaluate", "c"]),
-        ("cer_pipeline.cli.train._launch", ["train", "mhpf", "--corpora", "c"]),
+        ("cer_pipeline.cli.train.trained", ["train", "mhpf", "--corpora", "c"]),
         ("cer_pipeline.cli.models.pull_models", ["models", "pull"]),
     ],
 )
@@ -105,14 +105,25 @@ def test_a_run_that_ctrl_c_ends_is_stopped_and_not_failed():
         launch.execute(instance, job(lambda: os.kill(os.getpid(), signal.SIGINT)))
 
 
-def test_a_run_that_fails_by_itself_is_no_stopped_one():
-    def body() -> None:
-        raise CerError("the disk is full")
+def test_a_failed_run_names_its_steps_with_the_line_of_the_mistake():
+    def mistake() -> None:
+        with user_errors():
+            raise CerError("no such corpus", "c", "run `cer corpus list`")
+
+    def defect() -> None:
+        raise ValueError("two\nlines")
 
     with dg.DagsterInstance.ephemeral() as instance:
-        result = launch.execute(instance, job(body))
-        assert run_command.broken_steps(result) == {"work": "cer_pipeline.errors.CerError: the disk is full"}
-        assert launch.execute(instance, job(lambda: None)).success
+        (failure,) = launch.execute(instance, job(mistake)).failures
+        assert (failure.step, failure.expected) == ("work", True)
+        assert failure.error().line() == "no such corpus: c - run `cer corpus list`"
+        (failure,) = launch.execute(instance, job(defect)).failures
+        assert failure.error().line() == "ValueError: two lines - `cer ui` shows the run"
+        with pytest.raises(CerError, match="two lines"):
+            launch.execute(instance, job(defect)).require_success()
+        done = launch.execute(instance, job(lambda: None))
+        done.require_success()
+        assert (done.failures, done.interrupted) == ((), False)
 
 
 # --- locales and encodings ---------------------------------------------------------------------------------------
