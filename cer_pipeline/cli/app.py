@@ -18,6 +18,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from cer_pipeline.chart_style import printable
 from cer_pipeline.cli import (
     corpus,
     demo,
@@ -33,7 +34,7 @@ from cer_pipeline.cli import (
     train,
     ui,
 )
-from cer_pipeline.cli.output import plain_output, printable
+from cer_pipeline.cli.output import plain_output
 from cer_pipeline.cli.stopping import Stopped, insisting, stopped_line
 from cer_pipeline.errors import CerError
 from cer_pipeline.store.files import is_disk_full

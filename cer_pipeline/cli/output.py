@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cer_pipeline.chart_style import printable
 from cer_pipeline.status import QUIET, Status
 
 if TYPE_CHECKING:
@@ -33,18 +34,13 @@ def console(stderr: bool = False) -> Console:
 
 
 def safe(text: str) -> str:
-    """A name or text from outside as one printable line: control characters, newlines and markup made visible.
+    """Return untrusted text as one printable line without markup of rich.
 
-    File names, transcripts and captions are not trusted: none may move the cursor or change colours.
+    File names, transcripts and captions must not move the cursor or change colours.
     """
     from rich.markup import escape
 
     return escape(printable(text))
-
-
-def printable(text: str) -> str:
-    """A text as one line in which control characters, newlines and bytes of no encoding are visible."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def plain_output() -> None:

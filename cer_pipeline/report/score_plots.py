@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cer_pipeline.chart_style import COLOURS, EMPTY, INK, LINE, QUIET, figure, ink_on, png, safe, settings
+from cer_pipeline.chart_style import COLOURS, EMPTY, INK, LINE, QUIET, drawable, figure, ink_on, png, settings
 from cer_pipeline.evaluation.protocols import Cell
 from cer_pipeline.metrics import Reliability
 from cer_pipeline.report.score_table import rank
@@ -44,7 +44,7 @@ def confusion_plot(matrix: NDArray[np.int64], names: Sequence[str], title: str) 
     with settings():
         made = figure(max(520, 210 + CELL * size), 150 + CELL * size)
         axis = made.add_subplot()
-        axis.set_title(safe(title), loc="left")
+        axis.set_title(drawable(title), loc="left")
         white = np.array([255, 255, 255])
         colours = (white + share[..., None] * (np.array(SHADE) - white)) / 255
         axis.imshow(colours)
@@ -80,7 +80,7 @@ def reliability_plot(systems: Mapping[str, Reliability], title: str) -> bytes:
     columns = min(ACROSS, len(systems))
     with settings():
         made = figure(PANEL * max(columns, 2), PANEL * rows + 40)
-        made.suptitle(safe(title), x=0.01, ha="left", fontsize=10, fontweight="bold")
+        made.suptitle(drawable(title), x=0.01, ha="left", fontsize=10, fontweight="bold")
         axes = made.subplots(rows, columns, squeeze=False).ravel()
         for axis in axes[len(systems) :]:
             axis.set_visible(False)
@@ -93,7 +93,7 @@ def reliability_plot(systems: Mapping[str, Reliability], title: str) -> bytes:
 def _reliability(axis: Axes, name: str, bins: Reliability) -> None:
     share = bins.count / bins.count.sum()
     gap = float((share * np.abs(bins.accuracy - bins.confidence)).sum())
-    axis.set_title(safe(name, 28), loc="left")
+    axis.set_title(drawable(name, 28), loc="left")
     axis.plot([0, 1], [0, 1], color=LINE, linewidth=1)
     axis.vlines(bins.confidence, bins.accuracy, bins.confidence, color=LINE)
     axis.scatter(
@@ -132,14 +132,14 @@ def interval_plot(cells: Sequence[Cell], title: str) -> bytes:
     with settings():
         made = figure(720, 90 + 26 * len(known))
         axis = made.add_subplot()
-        axis.set_title(safe(title), loc="left")
+        axis.set_title(drawable(title), loc="left")
         for place, cell in enumerate(known):
             value, low, high = (float(v or 0.0) for v in (cell.value, cell.low, cell.high))
             axis.plot([low, high], [place, place], color=COLOURS["Sadness"], linewidth=5, alpha=0.35)
             axis.plot(value, place, "o", color=COLOURS["Sadness"], markersize=6)
             covered = "" if cell.coverage == 1 else f"   serves {100 * cell.coverage:.0f} %"
             axis.text(high, place, f"  {value:.1f}{covered}", va="center", fontsize=8, color=QUIET)
-        axis.set_yticks(range(len(known)), [safe(c.system, 40) for c in known], fontsize=9, color=INK)
+        axis.set_yticks(range(len(known)), [drawable(c.system, 40) for c in known], fontsize=9, color=INK)
         axis.set_ylim(-0.7, len(known) - 0.3)
         axis.set_xlim(0, 1.25 * max(float(c.high or 0.0) for c in known) + 1)
         axis.set_axisbelow(True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cer_pipeline.chart_style import COLOURS
+from cer_pipeline.chart_style import COLOURS, printable
 from cer_pipeline.compound.clear import UNCLEAR, Clear
 from cer_pipeline.report.summary import VideoSummary
 from cer_pipeline.status import Status
@@ -72,10 +72,10 @@ def unavailable(summaries: Sequence[VideoSummary]) -> list[str]:
 
 
 def _plain(text: str) -> Text:
-    """Untrusted text: no markup, no control characters, no change of the writing direction."""
+    """Return untrusted text without markup and control characters."""
     from rich.text import Text
 
-    return Text("".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text))
+    return Text(printable(text))
 
 
 def _emotion(name: str | None, probability: float | None, colour: str) -> Text:

@@ -23,7 +23,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cer_pipeline.arrow import pc
-from cer_pipeline.chart_style import COLOURS, EMPTY, INK, LINE, QUIET, faded, figure, ink_on, png, safe, settings
+from cer_pipeline.chart_style import COLOURS, EMPTY, INK, LINE, QUIET, drawable, faded, figure, ink_on, png, settings
 from cer_pipeline.compound.clear import UNCLEAR, Clear
 from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.uncertainty import confidence
@@ -114,7 +114,7 @@ def read_video(inputs: Inputs, video_id: str, rule: Clear) -> Video:
     """
     rows = _of(inputs, "videos", video_id)
     if not rows:
-        raise CerError("no such video", safe(video_id), f"list them with `cer status {inputs.corpus}`")
+        raise CerError("no such video", drawable(video_id), f"list them with `cer status {inputs.corpus}`")
     windows = _of(inputs, "segments", video_id)
     times, basic, compound = _values(inputs, video_id, windows)
     fused = inputs.table("fused").column_names
@@ -195,13 +195,13 @@ def _words(inputs: Inputs, video_id: str) -> list[tuple[float, float, str]]:
 
 
 def _title(made: Figure, corpus: str, video: Video) -> None:
-    made.text(0.018, 0.955, safe(str(video.row["video_id"]), 90), fontsize=17, fontweight="bold", va="center")
-    facts = [f"corpus {safe(corpus, 40)}", f"{video.end_s:.1f} s"]
+    made.text(0.018, 0.955, drawable(str(video.row["video_id"]), 90), fontsize=17, fontweight="bold", va="center")
+    facts = [f"corpus {drawable(corpus, 40)}", f"{video.end_s:.1f} s"]
     if video.row["width"]:
         facts.append(f"{video.row['width']} × {video.row['height']} px, {video.row['fps'] or 0:.1f} frames/s")
     facts.append(f"{len(video.windows)} window{'s' if len(video.windows) != 1 else ''}")
     if video.row["status"] != Status.OK:
-        facts.append(safe(f"{video.row['status']}: {video.row['reason'] or ''}", 100))
+        facts.append(drawable(f"{video.row['status']}: {video.row['reason'] or ''}", 100))
     made.text(0.018, 0.915, "   ·   ".join(facts), fontsize=10.5, color=QUIET, va="center")
 
 
@@ -453,7 +453,9 @@ def _draw_words(axis: Axes, video: Video) -> None:
     for start, _, word in video.words:
         x = start * per_second
         row = next((i for i, end in enumerate(free) if end <= x), None)
-        drawn = axis.text(start + PAD / per_second, 0, safe(word, 24), fontsize=9, color=INK, ha="left", va="center")
+        drawn = axis.text(
+            start + PAD / per_second, 0, drawable(word, 24), fontsize=9, color=INK, ha="left", va="center"
+        )
         width = _width(drawn) + 2 * PAD
         if row is None or x + width > video.end_s * per_second + MARGIN:
             drawn.remove()

@@ -98,17 +98,17 @@ def test_abaw_files_count_frames_from_one_and_mark_frames_without_a_value(corpus
     compound, basic = export(home, tmp_path, "abaw")
     assert len(list(compound.glob("*.txt"))) == len(list(basic.glob("*.txt"))) == len(corpus.split)
     last = list(corpus.split)[-1]
-    expected_row = [r for r in corpus.rows["frame_predictions"] if r["video_id"] == last]
+    frames = [r for r in corpus.rows["frame_predictions"] if r["video_id"] == last]
     lines = (compound / f"{last}.txt").read_text().splitlines()
     assert lines[0].startswith("image_location,Fearfully_Surprised,Happily_Surprised")
-    expected = [int(np.argmax([r[c] for c in COMPOUND_COLUMNS])) for r in expected_row[:-1]]
+    expected = [int(np.argmax([r[c] for c in COMPOUND_COLUMNS])) for r in frames[:-1]]
     assert lines[1:] == [
         *(f"{last}/{i + 1:05d}.jpg,{k}" for i, k in enumerate(expected)),
-        f"{last}/{len(expected_row):05d}.jpg,-1",
+        f"{last}/{len(frames):05d}.jpg,-1",
     ]
     plain = (basic / f"{last}.txt").read_text().splitlines()
     assert plain[0] == "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other"
-    assert plain[1:] == [*(str(int(np.argmax([r[c] for c in BASIC_COLUMNS]))) for r in expected_row[:-1]), "-1"]
+    assert plain[1:] == [*(str(int(np.argmax([r[c] for c in BASIC_COLUMNS]))) for r in frames[:-1]), "-1"]
 
 
 def test_an_export_that_is_not_possible_names_the_reason_and_the_next_step(corpus, tmp_path):
