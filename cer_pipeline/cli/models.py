@@ -1,6 +1,6 @@
 """`cer models list|pull|verify`.
 
-Belongs here: showing the zoo and its progress. Does not belong here: fetching or verifying (`zoo`).
+Belongs here: printing the zoo, and the progress of downloads. Does not belong here: fetching or verifying (`zoo`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cer_pipeline.store.home import default_home
 from cer_pipeline.zoo import Progress, Pulled, State, list_models, open_zoo, verify
 from cer_pipeline.zoo import pull as pull_models
 
-app = typer.Typer(help="The model zoo: what there is, fetching, verifying.", no_args_is_help=True)
+app = typer.Typer(help="List, fetch and verify the models.", no_args_is_help=True)
 MEGABYTE = 1e6
 EXIT_INPUT = 2
 Ids = Annotated[list[str] | None, typer.Argument(help="Model ids; see `cer models list`.")]
@@ -27,7 +27,7 @@ def list_(
     profile: Annotated[str | None, typer.Option("--profile", help="Only the models of this profile.")] = None,
     json: Json = False,
 ) -> None:
-    """List every model: purpose, licence, size, and whether it is on this machine."""
+    """List every model with purpose, licence, size and state on this machine."""
     rows = list_models(open_zoo(heads=default_home().heads), profile)
     if json:
         print_json(
@@ -67,21 +67,21 @@ def list_(
 @app.command("pull")
 def pull(
     models: Ids = None,
-    profile: Annotated[str, typer.Option("--profile", help="Whose models, where none is named.")] = "embedded",
+    profile: Annotated[str, typer.Option("--profile", help="Profile, if no model is named.")] = "embedded",
     json: Json = False,
 ) -> None:
-    """Fetch models, check their SHA-256 and keep them. What is there is left alone."""
+    """Fetch the models that are missing, and check their SHA-256."""
     pulled = pull_with_progress(models or [], profile, quiet=json)
     if json:
         print_json([{"id": p.model, "fetched": p.fetched, "path": str(p.path)} for p in pulled])
     else:
         fetched = [p.model for p in pulled if p.fetched]
-        print(f"{len(pulled)} models are on this machine, {len(fetched)} of them fetched now; all digests are right")
+        print(f"{len(pulled)} models are on this machine, {len(fetched)} of them fetched now; all digests match")
 
 
 @app.command("verify")
 def verify_(models: Ids = None, json: Json = False) -> None:
-    """Hash the weights on this machine and compare with the pinned digests."""
+    """Hash the weights on this machine and compare them with the pinned digests."""
     verdicts = verify(open_zoo(heads=default_home().heads), models or [])
     if json:
         print_json([{"id": v.model, "state": v.state.value, "detail": v.detail} for v in verdicts])
@@ -95,16 +95,16 @@ def verify_(models: Ids = None, json: Json = False) -> None:
 
 
 def pull_with_progress(models: list[str], profile: str = "embedded", quiet: bool = False) -> list[Pulled]:
-    """Fetch models with a bar on a terminal, a line a step elsewhere."""
+    """Fetch models with a progress bar on a terminal, and a line for every step elsewhere."""
     zoo = open_zoo(heads=default_home().heads)
     if quiet:
         return pull_models(zoo, models, profile)
     if not sys.stderr.isatty():
-        seen: set[tuple[str, str]] = set()
+        printed: set[tuple[str, str]] = set()
 
         def line(p: Progress) -> None:
-            if (p.model, p.step) not in seen:
-                seen.add((p.model, p.step))
+            if (p.model, p.step) not in printed:
+                printed.add((p.model, p.step))
                 print(f"{p.model}: {p.step}", file=sys.stderr)
 
         return pull_models(zoo, models, profile, line)

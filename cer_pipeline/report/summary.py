@@ -6,6 +6,7 @@ Belongs here: one record for every video, computed from the tables. Does not bel
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -144,13 +145,15 @@ def _face_tracks(inputs: Inputs) -> dict[str, int]:
 
 
 def _words(inputs: Inputs) -> dict[str, list[str]]:
-    """Return the words of every video, each once although windows overlap."""
-    words: dict[str, dict[tuple[float, float, str], None]] = {}
+    rows: dict[str, list[dict[str, Any]]] = {}
     for row in inputs.table("transcripts", ["video_id", "words"]).to_pylist():
-        of_video = words.setdefault(row["video_id"], {})
-        for word in row["words"] or []:
-            of_video[word["start_s"], word["end_s"], word["word"].strip()] = None
-    return {video: [text for _, _, text in sorted(of_video)] for video, of_video in words.items()}
+        rows.setdefault(row["video_id"], []).append(row)
+    return {video: [text for _, _, text in spoken_words(of_video)] for video, of_video in rows.items()}
+
+
+def spoken_words(rows: Iterable[Mapping[str, Any]]) -> list[tuple[float, float, str]]:
+    """Return start (s), end (s) and text of the words of some transcripts, each once although windows overlap."""
+    return sorted({(w["start_s"], w["end_s"], w["word"].strip()) for row in rows for w in row["words"] or ()})
 
 
 def _frames(inputs: Inputs) -> pa.Table:

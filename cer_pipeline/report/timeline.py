@@ -26,9 +26,11 @@ from cer_pipeline.arrow import pc
 from cer_pipeline.chart_style import COLOURS, EMPTY, INK, LINE, QUIET, drawable, faded, figure, ink_on, png, settings
 from cer_pipeline.compound.clear import UNCLEAR, Clear
 from cer_pipeline.errors import CerError
+from cer_pipeline.fusion.inputs import matrix
 from cer_pipeline.fusion.uncertainty import confidence
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS, COMPOUND_PAIRS
 from cer_pipeline.predictions.specs import PPA
+from cer_pipeline.report.summary import spoken_words
 from cer_pipeline.stage import Inputs
 from cer_pipeline.status import Status
 
@@ -132,7 +134,7 @@ def read_video(inputs: Inputs, video_id: str, rule: Clear) -> Video:
         branches=branches,
         faces=_faces(inputs, video_id, end, min(FACES, samples)),
         slots=min(FACES, samples),
-        words=_words(inputs, video_id),
+        words=spoken_words(_rows(inputs, "transcripts", video_id, ["words"])),
         end_s=end,
     )
 
@@ -151,7 +153,7 @@ def _values(
         frames = pa.Table.from_batches(batches)
         times = frames.column("time_s").to_numpy()
         keep = np.unique(np.linspace(0, len(times) - 1, min(len(times), POINTS)).round().astype(int))
-        return times[keep], _matrix(frames, BASIC_COLUMNS)[keep], _matrix(frames, COMPOUND_COLUMNS)[keep]
+        return times[keep], matrix(frames, BASIC_COLUMNS)[keep], matrix(frames, COMPOUND_COLUMNS)[keep]
     starts = [float(w["start_s"]) for w in windows]
     edges = np.array(
         [x for a, b in zip(starts, [*starts[1:], float(windows[-1]["end_s"])], strict=True) for x in (a, b)]
@@ -162,12 +164,8 @@ def _values(
         table = pa.Table.from_batches(list(inputs.batches(name, video_id, ["segment", *methods, *labels])))
         if methods:
             table = table.filter(pc.equal(table.column("method"), PPA))
-        values.append(np.repeat(_matrix(table, labels), 2, axis=0))
+        values.append(np.repeat(matrix(table, labels), 2, axis=0))
     return edges, values[0], values[1]
-
-
-def _matrix(table: pa.Table, columns: Sequence[str]) -> NDArray[np.float64]:
-    return np.column_stack([table.column(c).to_numpy().astype(np.float64) for c in columns])
 
 
 def _faces(inputs: Inputs, video_id: str, end_s: float, slots: int) -> dict[int, bytes]:
@@ -183,15 +181,6 @@ def _faces(inputs: Inputs, video_id: str, end_s: float, slots: int) -> dict[int,
             if slot not in chosen or distance < chosen[slot][0]:
                 chosen[slot] = (distance, crop.as_py())
     return {slot: crop for slot, (_, crop) in chosen.items()}
-
-
-def _words(inputs: Inputs, video_id: str) -> list[tuple[float, float, str]]:
-    """Return start, end and text of every word, each once although windows overlap."""
-    words: dict[tuple[float, float, str], None] = {}
-    for row in _rows(inputs, "transcripts", video_id, ["words"]):
-        for word in row["words"] or []:
-            words[float(word["start_s"]), float(word["end_s"]), str(word["word"]).strip()] = None
-    return sorted(words)
 
 
 def _title(made: Figure, corpus: str, video: Video) -> None:
