@@ -171,13 +171,13 @@ def _values(
 def _faces(inputs: Inputs, video_id: str, end_s: float, slots: int) -> dict[int, bytes]:
     """Return for every slot of the lane the subject's face that is nearest to the centre of the slot."""
     width = end_s / slots
+    times = {row["sample"]: row["time_s"] for row in _rows(inputs, "frames", video_id, ["sample", "time_s"])}
     chosen: dict[int, tuple[float, bytes]] = {}
     for batch in inputs.batches("faces", video_id, ["sample", "face", "is_subject", "crop"]):
         subject = batch.filter(pc.and_(batch.column("is_subject"), pc.is_valid(batch.column("crop"))))
         for sample, crop in zip(subject.column("sample").to_pylist(), subject.column("crop"), strict=True):
-            time = sample / 5  # the grid is 5 Hz
-            slot = min(int(time / width), slots - 1)
-            distance = abs(time - (slot + 0.5) * width)
+            slot = min(int(times[sample] / width), slots - 1)
+            distance = abs(times[sample] - (slot + 0.5) * width)
             if slot not in chosen or distance < chosen[slot][0]:
                 chosen[slot] = (distance, crop.as_py())
     return {slot: crop for slot, (_, crop) in chosen.items()}

@@ -79,6 +79,18 @@ def test_every_video_has_a_picture_without_a_warning(made, video):
     assert len(drawn) == len(BASIC), "every label has its colour in the legend"
 
 
+def test_a_face_stands_at_the_time_of_its_frame(made):
+    """The clip lasts 9 s: with frames at twice the rate, its 40 faces fill the first half of the lane."""
+    usual = timeline_module.read_video(made, NASTY, RULE)
+    frames = made.tables["frames"]
+    at = frames.schema.get_field_index("time_s")
+    halved = pa.array([t / 2 for t in frames.column("time_s").to_pylist()], pa.float64())
+    faster = type(made)(made.tables | {"frames": frames.set_column(at, frames.schema.field(at), halved)})
+    slots = timeline_module.read_video(faster, NASTY, RULE)
+    assert sorted(usual.faces) == list(range(13)), "samples 0 to 39 end at 7.8 s of 9 s"
+    assert sorted(slots.faces) == list(range(7))
+
+
 def test_the_picture_is_the_same_on_every_run(made):
     assert timeline(made, "sound", RULE) == timeline(made, "sound", RULE)
 
