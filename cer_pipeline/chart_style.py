@@ -1,13 +1,16 @@
-"""One look for all pictures: a fixed colour per label, safe text, no window system.
+"""The common style of all pictures (colours, fonts, size), and untrusted text as printable text.
 
-Belongs here: colours, fonts, and making untrusted text harmless. Does not belong here: any particular picture.
+Belongs here: what every picture shares, and the escaping of text for pictures and the terminal. Does not belong here:
+the content of a picture.
 
-matplotlib is imported inside functions: it takes a second, and only a few callers draw.
+matplotlib is imported inside functions: the import takes a second, and few callers draw.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,17 +27,17 @@ COLOURS: Final[dict[str, str]] = {
     "Surprise": "#56B4E9",
     "Other": "#6B7280",
 }
-"""Colour of every basic emotion: hues of Okabe and Ito (2008), which people with any colour vision tell apart, with a
-darker purple for Fear, and greys for the two labels without an emotion."""
+"""Colour of every basic emotion: the palette of Okabe and Ito (2008), which is distinguishable with any colour vision,
+with a darker purple for Fear, and greys for Neutral and Other."""
 
 INK: Final = "#1F2933"  # text
 QUIET: Final = "#6B7785"  # secondary text
 LINE: Final = "#D9DEE4"  # rules and empty cells
 PAPER: Final = "#FFFFFF"
-EMPTY: Final = "#F3F5F7"  # where there is nothing
+EMPTY: Final = "#F3F5F7"  # no value
 
 _RC: Final[dict[Any, Any]] = {
-    "font.family": ["DejaVu Sans"],  # ships with matplotlib, so that pictures look the same everywhere
+    "font.family": ["DejaVu Sans"],  # ships with matplotlib, so that pictures are the same on all machines
     "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": LINE,
@@ -45,13 +48,13 @@ _RC: Final[dict[Any, Any]] = {
     "axes.spines.right": False,
     "xtick.color": QUIET,
     "ytick.color": QUIET,
-    "text.parse_math": False,  # a "$" in a file name is no formula
+    "text.parse_math": False,  # a "$" in a file name does not start a formula
     "savefig.facecolor": PAPER,
 }
 
 
 def figure(width: int, height: int) -> Figure:
-    """A figure of some pixels at 100 dpi, drawn without a window system and without any global state.
+    """Return a figure at 100 dpi that needs no window system and no global state.
 
     Args:
         width: pixels.
@@ -65,46 +68,52 @@ def figure(width: int, height: int) -> Figure:
     return made
 
 
-def settings():
-    """Context in which every picture is made."""
+def settings() -> AbstractContextManager[None]:
+    """Return the context manager in which every picture is drawn."""
     from matplotlib import rc_context
 
     return rc_context(_RC)
 
 
 def png(made: Figure) -> bytes:
-    """A figure as PNG, the same bytes on every run."""
+    """Return a figure as PNG, the same bytes on every run."""
     stream = io.BytesIO()
     made.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()
 
 
-def safe(text: str, limit: int = 80) -> str:
-    r"""Untrusted text as one line that shows what it holds.
+def printable(text: str, is_shown: Callable[[str], bool] = str.isprintable) -> str:
+    r"""Return untrusted text as one line, with other characters escaped as in Python: \n, \x1b, \u202e, \U0001f98a.
 
-    Line breaks, control characters, marks that change the direction of writing, bytes that are no text and signs that
-    the font lacks are written as \x0a or \u{1f600}; what is too long is cut in the middle.
+    Line breaks, control characters and marks that change the direction of writing are not printable. A byte that is
+    not UTF-8, which Python carries in file names as a surrogate, becomes \xff.
 
     Args:
-        text: a file name, a word that was heard, a reason.
-        limit: longest result, characters.
+        text: a file name, a transcript, a caption, a reason.
+        is_shown: whether a character is kept.
     """
-    shown = "".join(c if _drawable(c) else _escaped(c) for c in text)
+    return "".join(c if is_shown(c) else _escaped(c) for c in text)
+
+
+def drawable(text: str, limit: int = 80) -> str:
+    """Return untrusted text as one line of characters that the font has; a longer text is cut in the middle.
+
+    Args:
+        text: see `printable`.
+        limit: maximum length of the result, characters.
+    """
+    shown = printable(text, lambda c: c == " " or (c.isprintable() and ord(c) in _glyphs()))
     if len(shown) <= limit:
         return shown
     tail = (limit - 1) // 3
     return f"{shown[: limit - 1 - tail]}…{shown[len(shown) - tail :]}"
 
 
-def _drawable(character: str) -> bool:
-    return character == " " or (character.isprintable() and ord(character) in _glyphs())
-
-
 def _escaped(character: str) -> str:
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8, as Python carries it in names
-        code -= 0xDC00
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{{{code:x}}}"
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape", "surrogatepass").decode()
 
 
 @cache
@@ -115,7 +124,7 @@ def _glyphs() -> frozenset[int]:
 
 
 def faded(colour: str, strength: float) -> str:
-    """A colour mixed with `EMPTY`: 1 leaves it as it is, 0 takes all of it away."""
+    """Return a colour mixed with `EMPTY`: strength 1 is the colour, 0 is `EMPTY`."""
     mixed = [
         round(strength * int(colour[i : i + 2], 16) + (1 - strength) * int(EMPTY[i : i + 2], 16)) for i in (1, 3, 5)
     ]
@@ -123,7 +132,7 @@ def faded(colour: str, strength: float) -> str:
 
 
 def ink_on(colour: str) -> str:
-    """Black or white, whichever is read more easily on a colour (relative luminance, WCAG 2)."""
+    """Return white or `INK`, whichever has the higher contrast on a colour (relative luminance, WCAG 2)."""
     channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

@@ -1,6 +1,6 @@
-"""The `cer` command: its entry point, as light as can be, so that Ctrl-C during the imports is no traceback.
+"""The entry point of the command `cer`, with few imports, so that Ctrl-C during later imports shows no traceback.
 
-Belongs here: starting `app`. Does not belong here: anything else.
+Belongs here: starting `app`. Does not belong here: commands.
 """
 
 from __future__ import annotations
@@ -8,20 +8,20 @@ from __future__ import annotations
 import os
 import sys
 
-from cer_pipeline.cli.stopping import insisting
+from cer_pipeline.cli.stopping import repeat_interrupt
 
-EXIT_STOPPED = 130
+EXIT_INTERRUPTED = 130
 
 
 def main() -> None:
     """Import the command line and run it."""
     try:
-        with insisting() as pressed:
+        with repeat_interrupt() as interrupted:
             from cer_pipeline.cli.app import main as run
-        if pressed.is_set():
+        if interrupted.is_set():
             raise KeyboardInterrupt
     except KeyboardInterrupt:
-        sys.stderr.write("stopped before it began\n")
+        sys.stderr.write("stopped before the command began\n")
         sys.stderr.flush()
-        os._exit(EXIT_STOPPED)  # modules that were half imported may not be able to close
+        os._exit(EXIT_INTERRUPTED)  # partly imported modules may not be able to close
     run()

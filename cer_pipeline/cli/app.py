@@ -1,10 +1,9 @@
 """The commands of `cer`.
 
-Belongs here: the list of commands and the one place where errors become lines and exit codes.
-Exit codes: 0 done, 1 done with failed units, 2 bad usage or input, 70 a defect of this
-program, 130 stopped by hand.
+Belongs here: the list of commands, and the conversion of errors to lines and exit codes.
 
-Every command imports what it needs when it runs, so that `cer --help` answers at once.
+Exit codes: 0 success, 1 some units failed, 2 wrong usage or input, 70 a defect of this program, 130 Ctrl-C. Every
+command imports its libraries when it runs, so that `cer --help` is fast.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from cer_pipeline.chart_style import printable
 from cer_pipeline.cli import (
     corpus,
     demo,
@@ -33,15 +33,15 @@ from cer_pipeline.cli import (
     train,
     ui,
 )
-from cer_pipeline.cli.output import plain_output, printable
-from cer_pipeline.cli.stopping import Stopped, insisting, stopped_line
+from cer_pipeline.cli.output import plain_output
+from cer_pipeline.cli.stopping import Interrupted, interrupted_message, repeat_interrupt
 from cer_pipeline.errors import CerError
 from cer_pipeline.store.files import is_disk_full
 from cer_pipeline.store.home import default_home
 
 EXIT_INPUT = 2
 EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
-EXIT_STOPPED = 130
+EXIT_INTERRUPTED = 130
 DEBUG_VARIABLE = "CER_DEBUG"
 
 
@@ -52,18 +52,18 @@ class Commands(TyperGroup):
         """Run a command.
 
         Raises:
-            Stopped: it was stopped by hand.
+            Interrupted: Ctrl-C.
         """
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
-            raise Stopped from stop
+            raise Interrupted from stop
 
 
 app = typer.Typer(
     name="cer",
     cls=Commands,
-    help="Folders of video in, explained emotion predictions out.",
+    help="Predict emotions in folders of video, with reasons for every missing value.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -88,16 +88,16 @@ def main() -> None:
     try:
         use_utf8()
         plain_output()
-        with insisting():
+        with repeat_interrupt():
             app()
-    except (Stopped, KeyboardInterrupt) as stop:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends what is still closing
-        _fail(stop, stopped_line(), EXIT_STOPPED)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends a slow shutdown
+        _fail(stop, interrupted_message(), EXIT_INTERRUPTED)
     except CerError as error:
         _fail(error, f"error: {error.line()}", EXIT_INPUT)
     except BrokenPipeError:
         os._exit(0)
-    except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback for a person
+    except Exception as error:  # noqa: BLE001 - users get no traceback
         if is_disk_full(error, _root()):
             _fail(error, "error: the disk is full - free some space and run again; nothing is lost", EXIT_INPUT)
         text = " ".join(f"{type(error).__name__}: {error}".split())
@@ -105,10 +105,10 @@ def main() -> None:
 
 
 def use_utf8() -> None:
-    """Start anew in Python's UTF-8 mode where the locale has another encoding, such as ISO-8859-1.
+    """Restart in Python's UTF-8 mode if the locale has another encoding, such as ISO-8859-1.
 
-    Names of files are bytes, and nearly all of them are UTF-8; the libraries that open files (Arrow, SQLite, FFmpeg)
-    take them as UTF-8 whatever the locale. The encoding of the terminal stays that of the locale.
+    File names are bytes, nearly always UTF-8, and the libraries that open files (Arrow, SQLite, FFmpeg) read them as
+    UTF-8 in every locale. The terminal keeps the encoding of the locale.
     """
     if sys.flags.utf8_mode or sys.getfilesystemencoding().lower().replace("-", "") == "utf8":
         return

@@ -1,6 +1,6 @@
 """`cer corpus add|list|remove`.
 
-Belongs here: talking about corpora. Does not belong here: scanning folders (`corpora`).
+Belongs here: the commands and their messages. Does not belong here: scanning folders (`corpora`).
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from cer_pipeline.corpora.formats.registry import FORMATS
 if TYPE_CHECKING:
     from cer_pipeline.corpora.registry import Corpus
 
-app = typer.Typer(help="Register corpora: folders of video, labelled corpora, captions.", no_args_is_help=True)
-NAMES_SHOWN = 5
-TOLD_SHOWN = 50  # a line a video at times
+app = typer.Typer(help="Register folders of video, labelled corpora and captions.", no_args_is_help=True)
+IGNORED_SHOWN = 5  # lines on the terminal; --json has all
+MESSAGES_SHOWN = 50  # one line for every video at most
 
 
 @app.command("add")
 def add(
-    name: Annotated[str, typer.Argument(help="A short name: a-z, 0-9 and _.")],
+    name: Annotated[str, typer.Argument(help="Name: a-z, 0-9 and _.")],
     path: Annotated[Path, typer.Argument(help="The folder or file.")],
-    layout: Annotated[str, typer.Option("--format", help=f"How it is laid out: {', '.join(FORMATS)}.")] = "folder",
-    labels: Annotated[Path | None, typer.Option(help="Annotations, where they lie apart from the videos.")] = None,
+    layout: Annotated[str, typer.Option("--format", help=f"Format: {', '.join(FORMATS)}.")] = "folder",
+    labels: Annotated[Path | None, typer.Option(help="Annotations that lie apart from the videos.")] = None,
     split: Annotated[
         str | None, typer.Option(help="train, dev or test for all videos, or a CSV file of video,split.")
     ] = None,
@@ -36,23 +36,23 @@ def add(
     leaks: Annotated[
         str | None,
         typer.Option(
-            help="What to do about clips that stand in two splits: exclude them from the less held-out one, refuse "
-            "the corpus, or keep them (nothing can be trained on it then)."
+            help="Clips that are in two splits: exclude them from the less held-out split, refuse the corpus, or keep "
+            "them (the corpus cannot be used for training then)."
         ),
     ] = None,
     rehash: Annotated[
-        bool, typer.Option("--rehash", help="Read all files again, also those whose size and times are the same.")
+        bool, typer.Option("--rehash", help="Hash all files again, also those of equal size and times.")
     ] = False,
     audio_track: Annotated[
         int | None,
         typer.Option(
             min=0,
-            help="Number of the sound track that is heard, from 1; 0 for the default track of every file.",
+            help="Number of the sound track to use, from 1; 0 for the default track of every file.",
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Register a corpus, or pick up what has changed in it; options of the last time hold unless given again."""
+    """Register a corpus, or update it after changes; earlier options hold unless they are given again."""
     from cer_pipeline.cli.dagster_home import add_partitions
     from cer_pipeline.corpora import registry
     from cer_pipeline.store.home import writable_home
@@ -90,26 +90,26 @@ def add(
         f"corpus {name}: {len(corpus.files)} videos in {len(keys)} shards; {len(changes.added)} new, "
         f"{len(changes.changed)} changed, {len(changes.removed)} removed, {len(changes.unchanged)} unchanged"
     )
-    for text in changes.ignored[:NAMES_SHOWN]:
+    for text in changes.ignored[:IGNORED_SHOWN]:
         say(f"left out: {safe(text)}")
-    if len(changes.ignored) > NAMES_SHOWN:
-        say(f"left out: {len(changes.ignored) - NAMES_SHOWN} more (see --json)")
-    for text in changes.told[:TOLD_SHOWN]:
+    if len(changes.ignored) > IGNORED_SHOWN:
+        say(f"left out: {len(changes.ignored) - IGNORED_SHOWN} more (see --json)")
+    for text in changes.told[:MESSAGES_SHOWN]:
         say(safe(text))
-    if len(changes.told) > TOLD_SHOWN:
-        say(f"and {len(changes.told) - TOLD_SHOWN} more lines (see --json)")
+    if len(changes.told) > MESSAGES_SHOWN:
+        say(f"and {len(changes.told) - MESSAGES_SHOWN} more lines (see --json)")
     print(f"next: cer run {name}")
 
 
 def options_of(labels: Path | None, split: str | None, captions: Path | None, leaks: str | None) -> dict[str, str]:
-    """What a registration keeps of the options: those that were given, paths in full."""
+    """Return the options that were given, with absolute paths."""
     given = {"labels": labels and _full(labels), "captions": captions and _full(captions), "leaks": leaks}
     given["split"] = _full(Path(split)) if split and Path(split).is_file() else split
     return {name: value for name, value in given.items() if value}
 
 
 def track_of(home: Path, name: str, path: Path, layout: str, number: int | None) -> dict[str, int]:
-    """The sound track that a registration asks for, where it is given and some video has it."""
+    """Return the option of the sound track, after a check that some video has it; empty if it is not given."""
     from cer_pipeline.corpora import registry
     from cer_pipeline.media.specs import AUDIO_TRACK
 
@@ -129,7 +129,7 @@ def _full(path: Path) -> str:
 
 
 def facts(corpus: Corpus) -> dict[str, Any]:
-    """What people want to know of a corpus, besides its videos."""
+    """Return format, splits, excluded videos, and whether the corpus has labels and captions."""
     return {
         "format": corpus.format,
         "splits": {split: sum(f.split == split for f in corpus.files) for split in corpus.splits},
@@ -175,7 +175,7 @@ def list_corpora(json: Json = False) -> None:
 
 @app.command("remove")
 def remove(name: Annotated[str, typer.Argument(help="The corpus.")]) -> None:
-    """Forget a corpus. Its tables and your files stay."""
+    """Remove a corpus from the registry. Its tables and your files stay."""
     from cer_pipeline.cli.dagster_home import remove_partitions
     from cer_pipeline.corpora import registry
     from cer_pipeline.store.home import writable_home
@@ -184,4 +184,4 @@ def remove(name: Annotated[str, typer.Argument(help="The corpus.")]) -> None:
     corpus = registry.load(home.root, name)
     registry.remove(home.root, name)
     remove_partitions(home, [registry.shard_key(name, shard) for shard in corpus.shard_labels()])
-    print(f"corpus {name} is forgotten; its tables stay in {home.root / 'tables'}")
+    print(f"corpus {name} is no longer registered; its tables stay in {home.root / 'tables'}")

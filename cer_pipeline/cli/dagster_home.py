@@ -1,6 +1,6 @@
-"""Dagster's instance for a home folder.
+"""The Dagster instance of a home folder.
 
-Belongs here: finding and preparing Dagster's own state. Does not belong here: launching runs (`run`).
+Belongs here: preparing the instance, and its partitions. Does not belong here: running jobs (`launch`).
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def shipped(name: str) -> Path:
-    """dagster.yaml or workspace.yaml: of the working copy, else as packed into the wheel."""
+    """Return the path of dagster.yaml or workspace.yaml in the working copy or, without one, in the wheel."""
     return (checkout() or PACKAGE) / name
 
 
 def prepare(home: Home) -> dict[str, str]:
-    """Put the project's dagster.yaml where Dagster looks for it.
+    """Copy the project's dagster.yaml to the folder in which Dagster reads it.
 
     Returns:
-        Environment variables that make any Dagster process use this home folder.
+        Environment variables with which a Dagster process uses this home folder.
     """
     settings = shipped("dagster.yaml").read_bytes()
     target = home.dagster / "dagster.yaml"
@@ -41,29 +41,26 @@ def prepare(home: Home) -> dict[str, str]:
 
 @contextlib.contextmanager
 def instance(home: Home) -> Iterator[DagsterInstance]:
-    """The Dagster instance of a home folder, the same one that `cer ui` shows."""
+    """Open the Dagster instance of a home folder, which `cer ui` shows too."""
     os.environ.update(prepare(home))
     from dagster import BetaWarning, DagsterInstance
 
-    warnings.filterwarnings("ignore", category=BetaWarning)  # for the developers of this project, not for its users
+    warnings.filterwarnings("ignore", category=BetaWarning)  # concerns developers, not users
 
     with DagsterInstance.get() as opened:
         yield opened
 
 
 def add_partitions(home: Home, keys: Sequence[str]) -> None:
-    """Make shards known to Dagster."""
+    """Add the partitions of shards to the instance."""
     from assets.partitions import CORPUS_SHARD
 
     with instance(home) as opened:
-        known = set(opened.get_dynamic_partitions(CORPUS_SHARD))
-        new = [key for key in keys if key not in known]
-        if new:
-            opened.add_dynamic_partitions(CORPUS_SHARD, new)
+        opened.add_dynamic_partitions(CORPUS_SHARD, keys)
 
 
 def remove_partitions(home: Home, keys: Sequence[str]) -> None:
-    """Make Dagster forget shards."""
+    """Remove the partitions of shards from the instance."""
     from assets.partitions import CORPUS_SHARD
 
     with instance(home) as opened:

@@ -1,6 +1,6 @@
-"""`cer demo`: the whole graph on real clips that the package index carries.
+"""`cer demo`: run the whole graph on real clips from the package index.
 
-Belongs here: the order of the demonstration. Does not belong here: any of its steps.
+Belongs here: the order of the demonstration. Does not belong here: its steps.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CORPUS = "demo"
 
 
 def demo() -> None:
-    """Fetch the embedded models and six real clips, make every table, and show what was found."""
+    """Fetch the embedded models and six real clips, make every table, and show a summary."""
     from cer_pipeline.cli.report import show
     from cer_pipeline.compound.clear import Clear
     from cer_pipeline.corpora import registry
@@ -42,13 +42,12 @@ def demo() -> None:
 
 
 def check_packages() -> None:
-    """Stop before any download where a library that mediapipe or OpenCV needs does not load.
+    """Check before any download that mediapipe and OpenCV load: both need libraries of the system.
 
-    `make install` and `cer doctor` try every package; a plain `pip install` tries none, and these two are those that
-    expect libraries of the system.
+    `make install` and `cer doctor` check every package; a plain `pip install` checks none.
 
     Raises:
-        CerError: with the command that mends it.
+        CerError: one does not load; the error names the command that installs the library.
     """
     from cer_pipeline.machine.installation import load_all
 
@@ -58,7 +57,7 @@ def check_packages() -> None:
 
 
 def clips(home: Home) -> Path:
-    """The folder of demonstration clips, copied from the verified store so that the corpus is a plain folder."""
+    """Return the folder of the demonstration clips, copied from the verified store."""
     from cer_pipeline.zoo import MEDIA, open_zoo
 
     zoo = open_zoo()

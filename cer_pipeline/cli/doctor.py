@@ -1,6 +1,6 @@
-"""`cer doctor`: what this machine lacks.
+"""`cer doctor`: check whether this machine can run the pipeline.
 
-Belongs here: showing the findings. Does not belong here: looking (`cer_pipeline.machine.checks`).
+Belongs here: printing the findings. Does not belong here: the checks (`machine.checks`).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ def doctor(
     profile: ProfileName = DEFAULT_PROFILE,
     packages: Annotated[
         bool,
-        typer.Option("--packages", help="Only load what is installed: every direct dependency, with its native parts."),
+        typer.Option("--packages", help="Only import every direct dependency, with its native libraries."),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Try what a run needs (packages, folders, memory, decoding, weights, GPU); name what fails and the remedy."""
+    """Check packages, folders, memory, decoding, weights and GPU, and name the remedy of every failure."""
     from cer_pipeline.machine.checks import diagnose, installed
 
-    say("loading every package" + ("" if packages else ", hashing the weights, trying the models"))
+    say("importing every package" + ("" if packages else ", hashing the weights, running the models"))
     findings = installed() if packages else diagnose(profile)
     if json:
         print_json([{"name": f.name, "ok": f.ok, "detail": f.detail, "remedy": f.remedy} for f in findings])

@@ -1,6 +1,6 @@
-"""`cer evaluate`: how good the predictions of a labelled corpus are.
+"""`cer evaluate`: score the predictions of a labelled corpus.
 
-Belongs here: launching the Dagster run and showing its numbers. Does not belong here: any score (`evaluation`).
+Belongs here: running the job and printing its scores. Does not belong here: computing scores (`evaluation`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    name: Annotated[str, typer.Argument(help="The corpus; it needs labels.")],
+    name: Annotated[str, typer.Argument(help="A corpus with labels.")],
     split: Annotated[
-        str | None, typer.Option("--split", help="The split to show; all that have labels but train unless named.")
+        str | None, typer.Option("--split", help="Split to show. Default: all labelled splits but train.")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -39,7 +39,7 @@ def evaluate(
     hidden = {cell.split for cell in read_cells(home, name)} - {cell.split for cell in cells}
     out = console()
     if TRAIN in hidden:
-        out.print("not shown  the split that heads may have been trained on; --split train shows it", soft_wrap=True)
+        out.print("not shown  train, on which heads may have been trained; --split train shows it", soft_wrap=True)
     out.print(f"report     {safe(str(folder_of(home, name) / 'evaluation.html'))}", soft_wrap=True)
     out.print(
         f"table      {safe(str(home.root / 'tables'))}/metrics/corpus={name}/shard=all/data.parquet", soft_wrap=True
@@ -47,50 +47,28 @@ def evaluate(
 
 
 def evaluated(home: Home, name: str, split: str | None) -> list[Cell]:
-    """The numbers of a corpus after a run of the job `evaluate_corpus`.
+    """Run the job `evaluate_corpus` on a corpus and return its scores.
 
     Raises:
-        CerError: no such corpus or split, no labels, or tables that have not been made.
+        CerError: unknown corpus or split, no labels, tables that have not been made, or a step failed.
     """
+    from cer_pipeline.cli.launch import launcher
     from cer_pipeline.evaluation.evaluate import chosen, read_cells
     from cer_pipeline.evaluation.read import inputs_digest, splits
 
-    there = splits(home, name)  # before Dagster is loaded: a mistake answers at once
+    labelled = splits(home, name)  # checked before Dagster is imported, so that a mistake is reported at once
     inputs_digest(home, name)
-    if split is not None and split not in there:
-        raise CerError(f"no labelled segment of the split {split!r}", name, f"it has: {', '.join(there)}")
-    launch(home, name)
+    if split is not None and split not in labelled:
+        raise CerError(f"no labelled segment of the split {split!r}", name, f"it has: {', '.join(labelled)}")
+    with launcher(home) as jobs:
+        from assets.jobs import EVALUATE
+
+        jobs.run(EVALUATE, partition=name).require_success()
     return chosen(read_cells(home, name), name, split)
 
 
-def launch(home: Home, name: str) -> str:
-    """Run the job on one corpus in the instance that `cer ui` shows; the id of the run.
-
-    Raises:
-        CerError: a step failed.
-    """
-    from cer_pipeline.cli.dagster_home import instance
-    from cer_pipeline.cli.launch import close_dead_runs, execute
-    from cer_pipeline.cli.run import broken_steps
-
-    with instance(home) as opened:
-        from assets.jobs import EVALUATE
-        from assets.partitions import CORPUS
-        from cer_pipeline.definitions import build_definitions
-        from resources.settings import Settings
-
-        close_dead_runs(opened)
-        if name not in opened.get_dynamic_partitions(CORPUS):
-            opened.add_dynamic_partitions(CORPUS, [name])
-        job = build_definitions(Settings(home=str(home.root))).resolve_job_def(EVALUATE)
-        result = execute(opened, job, partition_key=name)
-    for reason in broken_steps(result).values():
-        raise CerError(safe(reason).removeprefix(f"{CerError.__module__}.{CerError.__name__}: "))
-    return result.run_id
-
-
 def show(name: str, cells: list[Cell]) -> None:
-    """Print the numbers as one table."""
+    """Print the scores as one table."""
     from cer_pipeline.report.score_table import COLUMNS, NOTES, RIGHT, score_rows, without_score
 
     rows = [tuple(safe(cell) for cell in row) for row in score_rows(cells)]

@@ -103,7 +103,7 @@ def pull(
         print_json([{"id": p.model, "fetched": p.fetched, "path": str(p.path)} for p in pulled])
     else:
         fetched = [p.model for p in pulled if p.fetched]
-        print(f"{len(pulled)} models are on this machine, {len(fetched)} of them fetched now; all digests are right")
+        print(f"{len(pulled)} models are on this machine, {len(fetched)} of them fetched now; all digests match")
 
 
 @app.command("pin")

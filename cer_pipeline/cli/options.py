@@ -1,6 +1,6 @@
 """Options that several commands share.
 
-Belongs here: the declaration of --profile, --set and --json, and reading them.
+Belongs here: the declarations of --profile, --set and --json. Does not belong here: options of one command.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from cer_pipeline.store.home import Home
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="SECTION.SETTING=VALUE", help="A setting over the profile; may be repeated."),
+    typer.Option("--set", metavar="SECTION.SETTING=VALUE", help="Override a setting; may be repeated."),
 ]
-ProfileName = Annotated[str, typer.Option("--profile", envvar="CER_PROFILE", help="Which settings and models.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")]
+ProfileName = Annotated[str, typer.Option("--profile", envvar="CER_PROFILE", help="Profile of settings and models.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def settings_of(home: Home, profile: str = DEFAULT_PROFILE, overrides: list[str] | None = None) -> Profile:
-    """The settings in force: profile, then the home folder's settings.toml, then --set."""
+    """Return the settings in force: the profile, overridden by settings.toml in the home folder, then by --set."""
     return load_profile(profile, home.settings, overrides or [])

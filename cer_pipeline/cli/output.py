@@ -1,6 +1,6 @@
-"""How the terminal is written to: tables and bars where a person looks, plain lines and JSON elsewhere.
+"""Output of the commands: tables on a terminal, plain lines and JSON elsewhere.
 
-Belongs here: escaping and printing. Does not belong here: what is said (the commands).
+Belongs here: escaping and printing. Does not belong here: the content (the commands).
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cer_pipeline.chart_style import printable
 from cer_pipeline.status import QUIET, Status
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-REPLACE = "cer-plain"  # the name of the way in which standard output replaces signs
+REPLACE = "cer-plain"  # name of the error handler of standard output
 PLAIN = {"■": "#", "…": ".", "–": "-", "—": "-", "─": "-", "━": "-", "’": "'", "“": '"', "”": '"'}
-"""What stands for a sign that an encoding lacks; a question mark for any other."""
+"""Replacements of characters that an encoding lacks; any other becomes a question mark."""
 
-PLAIN_WIDTH = 160  # columns where the output is no terminal
+PLAIN_WIDTH = 160  # columns, if the output is not a terminal
 
 
 def console(stderr: bool = False) -> Console:
-    """A console; where the stream is no terminal, wide enough that no table is cut."""
+    """Return a console; if the stream is not a terminal, it is wide enough for every table."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
@@ -33,22 +34,17 @@ def console(stderr: bool = False) -> Console:
 
 
 def safe(text: str) -> str:
-    """A name or text from outside as one printable line: control characters, newlines and markup made visible.
+    """Return untrusted text as one printable line without markup of rich.
 
-    File names, transcripts and captions are not trusted: none may move the cursor or change colours.
+    File names, transcripts and captions must not move the cursor or change colours.
     """
     from rich.markup import escape
 
     return escape(printable(text))
 
 
-def printable(text: str) -> str:
-    """A text as one line in which control characters, newlines and bytes of no encoding are visible."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-
-
 def plain_output() -> None:
-    """Have standard output replace what its encoding cannot show, one sign by one, so that columns stay."""
+    """Let standard output replace characters that its encoding lacks, one by one, so that columns stay aligned."""
     codecs.register_error(REPLACE, _replaced)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=REPLACE)
@@ -61,13 +57,13 @@ def _replaced(error: UnicodeError) -> tuple[str, int]:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
+    """Print one JSON document on standard output."""
     json.dump(value, sys.stdout, indent=2, ensure_ascii=True)
     sys.stdout.write("\n")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """A table; cells must have gone through `safe` where they come from outside."""
+    """Print a table; untrusted cells must be `safe`."""
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", header_style="bold")
@@ -79,16 +75,16 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
 
 
 def status_counts(by_status: Mapping[str, int]) -> str:
-    """Rows by status in one cell: "no_face 4, ok 16 (not_applicable 20)".
+    """Return rows by status as one cell, with statuses that need no action in brackets.
 
-    What calls for nothing stands in brackets, apart from what may.
+    For example: "no_face 4, ok 16 (not_applicable 20)".
     """
     quiet = [name for name in by_status if name in QUIET and name != Status.OK]
     listed = [f"{name} {n}" for name, n in by_status.items() if name not in quiet]
-    aside = [f"({', '.join(f'{name} {by_status[name]}' for name in quiet)})"] if quiet else []
-    return " ".join([", ".join(listed), *aside]).strip()
+    in_brackets = [f"({', '.join(f'{name} {by_status[name]}' for name in quiet)})"] if quiet else []
+    return " ".join([", ".join(listed), *in_brackets]).strip()
 
 
 def say(text: str) -> None:
-    """A line for people, on standard error, so that standard output stays clean for machines."""
+    """Print a line on standard error; standard output is for results."""
     console(stderr=True).print(text)

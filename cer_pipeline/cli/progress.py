@@ -1,6 +1,6 @@
-"""Progress of a run on the terminal.
+"""Progress of a command on standard error: bars on a terminal, plain lines elsewhere.
 
-Belongs here: bars where a person looks, plain lines elsewhere.
+Belongs here: drawing progress. Does not belong here: what is computed, or the log of a run (`resources.progress`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from cer_pipeline.cli.output import console, safe
 if TYPE_CHECKING:
     from cer_pipeline.store.materialise import Report
 
-LINE_EVERY_S = 10.0  # where there is no bar: often enough to see life
+LINE_EVERY_S = 10.0  # between two lines, if there is no bar
 
 
 class TerminalProgress:
-    """Implements `resources.progress.ProgressListener` for `cer run`; keeps every report."""
+    """A `resources.progress.ProgressListener` for the terminal; keeps every report."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.reports: list[Report] = []
@@ -52,7 +52,7 @@ class TerminalProgress:
             self._bars.stop()
 
     def plan(self, tables: int) -> None:
-        """So many more tables are to be made."""
+        """Add a number of tables to the total."""
         self._tables += tables
 
     def started(self, table: str, key: str, log: Callable[[str], None]) -> None:
@@ -99,19 +99,19 @@ class TerminalProgress:
 
 
 Step = Callable[[int, int, str], None]
-"""Called with what is done, what there is in all, and the name of the file."""
+"""Callback with the number of finished items, the total, and the name of the file."""
 
 
 def reading(step: Callable[[str], Step]) -> tuple[Step, Step]:
-    """The two steps of `registry.register`: its arguments `progress` and `probing`."""
+    """Return the callbacks of `registry.register`: its arguments `progress` and `probing`."""
     return step("reading files"), step("comparing annotations with videos")
 
 
 @contextlib.contextmanager
 def steps(quiet: bool = False) -> Iterator[Callable[[str], Step]]:
-    """Progress of a command with a few steps: `step(what)` gives a function of (done, total, name of the file).
+    """Yield a function that returns the callback of a named step of a command.
 
-    A step shows nothing until it has gone on for a while, so that quick ones leave no trace.
+    A bar is visible while a step is unfinished; without a terminal, lines follow every `LINE_EVERY_S`.
     """
     if quiet or not sys.stderr.isatty():
         yield lambda what: _lines(what, quiet)

@@ -1,6 +1,6 @@
-"""`cer report`: what was found in a corpus, as a table, pictures and the folder of tables.
+"""`cer report`: summarise a corpus as a table and as timeline pictures.
 
-Belongs here: showing and keeping pictures up to date. Does not belong here: reading tables or drawing (`report`).
+Belongs here: printing, and keeping pictures up to date. Does not belong here: reading tables or drawing (`report`).
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
 
     from cer_pipeline.compound.clear import Clear
     from cer_pipeline.corpora.shards import ShardInputs
-    from cer_pipeline.report.summary import VideoSummary
     from cer_pipeline.store.home import Home
 
-DRAWING = "2"  # changed by hand whenever a picture would change for the same tables
-NOTES = "pictures.json"  # beside the pictures: what each was drawn from
+DRAWING = "3"  # changed by hand when pictures of the same tables change
+DIGESTS = "pictures.json"  # picture -> digest of the rows that it was drawn from
 NAME_CHARACTERS = 80  # of a video_id in a file name
 
 
 def report(
     name: Annotated[str, typer.Argument(help="The corpus.")],
     hide_faces: Annotated[
-        bool, typer.Option("--hide-faces", help="Draw faces as a mosaic, into a folder of its own.")
+        bool, typer.Option("--hide-faces", help="Draw faces as a mosaic, in a folder of its own.")
     ] = False,
     profile: ProfileName = DEFAULT_PROFILE,
     set_: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Show what was found in a corpus and draw a timeline picture of every video."""
+    """Print a summary of a corpus and draw a timeline picture of every video."""
     from dataclasses import asdict
 
     from cer_pipeline.compound.clear import Clear
+    from cer_pipeline.report.summary import summarise
     from cer_pipeline.store.home import default_home
 
     home = default_home()
@@ -49,33 +49,38 @@ def report(
     if not as_json:
         show(home, name, rule, hide_faces)
         return
-    found = [summary for shard in shards(home, name) for summary in summaries(shard, rule)]
+    videos = [summary for shard in shards(home, name) for summary in summarise(shard, rule)]
     folder = pictures(home, name, rule, hide_faces)
     print_json(
         {
             "corpus": name,
             "clear": asdict(rule),
-            "videos": [asdict(summary) for summary in found],
+            "videos": [asdict(summary) for summary in videos],
             "pictures": str(folder),
         }
     )
 
 
 def show(home: Home, name: str, rule: Clear, hide_faces: bool = False) -> None:
-    """Print the summary of a corpus, and where pictures and tables lie."""
+    """Print the summary of a corpus, and the paths of its pictures and tables."""
+    from cer_pipeline.report.summary import summarise
     from cer_pipeline.report.terminal import summary_table
 
-    rows = [summary for shard in shards(home, name) for summary in summaries(shard, rule)]
+    rows = [summary for shard in shards(home, name) for summary in summarise(shard, rule)]
     folder = pictures(home, name, rule, hide_faces)
     out = console()
     out.print(summary_table(rows, f"Corpus {name}", rule))
     out.print(f"pictures  {safe(str(folder))}", soft_wrap=True)
     out.print(f"tables    {safe(str(home.root / 'tables'))}/TABLE/corpus={name}/shard=*/data.parquet", soft_wrap=True)
-    out.print("the graph cer ui", soft_wrap=True)
+    out.print("graph     cer ui", soft_wrap=True)
 
 
 def shards(home: Home, name: str) -> list[ShardInputs]:
-    """The shards of a corpus that hold predictions."""
+    """Return the shards of a corpus that have predictions.
+
+    Raises:
+        CerError: none has.
+    """
     from cer_pipeline.corpora import registry
     from cer_pipeline.corpora.shards import ShardInputs
     from cer_pipeline.errors import CerError
@@ -83,22 +88,19 @@ def shards(home: Home, name: str) -> list[ShardInputs]:
     labels = registry.load(home.root, name).shard_labels()
     made = [label for label in labels if home.table("frame_predictions", name, label).is_file()]
     if not made:
-        raise CerError("nothing has been made of this corpus", name, f"run `cer run {name}`")
+        raise CerError("the corpus has no predictions", name, f"run `cer run {name}`")
     return [ShardInputs(home, name, label) for label in made]
 
 
-def summaries(shard: ShardInputs, rule: Clear) -> list[VideoSummary]:
-    """One record for every video of a shard."""
-    from cer_pipeline.report.summary import summarise
-
-    return summarise(shard, rule)
-
-
 def pictures(home: Home, name: str, rule: Clear, hide_faces: bool = False) -> Path:
-    """Draw the timeline of every video whose tables, or the rule, have changed since it was last drawn."""
+    """Draw the timeline of every video whose rows, or the rule, have changed since it was last drawn.
+
+    Returns:
+        The folder of the pictures.
+    """
     folder = home.root / "reports" / (f"{name}-hidden" if hide_faces else name)
-    notes = folder / NOTES
-    known: dict[str, str] = json.loads(notes.read_text()) if notes.is_file() else {}
+    digests = folder / DIGESTS
+    known: dict[str, str] = json.loads(digests.read_text()) if digests.is_file() else {}
     drawn: dict[str, str] = {}
     for shard in shards(home, name):
         sources = [shard.digests(table) for table in ("frame_predictions", "fused", "faces", "transcripts")]
@@ -108,7 +110,7 @@ def pictures(home: Home, name: str, rule: Clear, hide_faces: bool = False) -> Pa
             if known.get(target.name) == drawn[target.name] and target.is_file():
                 continue
             _draw(shard, video, target, rule, hide_faces)
-    commit_bytes(notes, json.dumps(drawn, indent=1, sort_keys=True).encode())
+    commit_bytes(digests, json.dumps(drawn, indent=1, sort_keys=True).encode())
     return folder
 
 
@@ -119,7 +121,7 @@ def _draw(shard: ShardInputs, video: str, target: Path, rule: Clear, hide_faces:
 
 
 def file_name(video: str) -> str:
-    """A safe file name for a video: readable where the id is plain, told apart by a digest where it is not."""
+    """Return the file name of a video: its id, or the plain characters of the id and a digest."""
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in video).lstrip(".")
     if plain == video and len(plain) <= NAME_CHARACTERS:
         return plain

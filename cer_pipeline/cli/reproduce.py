@@ -1,6 +1,6 @@
-"""`cer reproduce`: the paper's tables beside what was measured here.
+"""`cer reproduce`: print the tables of the paper beside the scores that are measured here.
 
-Belongs here: the command, its progress lines, and the printed tables. Does not belong here: any number (`evaluation`).
+Belongs here: the command, its progress lines, and the printed tables. Does not belong here: measuring (`reproduce`).
 """
 
 from __future__ import annotations
@@ -27,37 +27,37 @@ COMMAND = "cer reproduce --data DIR"
 
 def reproduce(
     data: Annotated[
-        Path | None, typer.Option("--data", help="Folder with captions/AFEW and the like; CER_DATA unless given.")
+        Path | None, typer.Option("--data", help="Folder of corpora, with captions/AFEW. Default: $CER_DATA.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Print Tables 1 and 2 of the paper: every cell measured here, or with the command that would fill it."""
+    """Print Tables 1 and 2 of the paper, with the score measured here or the command that measures it."""
     from cer_pipeline.reproduce.paper_tables import DATA_VARIABLE, cells, data_folder, paper
     from cer_pipeline.store.home import writable_home
 
     home = writable_home()
     folder = data_folder(data, os.environ.get(DATA_VARIABLE, ""))
-    found = cells(measured(home, folder))
+    table_cells = cells(measured(home, folder))
     if json:
-        print_json([record(cell) for cell in found])
+        print_json([record(cell) for cell in table_cells])
     else:
-        show(found, paper()["footnotes"])
+        show(table_cells, paper()["footnotes"])
 
 
 def measured(home: Home, data: Path | None) -> dict[str, list[Measured]]:
-    """Everything at hand: caption files of the data folder, then registered corpora.
+    """Measure the caption files of the data folder, then collect the scores of registered corpora.
 
     Raises:
-        CerError: a caption file that cannot be right.
+        CerError: a caption file has wrong content.
     """
     from cer_pipeline.reproduce.caption_benchmark import MODELS, measure
     from cer_pipeline.reproduce.paper_tables import AFEW, Measured, caption_folder, registered
     from cer_pipeline.zoo import open_zoo
 
-    found = {}
+    scores = {}
     folder = caption_folder(data, AFEW)
     if folder is None:
-        say(f"no captions of {AFEW} at hand; --data or CER_DATA names a folder that holds captions/{AFEW}")
+        say(f"no captions of {AFEW}; --data or CER_DATA names a folder that has captions/{AFEW}")
     else:
         zoo = open_zoo(heads=home.heads)
         absent = [model for model in MODELS if zoo.digest(model) is None]
@@ -66,55 +66,55 @@ def measured(home: Home, data: Path | None) -> dict[str, list[Measured]]:
         else:
             started = time.monotonic()
 
-            def tell(what: str, done: int, count: int) -> None:
+            def progress(what: str, done: int, count: int) -> None:
                 say(f"{time.monotonic() - started:5.0f} s  {what}, {done} of {count}")
 
-            cells = measure(home, folder, "dev", zoo, settings_of(home), tell)
+            cells = measure(home, folder, "dev", zoo, settings_of(home), progress)
             source = f"captions of {AFEW} dev: {COMMAND}"
-            found[AFEW] = [Measured(tuple(cells), source, whole=False)]
-    for name, several in registered(home).items():
-        found.setdefault(name, []).extend(several)
-    return found
+            scores[AFEW] = [Measured(tuple(cells), source, whole=False)]
+    for name, measurements in registered(home).items():
+        scores.setdefault(name, []).extend(measurements)
+    return scores
 
 
 def record(cell: PaperCell) -> dict[str, Any]:
-    """A cell for machines."""
+    """Return a cell as a record of `--json`."""
     fields = asdict(cell) | {"notes": list(cell.notes)}
     first = ("system", "corpus", "metric", "value", "low", "high", "paper", "source")
     ordered = {name: fields[name] for name in first} | fields
     return {name: round(v, DECIMALS) if isinstance(v, float) else v for name, v in ordered.items()}
 
 
-def show(found: Sequence[PaperCell], footnotes: dict[str, str]) -> None:
-    """Print both tables, what is missing, and the footnotes."""
+def show(cells: Sequence[PaperCell], footnotes: dict[str, str]) -> None:
+    """Print both tables, the sources of all scores, and the footnotes."""
     marks = {key: chr(ord("a") + i) for i, key in enumerate(footnotes)}
-    rows = _rows([c for c in found if c.table == "1"], marks)
+    rows = _rows([c for c in cells if c.table == "1"], marks)
     names = ("ID", "model", "here", "AffWild2", "AFEW", "C-EXPR-DB")
     print_table("Table 1: paper / here, percent: macro-F1, UAR, average; C-EXPR-DB: macro-F1 by PPA, PFSA", names, rows)
     second = [
         (safe(c.model) + _mark(c, marks), _number(c.paper), _number(c.value, c) if c.system else "")
-        for c in found
+        for c in cells
         if c.table == "2"
     ]
     print_table("Table 2: C-EXPR-DB, macro-F1", ("method", "paper", "here"), second)
     out = console()
-    for text in dict.fromkeys(c.source for c in found):
+    for text in dict.fromkeys(c.source for c in cells):
         out.print(safe(text), soft_wrap=True)
     for key, text in footnotes.items():
         out.print(f"[{marks[key]}] {text}", soft_wrap=True, markup=False)
 
 
-def _rows(found: Sequence[PaperCell], marks: dict[str, str]) -> list[tuple[str, ...]]:
+def _rows(cells: Sequence[PaperCell], marks: dict[str, str]) -> list[tuple[str, ...]]:
     rows = []
-    for key in dict.fromkeys((c.id, c.model, c.system) for c in found):
-        mine = [c for c in found if (c.id, c.model, c.system) == key]
-        cells = [_corner([c for c in mine if c.corpus == corpus]) for corpus in ("AffWild2", "AFEW", "C-EXPR-DB")]
-        rows.append((key[0], safe(key[1]) + _mark(mine[0], marks), safe(key[2]), *cells))
+    for key in dict.fromkeys((c.id, c.model, c.system) for c in cells):
+        row = [c for c in cells if (c.id, c.model, c.system) == key]
+        scores = [_scores([c for c in row if c.corpus == corpus]) for corpus in ("AffWild2", "AFEW", "C-EXPR-DB")]
+        rows.append((key[0], safe(key[1]) + _mark(row[0], marks), safe(key[2]), *scores))
     return rows
 
 
-def _corner(cells: Sequence[PaperCell]) -> str:
-    """The cells of one row and corpus: the paper's numbers, then ours or what they need."""
+def _scores(cells: Sequence[PaperCell]) -> str:
+    """Return the text of one row and corpus: scores of the paper, then those measured here or their source."""
     if not cells:
         return ""
     printed = " ".join(_number(c.paper) for c in cells) if any(c.paper is not None for c in cells) else "-"

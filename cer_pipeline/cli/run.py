@@ -1,6 +1,7 @@
-"""`cer run`: launch Dagster runs for what is out of date.
+"""`cer run`: make the tables of a corpus that are missing or out of date.
 
-Belongs here: choosing assets, launching, showing progress, the closing summary. Does not belong here: making tables.
+Belongs here: choosing assets and shards, and the summary of the run. Does not belong here: computing tables (`store`,
+`assets`) or running jobs (`launch`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cer_pipeline.cli.launch import close_dead_runs, execute
 from cer_pipeline.cli.options import Json, Overrides, ProfileName, settings_of
 from cer_pipeline.cli.output import print_json, print_table, safe, say, status_counts
 from cer_pipeline.cli.progress import reading, steps
@@ -21,6 +21,7 @@ from cer_pipeline.errors import CerError
 from cer_pipeline.profiles import DEFAULT_PROFILE
 
 if TYPE_CHECKING:
+    from cer_pipeline.cli.launch import StepFailure
     from cer_pipeline.corpora.registry import Corpus
     from cer_pipeline.pipeline import TableState
     from cer_pipeline.store.home import Home
@@ -31,13 +32,13 @@ PLAIN_SELECTION = re.compile(r"(\+?)([a-z0-9_/]+)(\+?)")
 
 
 @dataclass(frozen=True)
-class Absent:
-    """The folder of a corpus, where it cannot be looked into.
+class AbsentFolder:
+    """The state of the folder of a corpus.
 
     Args:
-        why: see `registry.why_absent`; empty where it can.
+        why: why the folder cannot be read (`registry.why_absent`); empty if it can.
         root: the folder.
-        reading: tables and shards that cannot be made without it.
+        reading: tables and shards that need files from it.
     """
 
     why: str
@@ -47,25 +48,25 @@ class Absent:
 
 @dataclass
 class Outcome:
-    """What a `cer run` did.
+    """The result of `cer run`.
 
     Args:
         corpus: corpus name.
-        runs: Dagster run ids, one a shard that had something to do.
+        runs: Dagster run ids, one for every shard with pending tables.
         reports: one for every table that was materialised.
-        broken: tables that could not be made, with the reason.
-        states: how every table stands afterwards.
+        failures: steps that failed.
+        states: the state of every table after the run.
     """
 
     corpus: str
     runs: list[str] = field(default_factory=list)
     reports: list[Report] = field(default_factory=list)
-    broken: dict[str, str] = field(default_factory=dict)
+    failures: list[StepFailure] = field(default_factory=list)
     states: list[TableState] = field(default_factory=list)
 
     @property
     def counters(self) -> Counter[str]:
-        """Sums over all tables: videos and frames decoded, calls of each model."""
+        """Decoded videos, decoded frames and calls of each model, summed over all tables."""
         total: Counter[str] = Counter()
         for report in self.reports:
             total.update(report.counters)
@@ -73,7 +74,7 @@ class Outcome:
 
     @property
     def failed_rows(self) -> int:
-        """Rows with status failed, over all tables."""
+        """Number of rows with status failed, over all tables."""
         return sum(s.footer.by_status.get("failed", 0) for s in self.states if s.footer)
 
 
@@ -83,7 +84,7 @@ def run(
         str,
         typer.Option(
             "--select",
-            help='Asset selection: "faces+" with all that follows, "+fused" with all before, "group:fusion".',
+            help='Asset selection: "faces+" with all later assets, "+fused" with all earlier ones, "group:fusion".',
         ),
     ] = "*",
     profile: ProfileName = DEFAULT_PROFILE,
@@ -99,18 +100,18 @@ def run(
         print_json(as_json(outcome))
     else:
         summarise(outcome)
-    tell_tracks(home, name)
-    if outcome.broken or outcome.failed_rows:
+    print_sound_tracks(home, name)
+    if outcome.failures or outcome.failed_rows:
         raise typer.Exit(EXIT_FAILED_UNITS)
 
 
 def run_corpus(
     home: Home, name: str, profile: str, overrides: list[str], select: str = "*", quiet: bool = False
 ) -> Outcome:
-    """Launch one Dagster run for every shard of a corpus that has something to do.
+    """Launch one Dagster run for every shard of a corpus that has pending tables.
 
     Raises:
-        CerError: unknown corpus, setting or selection; disk full.
+        CerError: unknown corpus, setting or selection, a corpus without videos, or a folder that cannot be read.
     """
     from cer_pipeline.corpora import registry
     from cer_pipeline.media.specs import AUDIO, FRAMES, VIDEOS
@@ -131,13 +132,14 @@ def run_corpus(
     if pending:
         media = [spec.name for spec in (VIDEOS, FRAMES, AUDIO)] if absent and corpus.has_media else []
         reading = {(s.table, s.shard) for s in pending if s.table in media and (s.units is None or s.cached != s.units)}
-        _launch(home, outcome, pending, profile, overrides, select, quiet, Absent(absent, str(corpus.root), reading))
+        folder = AbsentFolder(absent, str(corpus.root), reading)
+        _launch(home, outcome, pending, profile, overrides, select, quiet, folder)
         outcome.states = table_states(specs, home, settings, zoo, name, corpus.shard_labels())
     return outcome
 
 
-def tell_tracks(home: Home, name: str) -> None:
-    """Name the videos that have several sound tracks."""
+def print_sound_tracks(home: Home, name: str) -> None:
+    """Print a line for every group of videos with several sound tracks."""
     from cer_pipeline.corpora import registry, sound_tracks
     from cer_pipeline.store.parquet import read_table
 
@@ -149,16 +151,16 @@ def tell_tracks(home: Home, name: str) -> None:
 
 
 def refresh(home: Home, name: str, quiet: bool = False) -> str:
-    """Pick up files that have come, changed or gone since the corpus was registered; tell leaks that are kept.
+    """Register new, changed and removed files of a corpus again, and print its warnings.
 
     Returns:
-        Why the folder of the corpus cannot be looked into, in which case nothing is picked up; empty where it can.
+        Why the folder of the corpus cannot be read, in which case the registration stays; empty if it can.
     """
     from cer_pipeline.corpora import registry
 
     corpus = registry.load(home.root, name)
     if absent := registry.why_absent(corpus):
-        say(absence(corpus, absent))
+        say(absent_folder_message(corpus, absent))
         return absent
     with steps(quiet) as step:
         hashing, probing = reading(step)
@@ -173,10 +175,10 @@ def refresh(home: Home, name: str, quiet: bool = False) -> str:
     return ""
 
 
-def absence(corpus: Corpus, absent: str) -> str:
-    """What it means that the folder of a corpus cannot be looked into."""
+def absent_folder_message(corpus: Corpus, why: str) -> str:
+    """Return the message for a corpus whose folder cannot be read."""
     return (
-        f"the folder of {corpus.name} {absent}: {safe(str(corpus.root))}; its videos stay registered and its tables "
+        f"the folder of {corpus.name} {why}: {safe(str(corpus.root))}; its videos stay registered and its tables "
         f"stay - bring it back, or name its new place: cer corpus add {corpus.name} PATH"
     )
 
@@ -189,39 +191,30 @@ def _launch(
     overrides: list[str],
     select: str,
     quiet: bool,
-    absent: Absent,
+    absent: AbsentFolder,
 ) -> None:
-    from cer_pipeline.cli.dagster_home import add_partitions, instance
+    """Run the job for every shard that has a pending table within the selection; the outcome gets the results."""
+    from cer_pipeline.cli.launch import launcher
     from cer_pipeline.cli.progress import TerminalProgress
     from cer_pipeline.corpora.registry import shard_key
 
-    shards = list(dict.fromkeys(s.shard for s in pending))
-    add_partitions(home, [shard_key(outcome.corpus, shard) for shard in shards])
-    with instance(home) as opened, TerminalProgress(quiet) as progress:
+    with TerminalProgress(quiet) as progress, launcher(home, progress, profile, overrides) as jobs:
         from assets.jobs import PROCESS_SHARD
         from assets.stages import asset_key
-        from cer_pipeline.definitions import build_definitions
-        from resources.settings import Settings
 
-        close_dead_runs(opened)
-        settings = Settings(profile=profile, overrides=overrides, home=str(home.root))
-        definitions = build_definitions(settings, {"progress": progress})
-        job = definitions.resolve_job_def(PROCESS_SHARD)
-        chosen = _selected(definitions, select)
-        if lost := sorted({table for table, _ in absent.reading if asset_key(table) in chosen}):
-            what = f"the videos are needed for {', '.join(lost)}, and their folder {absent.why}"
+        selected = _selected(jobs.definitions, select)
+        if tables := sorted({table for table, _ in absent.reading if asset_key(table) in selected}):
+            what = f"the videos are needed for {', '.join(tables)}, and their folder {absent.why}"
             then = f"bring it back, or run `cer corpus add {outcome.corpus} PATH`; all tables stay as they are"
             raise CerError(what, absent.root, then)
-        for shard in shards:
-            keys = [asset_key(s.table) for s in pending if s.shard == shard]
-            keys = [key for key in keys if key in chosen]
+        for shard in dict.fromkeys(s.shard for s in pending):
+            keys = [key for s in pending if s.shard == shard and (key := asset_key(s.table)) in selected]
             if not keys:
                 continue
             progress.plan(len(keys))
-            key = shard_key(outcome.corpus, shard)
-            result = execute(opened, job, partition_key=key, asset_selection=keys)
+            result = jobs.run(PROCESS_SHARD, keys, shard_key(outcome.corpus, shard))
             outcome.runs.append(result.run_id)
-            outcome.broken |= broken_steps(result)
+            outcome.failures += result.failures
         outcome.reports += progress.reports
 
 
@@ -230,43 +223,26 @@ def _selected(definitions: Any, select: str) -> set[Any]:
 
     graph = definitions.resolve_asset_graph()
     try:
-        chosen = dg.AssetSelection.from_string(_selection(select)).resolve(graph)
+        selected = dg.AssetSelection.from_string(_selection(select)).resolve(graph)
     except Exception as error:
         raise CerError("not a valid asset selection", select, 'try "faces+", "+fused" or "group:fusion"') from error
-    if not chosen:
+    if not selected:
         raise CerError("the selection names no asset", select, 'try "faces+", "+fused" or "group:fusion"')
-    return set(chosen)
+    return set(selected)
 
 
 def _selection(text: str) -> str:
-    """A table name with plus signs as a Dagster selection: "faces+" means faces and all that is made from it."""
+    """Return the Dagster selection for a table name with plus signs; other selections are returned as they are."""
     plain = PLAIN_SELECTION.fullmatch(text.strip())
     return f'{plain[1]}key:"{plain[2]}"{plain[3]}' if plain else text
 
 
-def broken_steps(result: Any) -> dict[str, str]:
-    """Steps that failed, with the line for the user where there is one, else the innermost reason."""
-    out = {}
-    blocked = {
-        "__".join(check.asset_key.path): check.description
-        for check in result.get_asset_check_evaluations()
-        if not check.passed and check.blocking and check.description
-    }
-    for event in result.all_events:
-        if event.is_step_failure and event.event_specific_data.error:
-            error = event.event_specific_data.error
-            while error.cause and error.cls_name != CerError.__name__:
-                error = error.cause
-            out[event.step_key] = blocked.get(event.step_key) or " ".join(error.message.split())
-    return out
-
-
 def as_json(outcome: Outcome) -> dict[str, Any]:
-    """The outcome for machines."""
+    """Return the outcome as the document of `--json`."""
     return {
         "corpus": outcome.corpus,
         "runs": outcome.runs,
-        "broken": outcome.broken,
+        "broken": {failure.step: failure.reason for failure in outcome.failures},
         "counters": dict(sorted(outcome.counters.items())),
         "decodes": outcome.counters["decoded/videos"],
         "model_calls": model_calls(outcome),
@@ -287,12 +263,12 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def model_calls(outcome: Outcome) -> int:
-    """Images, sounds and texts that went through a model."""
+    """Return the number of images, sounds and texts that models have processed."""
     return sum(n for key, n in outcome.counters.items() if key.startswith("calls/"))
 
 
 def summarise(outcome: Outcome) -> None:
-    """Tell a person what was done."""
+    """Print the outcome."""
     if outcome.reports:
         rows = [
             (
@@ -318,5 +294,5 @@ def summarise(outcome: Outcome) -> None:
     for key, n in sorted(counters.items()):
         if key.startswith("calls/"):
             print(f"  {key.removeprefix('calls/')}: {n}")
-    for table, reason in outcome.broken.items():
-        say(f"failed: {table}: {safe(reason)}")
+    for failure in outcome.failures:
+        say(f"failed: {failure.step}: {safe(failure.reason)}")

@@ -1,6 +1,6 @@
-"""`cer settings`: what can be set, what holds here, and what a change costs.
+"""`cer settings`: list the settings, explain one, and name the tables that a change recomputes.
 
-Belongs here: printing. Does not belong here: what a setting is (`profiles`) or which tables it changes (`pipeline`).
+Belongs here: printing. Does not belong here: settings (`profiles`) or the tables that they change (`pipeline`).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from cer_pipeline.profiles import DEFAULT_PROFILE, EXECUTION, REPORT, nearest
 if TYPE_CHECKING:
     from cer_pipeline.profiles.explain import Setting
 
-app = typer.Typer(help="What can be set, what holds here, and what a change costs.", no_args_is_help=True)
+app = typer.Typer(help="List settings, and explain a setting and the cost of a change.", no_args_is_help=True)
 
-LONGEST = 60
-"""Characters of a value in the table; `explain` prints it whole."""
+VALUE_WIDTH = 60
+"""Maximum length of a value in the table, characters; `explain` prints all of it."""
 
 
 @app.command("show")
@@ -32,7 +32,7 @@ def show(
     set_: Overrides = None,
     json: Json = False,
 ) -> None:
-    """List settings with value, unit, and where each value comes from."""
+    """List settings with value, unit and origin of the value."""
     from cer_pipeline.profiles.explain import settings
     from cer_pipeline.store.home import default_home
 
@@ -46,7 +46,7 @@ def show(
     elif listed:
         rows = [(s.key, _short(s.value), s.unit, safe(s.origin)) for s in listed]
         print_table(f"Settings of the profile {profile}", ("setting", "value", "unit", "from"), rows)
-        print("`cer settings explain SETTING` prints meaning, range, reason, and what is computed anew when it changes")
+        print("`cer settings explain SETTING` prints meaning, range, reason, and the tables that a change recomputes")
     else:
         print(f"all settings are those of the profile {profile}")
 
@@ -58,7 +58,7 @@ def explain(
     set_: Overrides = None,
     json: Json = False,
 ) -> None:
-    """Print all that is known of one setting, and which tables are computed anew when it changes."""
+    """Print meaning, value, range and reason of a setting, and the tables that a change recomputes."""
     from cer_pipeline.pipeline import recomputed, stages
     from cer_pipeline.profiles.explain import explain as find
     from cer_pipeline.store.home import default_home
@@ -89,13 +89,13 @@ def _lines(setting: Setting) -> list[tuple[str, str]]:
 
 def _cost(section: str, first: list[str], later: list[str]) -> str:
     if section == EXECUTION:
-        return "no result: nothing is computed anew"
+        return "no result; nothing is recomputed"
     if section == REPORT:
-        return "no table: what pictures, summaries and exports show"
+        return "no table, but pictures, summaries and exports"
     if not first:
-        return "the graph itself: tables of the branches, fused and what is made from it"
-    text = f"computes {', '.join(first)} anew"
-    return f"{text}; then, where their inputs come out different: {', '.join(later)}" if later else text
+        return "the graph: the tables of the branches, fused, and the tables made from it"
+    text = f"recomputes {', '.join(first)}"
+    return f"{text}; then, if their inputs change: {', '.join(later)}" if later else text
 
 
 def _plain(value: Any) -> str:
@@ -104,4 +104,4 @@ def _plain(value: Any) -> str:
 
 def _short(value: Any) -> str:
     text = safe(_plain(value))
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return text if len(text) <= VALUE_WIDTH else f"{text[: VALUE_WIDTH - 1]}…"

@@ -1,6 +1,6 @@
-"""`cer status`: assets x shards, what each holds and whether it is up to date.
+"""`cer status`: rows by status and state of every table and shard.
 
-Belongs here: showing `pipeline.table_states`.
+Belongs here: printing `pipeline.table_states`. Does not belong here: computing states (`pipeline`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import typer
 
 from cer_pipeline.cli.options import Json, Overrides, ProfileName, settings_of
 from cer_pipeline.cli.output import print_json, print_table, say, status_counts
-from cer_pipeline.cli.run import absence
+from cer_pipeline.cli.run import absent_folder_message
 from cer_pipeline.profiles import DEFAULT_PROFILE
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def status(
-    name: Annotated[str | None, typer.Argument(help="The corpus; all of them unless named.")] = None,
+    name: Annotated[str | None, typer.Argument(help="The corpus. Default: all.")] = None,
     profile: ProfileName = DEFAULT_PROFILE,
     set_: Overrides = None,
     json: Json = False,
 ) -> None:
-    """Show rows by status, and what is cached, stale or missing, for every table and shard."""
+    """Print rows by status, state and cached units of every table and shard."""
     from cer_pipeline.corpora import registry
     from cer_pipeline.pipeline import stages, table_states
     from cer_pipeline.store.home import default_home
@@ -34,16 +34,16 @@ def status(
     home = default_home()
     settings = settings_of(home, profile, set_)
     specs, zoo = stages(settings), open_zoo(heads=home.heads)
-    found = {}
+    states_of = {}
     for corpus in [registry.load(home.root, n) for n in ([name] if name else registry.names(home.root))]:
         if absent := registry.why_absent(corpus):
-            say(absence(corpus, absent))
-        found[corpus.name] = table_states(specs, home, settings, zoo, corpus.name, corpus.shard_labels())
+            say(absent_folder_message(corpus, absent))
+        states_of[corpus.name] = table_states(specs, home, settings, zoo, corpus.name, corpus.shard_labels())
     if json:
-        print_json({"home": str(home.root), "corpora": {corpus: _document(s) for corpus, s in found.items()}})
-    elif not found:
+        print_json({"home": str(home.root), "corpora": {corpus: _document(s) for corpus, s in states_of.items()}})
+    elif not states_of:
         print("no corpus is registered; next: cer corpus add NAME PATH")
-    for corpus, states in found.items() if not json else ():
+    for corpus, states in states_of.items() if not json else ():
         rows = [
             (
                 s.table,

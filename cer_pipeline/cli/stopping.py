@@ -1,11 +1,9 @@
-"""Ctrl-C: it stops every command, and every command says the same line.
+"""Ctrl-C stops every command with the same message.
 
-Belongs here: making sure that it gets through, and that line. Does not belong here: what a stopped Dagster run looks
-like (`cli.launch`).
+Belongs here: the delivery of the interrupt, and the message. Does not belong here: runs of Dagster (`launch`).
 
-Python turns Ctrl-C into an exception wherever the program is just then. In a destructor, or in a callback of a library,
-that exception is printed and lost, and the program goes on as if nothing had happened. So the signal is sent again
-until the command has ended.
+Python raises KeyboardInterrupt at the current instruction. In a destructor or in a callback of a library, Python prints
+and drops the exception, and the program continues. The signal is therefore sent again until the command has ended.
 """
 
 from __future__ import annotations
@@ -20,75 +18,75 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-AGAIN_S = 2.0  # long enough for a step to close its files, short enough for somebody who waits
+REPEAT_S = 2.0  # a step closes its files in less, and a user waits no longer
 INTERRUPTS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
-"""Errors that mean Ctrl-C: Dagster turns it into one of its own."""
+"""Names of the errors that Ctrl-C raises; Dagster has one of its own."""
 
 
-class Stopped(Exception):
-    """Somebody pressed Ctrl-C. Unlike KeyboardInterrupt, typer lets it through to `main`."""
+class Interrupted(Exception):
+    """Ctrl-C was pressed. typer handles KeyboardInterrupt itself, but passes this exception to `main`."""
 
 
-def stopped_line() -> str:
-    """What a person reads after Ctrl-C."""
+def interrupted_message() -> str:
+    """Return the message after Ctrl-C."""
     command = shlex.join(["cer", *sys.argv[1:]])
-    return f"stopped; nothing is lost, and this goes on where it stopped: {command}"
+    return f"stopped; nothing is lost; to continue: {command}"
 
 
 @contextlib.contextmanager
-def insisting(again_s: float = AGAIN_S) -> Iterator[threading.Event]:
-    """Send Ctrl-C again, every so often, until the block ends; outside the main thread this does nothing.
+def repeat_interrupt(interval_s: float = REPEAT_S) -> Iterator[threading.Event]:
+    """Send SIGINT again at an interval until the block ends. Outside the main thread this does nothing.
 
     Args:
-        again_s: from one signal to the next, s.
+        interval_s: time between two signals, s.
 
     Yields:
-        An event that is set once there has been a Ctrl-C, also one that was lost.
+        An event that is set by the first SIGINT, even if its exception was dropped.
     """
-    pressed = threading.Event()
+    interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield pressed
+        yield interrupted
         return
-    seen, tell = os.pipe()
-    os.set_blocking(tell, False)
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
     done = threading.Event()
-    before, hook = signal.set_wakeup_fd(tell, warn_on_full_buffer=False), sys.unraisablehook
-    sys.unraisablehook = lambda lost: None if lost.exc_type.__name__ in INTERRUPTS else hook(lost)
-    last = logging.lastResort  # SQLAlchemy logs what it loses in this way
+    previous_fd, hook = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False), sys.unraisablehook
+    sys.unraisablehook = lambda error: None if error.exc_type.__name__ in INTERRUPTS else hook(error)
+    last = logging.lastResort  # SQLAlchemy logs the exceptions that it drops
     if last is not None:
-        last.addFilter(_is_worth_a_line)
-    watcher = threading.Thread(target=_watch, args=(seen, pressed, done, again_s), daemon=True)
+        last.addFilter(_is_no_interrupt)
+    watcher = threading.Thread(target=_watch, args=(read_end, interrupted, done, interval_s), daemon=True)
     watcher.start()
     try:
-        yield pressed
+        yield interrupted
     finally:
         done.set()
-        signal.set_wakeup_fd(before)
-        os.close(tell)  # ends the watcher
+        signal.set_wakeup_fd(previous_fd)
+        os.close(write_end)  # ends the watcher
         watcher.join()
-        os.close(seen)
+        os.close(read_end)
         sys.unraisablehook = hook
         if last is not None:
-            last.removeFilter(_is_worth_a_line)
+            last.removeFilter(_is_no_interrupt)
 
 
-def _is_worth_a_line(record: logging.LogRecord) -> bool:
-    """Whether a message is no traceback of Ctrl-C."""
+def _is_no_interrupt(record: logging.LogRecord) -> bool:
+    """Return whether a log record is not the traceback of an interrupt."""
     kind = record.exc_info[0] if record.exc_info else None
     return kind is None or kind.__name__ not in INTERRUPTS
 
 
-def _watch(seen: int, pressed: threading.Event, done: threading.Event, again_s: float) -> None:
-    while numbers := os.read(seen, 64):
+def _watch(read_end: int, interrupted: threading.Event, done: threading.Event, interval_s: float) -> None:
+    while numbers := os.read(read_end, 64):
         if signal.SIGINT in numbers:
-            pressed.set()
-            while not done.wait(again_s):
+            interrupted.set()
+            while not done.wait(interval_s):
                 os.kill(os.getpid(), signal.SIGINT)
             return
 
 
 def is_interrupt(error: Any) -> bool:
-    """Whether an error of a Dagster event, or what caused it, is Ctrl-C."""
+    """Return whether an error of a Dagster event, or one of its causes, is an interrupt."""
     while error is not None:
         if error.cls_name in INTERRUPTS:
             return True

@@ -1,4 +1,4 @@
-"""Predictions in the forms that other programs read.
+"""Predictions of a corpus as files for other programs.
 
-Belongs here: one module a form, and the rows that they write. Does not belong here: computing any prediction.
+Belongs here: the formats that `cer export` writes, one module each. Does not belong here: computing predictions.
 """

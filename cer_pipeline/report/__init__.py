@@ -1,4 +1,4 @@
-"""Pictures and plain summaries of the tables, for people.
+"""Pictures and summaries of the tables.
 
-Belongs here: drawing and summing up what the tables hold. Does not belong here: computing any of it.
+Belongs here: drawing and summarising the content of tables. Does not belong here: computing rows.
 """

@@ -1,13 +1,12 @@
-"""The report of an evaluation: one HTML file that needs nothing beside it, and its pictures as files.
+"""The report of an evaluation: one self-contained HTML file, and its pictures as files.
 
-Belongs here: what stands on the page, and writing it. Does not belong here: scoring (`evaluation`) or drawing
+Belongs here: the content of the page, and writing it. Does not belong here: scoring (`evaluation`) or drawing
 (`score_plots`).
 """
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,15 +20,10 @@ from cer_pipeline.store.files import commit_bytes
 from cer_pipeline.store.fingerprint import digest
 from cer_pipeline.store.home import Home
 
-CODE_VERSION: Final = "1"  # changed by hand whenever the page would change for the same tables
+CODE_VERSION: Final = "2"  # changed by hand whenever the page would change for the same tables
 MARK: Final = "<!-- made from "
 PAGE: Final = "evaluation.html"
-STYLE: Final = (
-    "body{font:14px/1.45 system-ui,sans-serif;color:#1F2933;max-width:1250px;margin:2em auto;padding:0 1em}"
-    "table{border-collapse:collapse;margin:1em 0;font-size:13px}th,td{padding:3px 9px;border-bottom:1px solid #D9DEE4;"
-    "text-align:left;white-space:nowrap}th{background:#F3F5F7}.r{text-align:right}p{max-width:80em}"
-    "img{max-width:100%;margin:.4em 1em .4em 0;vertical-align:top}h1,h2,h3{line-height:1.2}"
-)
+TEMPLATE: Final = Path(__file__).with_suffix(".html")
 
 
 @dataclass(frozen=True)
@@ -37,11 +31,11 @@ class Picture:
     """One picture of a report.
 
     Args:
-        split: split that it shows.
+        split: split of the data.
         kind: scores, reliability or confusion.
-        name: file name without ending.
-        title: what people read.
-        png: the picture.
+        name: file name without its suffix.
+        title: title and alternative text.
+        png: the PNG.
     """
 
     split: str
@@ -52,12 +46,12 @@ class Picture:
 
 
 def folder_of(home: Home, name: str) -> Path:
-    """Where the report of a corpus lies."""
+    """Return the folder of the report of a corpus."""
     return home.root / "reports" / name / "evaluation"
 
 
 def write_report(home: Home, name: str) -> Path:
-    """Make the report of a corpus, where its scores have changed since the last one.
+    """Write the report of a corpus if its scores have changed since the last one.
 
     Returns:
         The page.
@@ -78,79 +72,71 @@ def write_report(home: Home, name: str) -> Path:
 
 
 def draw(tasks: Sequence[Scored], cells: Sequence[Cell], corpus: str) -> list[Picture]:
-    """All pictures of an evaluation: scores with intervals, reliability, and a confusion matrix a system."""
-    found = []
+    """Return all pictures: scores with intervals, reliability, and a confusion matrix for every system."""
+    pictures = []
     for scored in tasks:
         task = scored.task
-        what = "basic" if FUSED in {s.name for s in scored.systems} else "compound"
-        stem, title = f"{task.split}_{task.level}_{what}", f"{corpus} {task.split}, {task.level}s, {what}"
-        mine = {s.name for s in scored.systems}
+        systems = {s.name for s in scored.systems}
+        label_set = "basic" if FUSED in systems else "compound"
+        stem, title = f"{task.split}_{task.level}_{label_set}", f"{corpus} {task.split}, {task.level}s, {label_set}"
         macro = [
             c
             for c in cells
-            if (c.split, c.protocol, c.metric) == (task.split, task.level, "macro_f1") and c.system in mine
+            if (c.split, c.protocol, c.metric) == (task.split, task.level, "macro_f1") and c.system in systems
         ]
-        found.append(Picture(task.split, "scores", f"{stem}_scores", title, interval_plot(macro, f"macro-F1: {title}")))
+        plot = interval_plot(macro, f"macro-F1: {title}")
+        pictures.append(Picture(task.split, "scores", f"{stem}_scores", title, plot))
         bins = {s.name: b for s in scored.systems if (b := calibration(task, s)) is not None}
         plot = reliability_plot(bins, f"Reliability: {title}")
-        found.append(Picture(task.split, "reliability", f"{stem}_reliability", title, plot))
+        pictures.append(Picture(task.split, "reliability", f"{stem}_reliability", title, plot))
         for system in sorted(scored.systems, key=lambda s: rank(s.name)):
             matrix = confusion(task, system)
             if matrix.any():
                 name = f"{stem}_confusion_{system.name.replace('/', '-')}"
                 plot = confusion_plot(matrix, task.names, f"{system.name}: {title}")
-                found.append(Picture(task.split, "confusion", name, f"{system.name}: {title}", plot))
-    return [picture for picture in found if picture.png]
+                pictures.append(Picture(task.split, "confusion", name, f"{system.name}: {title}", plot))
+    return [picture for picture in pictures if picture.png]
 
 
 def headline(page: Path, splits: Iterable[str]) -> list[Path]:
-    """The few pictures of a report that stand for all: reliability of the segments, confusion of the fusion and PPA."""
-    ends = ("basic_reliability", "compound_reliability", f"basic_confusion_{FUSED}", f"compound_confusion_{PPA}")
-    files = [page.parent / f"{split}_{SEGMENT}_{end}.png" for split in splits for end in ends]
+    """Return the main pictures of a report: reliability of the segments, and confusion of the fusion and of PPA."""
+    endings = ("basic_reliability", "compound_reliability", f"basic_confusion_{FUSED}", f"compound_confusion_{PPA}")
+    files = [page.parent / f"{split}_{SEGMENT}_{ending}.png" for split in splits for ending in endings]
     return [file for file in files if file.is_file()]
 
 
 def _page(corpus: str, cells: Sequence[Cell], pictures: Sequence[Picture]) -> str:
-    title = f"Evaluation of {html.escape(corpus)}"
-    parts = [f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>"]
-    parts += [f"<h1>{title}</h1>", _table(COLUMNS, score_rows(cells), RIGHT), f"<p>{html.escape(NOTES)}</p>"]
-    parts.append("<p>A split that heads were trained on (as a rule <i>train</i>) says nothing about new data.</p>")
-    for split in sorted({c.split for c in cells}):
-        parts.append(f"<h2>Split {html.escape(split)}</h2>")
-        parts += [_image(p) for p in pictures if p.split == split and p.kind != "confusion"]
-        parts += ["<h3>By class</h3>", *_by_class([c for c in cells if c.split == split])]
-        parts.append("<h3>Confusion</h3>")
-        parts += [_image(p) for p in pictures if p.split == split and p.kind == "confusion"]
-    return "\n".join(parts) + "\n</html>\n"
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
+    environment.filters["data_uri"] = data_uri
+    splits = [
+        {
+            "name": split,
+            "plots": [p for p in pictures if p.split == split and p.kind != "confusion"],
+            "by_class": list(_by_class([c for c in cells if c.split == split])),
+            "confusions": [p for p in pictures if p.split == split and p.kind == "confusion"],
+        }
+        for split in sorted({c.split for c in cells})
+    ]
+    return environment.from_string(TEMPLATE.read_text("utf-8")).render(
+        corpus=corpus, columns=COLUMNS, scores=score_rows(cells), right=RIGHT, notes=NOTES, splits=splits
+    )
 
 
-def _by_class(cells: Sequence[Cell]) -> list[str]:
-    """Tables of F1 and recall by class: systems of one vocabulary are rows, classes are columns."""
-    tables = []
+def _by_class(cells: Sequence[Cell]) -> Iterator[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+    """Yield header and rows of the tables of F1 and recall by class: rows are the systems of one vocabulary."""
     for level in dict.fromkeys(c.protocol for c in cells if "/" in c.metric):
         for score in ("f1", "recall"):
-            mine = [c for c in cells if c.protocol == level and c.metric.startswith(f"{score}/")]
-            for classes in dict.fromkeys(_classes_of(mine, system) for system in dict.fromkeys(c.system for c in mine)):
-                systems = [s for s in dict.fromkeys(c.system for c in mine) if _classes_of(mine, s) == classes]
-                known = {(c.system, c.metric.partition("/")[2]): interval(c) for c in mine}
-                rows = [(s, *(known[s, name] for name in classes)) for s in sorted(systems, key=rank)]
-                tables.append(_table((f"{score}, {level}s", *classes), rows, ()))
-    return tables
-
-
-def _classes_of(cells: Sequence[Cell], system: str) -> tuple[str, ...]:
-    return tuple(c.metric.partition("/")[2] for c in cells if c.system == system)
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str]) -> str:
-    sides = [" class=r" if name in right else "" for name in columns]
-    head = "".join(f"<th{s}>{html.escape(c)}</th>" for s, c in zip(sides, columns, strict=True))
-    body = "".join(
-        "<tr>" + "".join(f"<td{s}>{html.escape(cell)}</td>" for s, cell in zip(sides, row, strict=True)) + "</tr>"
-        for row in rows
-    )
-    return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def _image(picture: Picture) -> str:
-    return f'<img alt="{html.escape(picture.title)}" src="{data_uri(picture.png)}">'
+            scores = {
+                (c.system, c.metric.partition("/")[2]): interval(c)
+                for c in cells
+                if c.protocol == level and c.metric.startswith(f"{score}/")
+            }
+            classes: dict[str, list[str]] = {}
+            for system, name in scores:
+                classes.setdefault(system, []).append(name)
+            for vocabulary in dict.fromkeys(map(tuple, classes.values())):
+                systems = sorted((s for s, names in classes.items() if tuple(names) == vocabulary), key=rank)
+                rows = [(system, *(scores[system, name] for name in vocabulary)) for system in systems]
+                yield (f"{score}, {level}s", *vocabulary), rows

@@ -1,6 +1,6 @@
 """A small plot of one table for the Dagster UI.
 
-Belongs here: one picture per table, below 60 KB. Does not belong here: the picture of a video (`timeline`).
+Belongs here: one picture for every table, below 60 KB. Does not belong here: the picture of a video (`timeline`).
 """
 
 from __future__ import annotations
@@ -21,39 +21,37 @@ from cer_pipeline.tables import TableSpec
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDTH, HEIGHT = 640, 300  # pixels, of two panels; the UI shows metadata in a narrow column
+WIDTH, HEIGHT = 640, 300  # pixels of two panels; the UI shows metadata in a narrow column
 
-_NUMBERS: Final[dict[str, tuple[str, str]]] = {
+_HISTOGRAMS: Final[dict[str, tuple[str, str]]] = {
     "videos": ("duration_s", "duration of the videos, s"),
     "segments": ("samples", "samples per window"),
     "faces": ("score", "detector score of the faces"),
-    "audio": ("duration_s", "length of the sound, s"),
+    "audio": ("duration_s", "duration of the audio, s"),
     "speech": ("score", "speech probability of the intervals"),
 }
-"""Tables whose values are best seen as a histogram: column and what it is."""
+"""Table -> (column of its histogram, title)."""
 
 
 def table_plot(spec: TableSpec, inputs: Inputs, note: str = "") -> bytes:
-    """What a table holds, as a picture: mean probabilities or a histogram, and the rows by status.
+    """Draw a table: mean probabilities or a histogram, and rows by status.
 
     Args:
         spec: the table.
         inputs: the shard.
-        note: what stands above the mean probabilities (of several groups, the last), behind the number of rows.
+        note: added to the title of the last panel of mean probabilities.
 
     Returns:
-        PNG of at most 60 KB; empty where the table has no rows.
+        PNG of at most 60 KB; empty if the table has no rows.
     """
     groups = [g for g in (BASIC_COLUMNS, COMPOUND_COLUMNS) if g in spec.distributions]
-    number = _NUMBERS.get(spec.name)
-    if number and number[0] not in spec.schema.names:
-        number = None
-    columns = ["status", *(c for g in groups for c in g), *([number[0]] if number else [])]
+    histogram = _HISTOGRAMS.get(spec.name)
+    columns = ["status", *(c for g in groups for c in g), *([histogram[0]] if histogram else [])]
     table = inputs.table(spec.name, columns)
     if not table.num_rows:
         return b""
     statuses = Counter(str(s) for s in table.column("status").to_pylist())
-    panels = len(groups) + (1 if number else 0) + 1
+    panels = len(groups) + (1 if histogram else 0) + 1
     with settings():
         made = figure(WIDTH, HEIGHT)
         made.set_size_inches((WIDTH + 240 * (panels - 2)) / 100, HEIGHT / 100)
@@ -65,8 +63,8 @@ def table_plot(spec: TableSpec, inputs: Inputs, note: str = "") -> bytes:
                 np.column_stack([_floats(table.column(c)) for c in group]),
                 note if group == groups[-1] else "",
             )
-        if number:
-            _histogram(axes[len(groups)], _floats(table.column(number[0])), number[1])
+        if histogram:
+            _histogram(axes[len(groups)], _floats(table.column(histogram[0])), histogram[1])
         _counts(axes[-1], statuses)
         made.tight_layout()
         return png(made)

@@ -1,6 +1,6 @@
 """Pictures of an evaluation: confusion matrix, reliability, scores with intervals.
 
-Belongs here: drawing. Does not belong here: any number (`evaluation`).
+Belongs here: drawing. Does not belong here: computing scores (`evaluation`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cer_pipeline.chart_style import COLOURS, EMPTY, INK, LINE, QUIET, figure, ink_on, png, safe, settings
+from cer_pipeline.chart_style import COLOURS, EMPTY, INK, LINE, QUIET, drawable, figure, ink_on, png, settings
 from cer_pipeline.evaluation.protocols import Cell
 from cer_pipeline.metrics import Reliability
 from cer_pipeline.report.score_table import rank
@@ -20,22 +20,22 @@ from cer_pipeline.report.score_table import rank
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CELL: Final = 62  # pixels of a cell of the confusion matrix: room for "100 %" and a count
+CELL: Final = 62  # pixels of a cell of the confusion matrix, which holds "100 %" and a count
 PANEL: Final = 260  # pixels of a reliability panel
-ACROSS: Final = 4  # panels beside each other
-SHADE: Final = (0, 114, 178)  # of a full cell: the blue of style.COLOURS
+COLUMNS: Final = 4  # panels in a row
+SHADE: Final = (0, 114, 178)  # RGB of a cell with 100 %: the blue of `chart_style.COLOURS`
 
 
 def confusion_plot(matrix: NDArray[np.int64], names: Sequence[str], title: str) -> bytes:
-    """Counts by label (rows) and prediction (columns), shaded by the share of the row.
+    """Draw counts by label (rows) and prediction (columns), shaded by the share of the row.
 
     Args:
         matrix: counts [classes, classes] over the whole vocabulary.
         names: the vocabulary.
-        title: what it is of.
+        title: title of the picture.
 
     Returns:
-        PNG. A class that is neither labelled nor predicted is left out.
+        PNG, without classes that are neither labelled nor predicted.
     """
     used = np.flatnonzero((matrix.sum(0) + matrix.sum(1)) > 0)
     counts, labels = matrix[np.ix_(used, used)], [names[int(i)] for i in used]
@@ -44,7 +44,7 @@ def confusion_plot(matrix: NDArray[np.int64], names: Sequence[str], title: str) 
     with settings():
         made = figure(max(520, 210 + CELL * size), 150 + CELL * size)
         axis = made.add_subplot()
-        axis.set_title(safe(title), loc="left")
+        axis.set_title(drawable(title), loc="left")
         white = np.array([255, 255, 255])
         colours = (white + share[..., None] * (np.array(SHADE) - white)) / 255
         axis.imshow(colours)
@@ -65,22 +65,22 @@ def confusion_plot(matrix: NDArray[np.int64], names: Sequence[str], title: str) 
 
 
 def reliability_plot(systems: Mapping[str, Reliability], title: str) -> bytes:
-    """Accuracy over confidence, a panel a system; the area of a point is the share of the units.
+    """Draw accuracy over confidence, a panel for every system; the area of a point is the share of the units.
 
     Args:
         systems: name -> bins.
-        title: what it is of.
+        title: title of the picture.
 
     Returns:
-        PNG; empty where there is no system.
+        PNG; empty if there is no system.
     """
     if not systems:
         return b""
-    rows = -(-len(systems) // ACROSS)
-    columns = min(ACROSS, len(systems))
+    rows = -(-len(systems) // COLUMNS)
+    columns = min(COLUMNS, len(systems))
     with settings():
         made = figure(PANEL * max(columns, 2), PANEL * rows + 40)
-        made.suptitle(safe(title), x=0.01, ha="left", fontsize=10, fontweight="bold")
+        made.suptitle(drawable(title), x=0.01, ha="left", fontsize=10, fontweight="bold")
         axes = made.subplots(rows, columns, squeeze=False).ravel()
         for axis in axes[len(systems) :]:
             axis.set_visible(False)
@@ -93,7 +93,7 @@ def reliability_plot(systems: Mapping[str, Reliability], title: str) -> bytes:
 def _reliability(axis: Axes, name: str, bins: Reliability) -> None:
     share = bins.count / bins.count.sum()
     gap = float((share * np.abs(bins.accuracy - bins.confidence)).sum())
-    axis.set_title(safe(name, 28), loc="left")
+    axis.set_title(drawable(name, 28), loc="left")
     axis.plot([0, 1], [0, 1], color=LINE, linewidth=1)
     axis.vlines(bins.confidence, bins.accuracy, bins.confidence, color=LINE)
     axis.scatter(
@@ -116,14 +116,14 @@ def _reliability(axis: Axes, name: str, bins: Reliability) -> None:
 
 
 def interval_plot(cells: Sequence[Cell], title: str) -> bytes:
-    """One score of every system with its interval.
+    """Draw one score of every system with its interval.
 
     Args:
-        cells: cells of one metric, one a system.
-        title: what it is of.
+        cells: rows of one metric, one for every system.
+        title: title of the picture.
 
     Returns:
-        PNG; empty where no system has a value.
+        PNG; empty if no system has a value.
     """
     known = [c for c in cells if c.value is not None and c.low is not None and c.high is not None]
     known.sort(key=lambda c: rank(c.system), reverse=True)
@@ -132,14 +132,14 @@ def interval_plot(cells: Sequence[Cell], title: str) -> bytes:
     with settings():
         made = figure(720, 90 + 26 * len(known))
         axis = made.add_subplot()
-        axis.set_title(safe(title), loc="left")
+        axis.set_title(drawable(title), loc="left")
         for place, cell in enumerate(known):
             value, low, high = (float(v or 0.0) for v in (cell.value, cell.low, cell.high))
             axis.plot([low, high], [place, place], color=COLOURS["Sadness"], linewidth=5, alpha=0.35)
             axis.plot(value, place, "o", color=COLOURS["Sadness"], markersize=6)
-            covered = "" if cell.coverage == 1 else f"   serves {100 * cell.coverage:.0f} %"
+            covered = "" if cell.coverage == 1 else f"   coverage {100 * cell.coverage:.0f} %"
             axis.text(high, place, f"  {value:.1f}{covered}", va="center", fontsize=8, color=QUIET)
-        axis.set_yticks(range(len(known)), [safe(c.system, 40) for c in known], fontsize=9, color=INK)
+        axis.set_yticks(range(len(known)), [drawable(c.system, 40) for c in known], fontsize=9, color=INK)
         axis.set_ylim(-0.7, len(known) - 0.3)
         axis.set_xlim(0, 1.25 * max(float(c.high or 0.0) for c in known) + 1)
         axis.set_axisbelow(True)
@@ -150,10 +150,10 @@ def interval_plot(cells: Sequence[Cell], title: str) -> bytes:
 
 
 def data_uri(picture: bytes) -> str:
-    """A PNG as text that a page can hold."""
+    """Return a PNG as a data URI."""
     return f"data:image/png;base64,{base64.b64encode(picture).decode()}"
 
 
 def markdown_picture(title: str, picture: bytes) -> str:
-    """A PNG inside Markdown."""
+    """Return Markdown that embeds a PNG."""
     return f"![{title}]({data_uri(picture)})"

@@ -1,7 +1,7 @@
-"""The scores of a corpus as one table of text: every system of every split, whoever shows it.
+"""The scores of a corpus as a table of text, with one row for every system of every split.
 
-Belongs here: which numbers stand beside each other and how they read. Does not belong here: the numbers
-(`evaluation`), or printing (`cli`, `assets`, `evaluation_page`).
+Belongs here: the columns of the table and the format of numbers. Does not belong here: computing scores
+(`evaluation`) or printing them (`cli`, `assets`, `evaluation_page`).
 """
 
 from __future__ import annotations
@@ -28,15 +28,14 @@ COLUMNS: Final = (
 RIGHT: Final = ("n", "coverage", "average", "ECE")
 NOTES: Final = (
     "Percent. Classes of macro-F1 and UAR: those that the corpus annotates; union: those labelled or predicted (the "
-    "paper's rule). n and coverage: labelled units that the system serves; all: every labelled unit, no answer counts "
-    "as wrong. against: macro-F1 of the fusion (of PPA, for compounds; for pfsa: its own) minus the other's over "
-    "the units that both serve, with its interval: above 0, the first beats the second. Intervals: 95 %, over "
-    "resampled source videos."
+    "paper's rule). n and coverage: labelled units with a value; all: every labelled unit, one without a value counts "
+    "as wrong. against: macro-F1 of the fusion (compounds: of PPA) minus that of the system, over units that both "
+    "predict; in the row of pfsa: pfsa minus ppa. Intervals: 95 %, over resampled source videos."
 )
 
 
 def score_rows(cells: Iterable[Cell]) -> list[tuple[str, ...]]:
-    """One row for every system of every split and level, as `COLUMNS` names them."""
+    """Return one row (`COLUMNS`) for every system of every split and level."""
     known = {(c.split, c.protocol, c.system, c.metric): c for c in cells}
     levels = [(split, level) for split in sorted({c.split for c in known.values()}) for level in (SEGMENT, FRAME)]
     rows = []
@@ -47,25 +46,25 @@ def score_rows(cells: Iterable[Cell]) -> list[tuple[str, ...]]:
 
 
 def without_score(cells: Iterable[Cell]) -> list[str]:
-    """One line for every status and reason for which systems have no score: which they are, and why."""
-    found: dict[tuple[str, str | None], list[str]] = {}
+    """Return one line for every status and reason that leaves systems without a score, with these systems."""
+    systems: dict[tuple[str, str | None], list[str]] = {}
     for cell in cells:
         if cell.metric == "macro_f1" and cell.value is None and cell.protocol in (SEGMENT, FRAME):
-            found.setdefault((cell.status, cell.reason), []).append(f"{cell.system} ({cell.split} {cell.protocol})")
+            systems.setdefault((cell.status, cell.reason), []).append(f"{cell.system} ({cell.split} {cell.protocol})")
     return [
         f"no score: {', '.join(sorted(set(names)))}: {status}{f', {reason}' if reason else ''}"
-        for (status, reason), names in sorted(found.items(), key=lambda item: str(item[0]))
+        for (status, reason), names in sorted(systems.items(), key=lambda item: str(item[0]))
     ]
 
 
 def rank(system: str) -> tuple[int, str]:
-    """Order of systems: branches, fused, branches mapped alone, ppa, pfsa."""
+    """Return the sort key of a system: branches, fused, compounds of single branches, ppa, pfsa."""
     last = {FUSED: 1, PPA: 3, PFSA: 4}
     return last.get(system, 2 if system.endswith(f"/{PPA}") else 0), system
 
 
 def paired_name(system: str) -> str | None:
-    """The comparison in which a system is told: `fused - BRANCH`, `ppa - BRANCH/ppa` or `pfsa - ppa`."""
+    """Return the comparison of the row of a system: `fused - BRANCH`, `ppa - BRANCH/ppa` or `pfsa - ppa`."""
     if system in (FUSED, PPA):
         return None
     if system == PFSA:
@@ -74,7 +73,7 @@ def paired_name(system: str) -> str | None:
 
 
 def interval(cell: Cell | None, signed: bool = False) -> str:
-    """A value with its interval, such as 42.18 [37.2, 46.8]; the status where there is no value."""
+    """Return a value with its interval, such as 42.18 [37.2, 46.8]; the status if there is no value."""
     if cell is None:
         return ""
     if cell.value is None:
@@ -84,7 +83,7 @@ def interval(cell: Cell | None, signed: bool = False) -> str:
 
 
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> str:
-    """A Markdown table; bars in cells are escaped."""
+    """Return a Markdown table; bars in cells are escaped."""
     lines = ["| " + " | ".join(columns) + " |", "|" + "|".join("---:" if c in right else "---" for c in columns) + "|"]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     return "\n".join(lines)

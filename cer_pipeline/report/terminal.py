@@ -1,7 +1,6 @@
 """The summary of a corpus as a table on the terminal.
 
-Belongs here: rich renderables made of plain summaries.
-Does not belong here: the numbers (`summary`) or printing (`cli`).
+Belongs here: rich renderables of summaries. Does not belong here: the numbers (`summary`) or printing (`cli`).
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cer_pipeline.chart_style import COLOURS
+from cer_pipeline.chart_style import COLOURS, printable
 from cer_pipeline.compound.clear import UNCLEAR, Clear
 from cer_pipeline.report.summary import VideoSummary
 from cer_pipeline.status import Status
@@ -18,17 +17,17 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-ABSENT = str(Status.MODEL_UNAVAILABLE)
-HEARD = 40  # characters of the words that are shown
+UNAVAILABLE = str(Status.MODEL_UNAVAILABLE)
+WORDS_WIDTH = 40  # characters of the words that are shown
 
 
 def summary_table(summaries: Sequence[VideoSummary], title: str = "", rule: Clear | None = None) -> Table:
-    """One line per video.
+    """Return a table with one row for every video.
 
     Args:
-        summaries: what was found.
-        title: above the table.
-        rule: what was called a clear expression, to be told below the table.
+        summaries: the videos.
+        title: title of the table.
+        rule: which expressions count as clear; explained below the table.
     """
     from rich import box
     from rich.table import Table
@@ -38,15 +37,15 @@ def summary_table(summaries: Sequence[VideoSummary], title: str = "", rule: Clea
     table.add_column("video", overflow="fold", min_width=14)
     table.add_column("s", justify="right", no_wrap=True)
     table.add_column("faces", justify="right", no_wrap=True)
-    table.add_column("words heard", overflow="ellipsis", max_width=HEARD, no_wrap=True)
+    table.add_column("words", overflow="ellipsis", max_width=WORDS_WIDTH, no_wrap=True)
     table.add_column("top basic", no_wrap=True)
     table.add_column("top compound", no_wrap=True)
     table.add_column("without a value", overflow="fold", min_width=26)
-    off = unavailable(summaries)
-    notes = [f"not on this machine, for any video: {', '.join(off)} (model_unavailable)"] if off else []
+    without_model = unavailable(summaries)
+    notes = [f"no model on this machine: {', '.join(without_model)} (model_unavailable)"] if without_model else []
     if rule is not None:
         notes.append(
-            "top compound: mean probability, and share of the time in which it is clear (expressed >= "
+            "top compound: mean probability, and share of the frames in which it is clear (expressed >= "
             f"{rule.least_expressed:g} and confidence >= {rule.least_confidence:g}; settings: [report])"
         )
     if notes:
@@ -59,23 +58,25 @@ def summary_table(summaries: Sequence[VideoSummary], title: str = "", rule: Clea
             _plain(f"{len(s.words)}: {' '.join(s.words)}" if s.words else "-"),
             _emotion(s.basic, s.basic_probability, COLOURS.get(s.basic or "", "")),
             _compound(s),
-            _missing(s, off),
+            _missing(s, without_model),
         )
     return table
 
 
 def unavailable(summaries: Sequence[VideoSummary]) -> list[str]:
-    """Branches without a model for every segment of every video; they are told once, not with each video."""
-    branches = list(summaries[0].statuses) if summaries else []
-    every = [[set(s.statuses[b]) for s in summaries if s.statuses.get(b)] for b in branches]
-    return [b for b, found in zip(branches, every, strict=True) if found and all(f == {ABSENT} for f in found)]
+    """Return the branches that lack a model for every segment of every video."""
+    statuses: dict[str, set[str]] = {}
+    for summary in summaries:
+        for branch, counts in summary.statuses.items():
+            statuses.setdefault(branch, set()).update(counts)
+    return [branch for branch, found in statuses.items() if found == {UNAVAILABLE}]
 
 
 def _plain(text: str) -> Text:
-    """Untrusted text: no markup, no control characters, no change of the writing direction."""
+    """Return untrusted text without markup and control characters."""
     from rich.text import Text
 
-    return Text("".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text))
+    return Text(printable(text))
 
 
 def _emotion(name: str | None, probability: float | None, colour: str) -> Text:
@@ -90,7 +91,7 @@ def _emotion(name: str | None, probability: float | None, colour: str) -> Text:
 
 
 def _compound(summary: VideoSummary) -> Text:
-    """The compound that is clear most of the time, or that none is; a compound near chance is never named."""
+    """Return the compound that is clear in most frames, or that none is; a compound near chance is never named."""
     from rich.text import Text
 
     if summary.clear_share is None:
@@ -105,16 +106,16 @@ def _percent(share: float | None) -> str:
     return "<1 %" if 0 < percent < 1 else f"{percent:.0f} %"
 
 
-def _missing(summary: VideoSummary, off: Sequence[str]) -> Text:
-    """Which other branches could not serve which share of the segments; those with the same story stand together."""
-    stories: dict[str, list[str]] = {}
+def _missing(summary: VideoSummary, without_model: Sequence[str]) -> Text:
+    """Return statuses without a value with their share of the segments, and the branches that each applies to."""
+    branches: dict[str, list[str]] = {}
     for branch, counts in summary.statuses.items():
         total = sum(counts.values())
         for status, count in sorted(counts.items()):
-            if branch not in off and status not in (Status.OK, summary.status):
+            if branch not in without_model and status not in (Status.OK, summary.status):
                 share = "" if count == total else f" {count}/{total}"
-                stories.setdefault(f"{status}{share}", []).append(branch)
-    lines = [f"{', '.join(names)}: {story}" for story, names in stories.items()]
+                branches.setdefault(f"{status}{share}", []).append(branch)
+    lines = [f"{', '.join(names)}: {status}" for status, names in branches.items()]
     if summary.status != Status.OK:
         lines.insert(0, f"{summary.status}: {summary.reason or 'no reason given'}")
     return _plain("; ".join(lines) if lines else "-")

@@ -1,14 +1,14 @@
-"""The picture of one video: who was seen, what was found at every moment, from which branches, and what was said.
+"""The timeline picture of one video: faces, probabilities, branches and words along time.
 
-Belongs here: laying these lanes out along time. Does not belong here: any number that is not in the tables.
+Belongs here: reading the rows of the video and drawing its lanes. Does not belong here: numbers that are not in the
+tables.
 
-Lanes, from the top: faces of the subject; basic emotions of every frame, stacked; the most likely compound expression;
-the top emotion of every branch and window (hatched where it had none, with the status); the words. A window is drawn
-over the time up to the start of the next one, although it looks at up to 4 s. A video without frames (sound alone) is
-drawn from its windows.
+Lanes, from the top: faces of the subject; basic emotions of every frame, stacked; the top compound expression; the top
+emotion of every branch and window (hatched without a value, with the status); the words. A window is drawn up to the
+start of the next one, although it covers up to 4 s. A video without frames (audio only) is drawn from its windows.
 
-A colour is as strong as the value is sure: a tie is nearly grey, a clear lead has the full colour. Where no compound is
-clear (`compound.clear`), none is named. A label that does not fit its cell is left out.
+The strength of a colour follows the confidence of the value: a tie is nearly grey, a clear lead has the full colour.
+Where no compound is clear (`compound.clear`), none is named. A label that does not fit its cell is left out.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cer_pipeline.arrow import pc
-from cer_pipeline.chart_style import COLOURS, EMPTY, INK, LINE, QUIET, faded, figure, ink_on, png, safe, settings
+from cer_pipeline.chart_style import COLOURS, EMPTY, INK, LINE, QUIET, drawable, faded, figure, ink_on, png, settings
 from cer_pipeline.compound.clear import UNCLEAR, Clear
 from cer_pipeline.errors import CerError
+from cer_pipeline.fusion.inputs import matrix
 from cer_pipeline.fusion.uncertainty import confidence
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS, COMPOUND_PAIRS
 from cer_pipeline.predictions.specs import PPA
+from cer_pipeline.report.summary import spoken_words
 from cer_pipeline.stage import Inputs
 from cer_pipeline.status import Status
 
@@ -40,22 +42,22 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 1600, 900  # pixels
 SIDE: Final = 160  # pixels of a thumbnail
 MOSAIC: Final = 6  # squares across a hidden face
-FACES: Final = 14  # thumbnails that fit side by side
+FACES: Final = 14  # thumbnails in the lane
 LEFT, RIGHT, TOP, BOTTOM = 0.105, 0.865, 0.878, 0.03  # of the figure
-POINTS: Final = 3000  # points along time that can be told apart
+POINTS: Final = 3000  # frames that are drawn at most: twice the pixels of the lane
 WORD_ROWS: Final = 3
-TRIM: Final = 0.15  # share of a stored crop that is cut off at each side: the profile stores it with a wide margin
-MARGIN: Final = 36  # pixels that a word may stand out at the end, before the note begins
-NO_VALUE, NOT_CLEAR = -2, -1  # in place of the number of a compound
-GREY: Final = "#E4E7EB"  # of a stretch without a clear expression: between an empty cell and Neutral
+TRIM: Final = 0.15  # share of a stored crop that is cut off at each side, since the profile stores a wide margin
+MARGIN: Final = 36  # pixels by which a word may pass the end of the lane, before the text beside it
+NO_VALUE, NOT_CLEAR = -2, -1  # in place of the index of a compound
+GREY: Final = "#E4E7EB"  # no clear expression: between the colours of an empty cell and of Neutral
 PAD: Final = 4  # pixels on each side of a label
-FAINT: Final = 0.25  # strength of the colour at a tie: still told apart, never loud
-FULL: Final = 0.3  # confidence of the full colour: a first class of 0.6 has twice the probability of the next
+FAINT: Final = 0.25  # strength of the colour at a tie: the hue stays recognisable
+FULL: Final = 0.3  # confidence from which a colour has full strength: 0.6 for the top class, 0.3 for the next
 
 
 @dataclass(frozen=True)
 class Video:
-    """The rows of one video that are drawn."""
+    """The rows of a video that are drawn."""
 
     row: dict[str, Any]
     times: NDArray[np.float64]
@@ -76,8 +78,8 @@ def timeline(inputs: Inputs, video_id: str, rule: Clear, hide_faces: bool = Fals
     Args:
         inputs: the shard that the video belongs to.
         video_id: the video.
-        rule: what is called a clear expression.
-        hide_faces: show each face as a mosaic of few squares, so that nobody can be recognised.
+        rule: which expressions count as clear.
+        hide_faces: draw every face as a mosaic of 6 x 6 squares, so that no one is recognisable.
 
     Returns:
         PNG of 1600 x 900 pixels.
@@ -107,19 +109,19 @@ def timeline(inputs: Inputs, video_id: str, rule: Clear, hide_faces: bool = Fals
 
 
 def read_video(inputs: Inputs, video_id: str, rule: Clear) -> Video:
-    """The rows of one video.
+    """Read the rows of a video.
 
     Raises:
         CerError: the shard has no such video.
     """
-    rows = _of(inputs, "videos", video_id)
+    rows = _rows(inputs, "videos", video_id)
     if not rows:
-        raise CerError("no such video", safe(video_id), f"list them with `cer status {inputs.corpus}`")
-    windows = _of(inputs, "segments", video_id)
+        raise CerError("no such video", drawable(video_id), f"list them with `cer status {inputs.corpus}`")
+    windows = _rows(inputs, "segments", video_id)
     times, basic, compound = _values(inputs, video_id, windows)
     fused = inputs.table("fused").column_names
     names = [c.removeprefix("w_") for c in fused if c.startswith("w_")]
-    branches = {n: _of(inputs, f"probabilities/{n}", video_id, ["segment", "status", *BASIC_COLUMNS]) for n in names}
+    branches = {n: _rows(inputs, f"probabilities/{n}", video_id, ["segment", "status", *BASIC_COLUMNS]) for n in names}
     samples = max(1, sum(int(w["samples"]) for w in windows[:1]) if len(windows) == 1 else FACES)
     end = max([float(rows[0]["duration_s"] or 0.0), *(float(w["end_s"]) for w in windows), 0.1])
     return Video(
@@ -132,26 +134,26 @@ def read_video(inputs: Inputs, video_id: str, rule: Clear) -> Video:
         branches=branches,
         faces=_faces(inputs, video_id, end, min(FACES, samples)),
         slots=min(FACES, samples),
-        words=_words(inputs, video_id),
+        words=spoken_words(_rows(inputs, "transcripts", video_id, ["words"])),
         end_s=end,
     )
 
 
-def _of(inputs: Inputs, name: str, video_id: str, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+def _rows(inputs: Inputs, name: str, video_id: str, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
     return [row for batch in inputs.batches(name, video_id, columns) for row in batch.to_pylist()]
 
 
 def _values(
     inputs: Inputs, video_id: str, windows: list[dict[str, Any]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Times, basic and compound values: of the frames, thinned to what can be told apart, or else of the windows."""
+    """Return times, basic and compound values of at most `POINTS` frames; without frames, of the windows."""
     columns = ["time_s", "frame", *BASIC_COLUMNS, *COMPOUND_COLUMNS]
     batches = list(inputs.batches("frame_predictions", video_id, columns))
     if batches:
         frames = pa.Table.from_batches(batches)
         times = frames.column("time_s").to_numpy()
         keep = np.unique(np.linspace(0, len(times) - 1, min(len(times), POINTS)).round().astype(int))
-        return times[keep], _matrix(frames, BASIC_COLUMNS)[keep], _matrix(frames, COMPOUND_COLUMNS)[keep]
+        return times[keep], matrix(frames, BASIC_COLUMNS)[keep], matrix(frames, COMPOUND_COLUMNS)[keep]
     starts = [float(w["start_s"]) for w in windows]
     edges = np.array(
         [x for a, b in zip(starts, [*starts[1:], float(windows[-1]["end_s"])], strict=True) for x in (a, b)]
@@ -162,46 +164,33 @@ def _values(
         table = pa.Table.from_batches(list(inputs.batches(name, video_id, ["segment", *methods, *labels])))
         if methods:
             table = table.filter(pc.equal(table.column("method"), PPA))
-        values.append(np.repeat(_matrix(table, labels), 2, axis=0))
+        values.append(np.repeat(matrix(table, labels), 2, axis=0))
     return edges, values[0], values[1]
 
 
-def _matrix(table: pa.Table, columns: Sequence[str]) -> NDArray[np.float64]:
-    return np.column_stack([table.column(c).to_numpy().astype(np.float64) for c in columns])
-
-
 def _faces(inputs: Inputs, video_id: str, end_s: float, slots: int) -> dict[int, bytes]:
-    """At most one face of a subject for each of the slots along time: the one nearest to the slot's middle."""
+    """Return for every slot of the lane the subject's face that is nearest to the centre of the slot."""
     width = end_s / slots
+    times = {row["sample"]: row["time_s"] for row in _rows(inputs, "frames", video_id, ["sample", "time_s"])}
     chosen: dict[int, tuple[float, bytes]] = {}
     for batch in inputs.batches("faces", video_id, ["sample", "face", "is_subject", "crop"]):
         subject = batch.filter(pc.and_(batch.column("is_subject"), pc.is_valid(batch.column("crop"))))
         for sample, crop in zip(subject.column("sample").to_pylist(), subject.column("crop"), strict=True):
-            time = sample / 5  # the grid is 5 Hz
-            slot = min(int(time / width), slots - 1)
-            distance = abs(time - (slot + 0.5) * width)
+            slot = min(int(times[sample] / width), slots - 1)
+            distance = abs(times[sample] - (slot + 0.5) * width)
             if slot not in chosen or distance < chosen[slot][0]:
                 chosen[slot] = (distance, crop.as_py())
     return {slot: crop for slot, (_, crop) in chosen.items()}
 
 
-def _words(inputs: Inputs, video_id: str) -> list[tuple[float, float, str]]:
-    """Every word once, though windows overlap."""
-    found: dict[tuple[float, float, str], None] = {}
-    for row in _of(inputs, "transcripts", video_id, ["words"]):
-        for word in row["words"] or []:
-            found[float(word["start_s"]), float(word["end_s"]), str(word["word"]).strip()] = None
-    return sorted(found)
-
-
 def _title(made: Figure, corpus: str, video: Video) -> None:
-    made.text(0.018, 0.955, safe(str(video.row["video_id"]), 90), fontsize=17, fontweight="bold", va="center")
-    facts = [f"corpus {safe(corpus, 40)}", f"{video.end_s:.1f} s"]
+    made.text(0.018, 0.955, drawable(str(video.row["video_id"]), 90), fontsize=17, fontweight="bold", va="center")
+    facts = [f"corpus {drawable(corpus, 40)}", f"{video.end_s:.1f} s"]
     if video.row["width"]:
         facts.append(f"{video.row['width']} × {video.row['height']} px, {video.row['fps'] or 0:.1f} frames/s")
     facts.append(f"{len(video.windows)} window{'s' if len(video.windows) != 1 else ''}")
     if video.row["status"] != Status.OK:
-        facts.append(safe(f"{video.row['status']}: {video.row['reason'] or ''}", 100))
+        facts.append(drawable(f"{video.row['status']}: {video.row['reason'] or ''}", 100))
     made.text(0.018, 0.915, "   ·   ".join(facts), fontsize=10.5, color=QUIET, va="center")
 
 
@@ -216,7 +205,7 @@ def _lane(axis: Axes, name: str, note: str = "") -> None:
 
 
 def _thumbnail(crop: bytes, side: int) -> NDArray[np.uint8]:
-    """The middle of a stored crop, without its margin, as `side` x `side` squares."""
+    """Return a stored crop without its margin, as `side` x `side` pixels."""
     from PIL import Image
 
     with Image.open(io.BytesIO(crop)) as image:
@@ -231,7 +220,7 @@ def _thumbnail(crop: bytes, side: int) -> NDArray[np.uint8]:
 
 
 def _draw_faces(axis: Axes, video: Video, hide: bool) -> None:
-    _lane(axis, "Subject", "" if video.faces else "no face was found")
+    _lane(axis, "Subject", "" if video.faces else "no face")
     axis.set_ylim(0, 1)
     if not video.faces:
         return
@@ -243,7 +232,7 @@ def _draw_faces(axis: Axes, video: Video, hide: bool) -> None:
         extent = (left, left + wide, 0.5 - high / 2, 0.5 + high / 2)
         try:
             picture = _thumbnail(video.faces[slot], MOSAIC if hide else SIDE)
-        except (KeyError, OSError):  # no face; or a crop that is damaged, which the tables tell better than a picture
+        except (KeyError, OSError):  # no face, or a damaged crop, whose status is in the tables
             axis.fill_between([left, left + wide], extent[2], extent[3], color=EMPTY, linewidth=0)
             continue
         axis.imshow(picture, extent=extent, aspect="auto", interpolation="nearest" if hide else "lanczos", zorder=2)
@@ -273,7 +262,7 @@ def _draw_basic(axis: Axes, video: Video) -> None:
 def _to_edges(
     times: NDArray[np.float64], values: NDArray[np.float64], first: bool, last: bool, end_s: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A frame is shown until the next one: the last value holds to the end, and a single frame has a width."""
+    """Return times and values with the last value held to the next frame, and the first one drawn from 0 s."""
     times, values = np.concatenate([times, [end_s if last else times[-1]]]), np.concatenate([values, values[-1:]])
     if first and times[0] > 0:
         times, values = np.concatenate([[0.0], times]), np.concatenate([values[:1], values])
@@ -291,12 +280,12 @@ def _legend(axis: Axes, means: NDArray[np.float64] | None) -> None:
 
 
 def _known(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which rows have a value."""
+    """Return which rows have a value."""
     return np.isfinite(values.sum(axis=1))
 
 
 def _runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """First and last + 1 of every run of True."""
+    """Return start and stop of every run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(int)))
     return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
@@ -329,13 +318,13 @@ def _draw_compound(axis: Axes, video: Video) -> None:
 
 
 def _strength(lead: float) -> float:
-    """How strong a colour is where the first class leads the second by so much."""
+    """Return the strength of a colour for the difference between the two top probabilities."""
     return FAINT + (1.0 - FAINT) * min(1.0, lead / FULL)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A rectangle of a lane: times, s, and heights in the lane's own unit."""
+    """A rectangle of a lane: times, s, and heights in units of the lane."""
 
     left: float
     right: float
@@ -351,28 +340,28 @@ def _fill(axis: Axes, cell: Cell, colour: str) -> None:
 def _label(
     axis: Axes, lines: Sequence[tuple[str, float, str]], cell: Cell, size: int, box: dict[str, Any] | None = None
 ) -> None:
-    """Text in the middle of a cell, all lines or none: they are measured as they are drawn.
+    """Draw text in the centre of a cell, all lines or, if one is too wide, none.
 
     Args:
         axis: the lane.
-        lines: text, height and colour of each.
-        cell: where it must fit.
-        size: of the type.
-        box: matplotlib's properties of a box behind the text.
+        lines: text, height and colour of each line.
+        cell: the cell.
+        size: font size, points.
+        box: properties (matplotlib) of a box behind the text.
     """
-    room = _pixels(axis, cell.right) - _pixels(axis, cell.left) - 2 * PAD
+    available = _pixels(axis, cell.right) - _pixels(axis, cell.left) - 2 * PAD
     middle = (cell.left + cell.right) / 2
     drawn = [
         axis.text(middle, y, text, ha="center", va="center", fontsize=size, color=colour, bbox=box, clip_on=True)
         for text, y, colour in lines
     ]
-    if any(_width(text) > room for text in drawn):
+    if any(_width(text) > available for text in drawn):
         for text in drawn:
             text.remove()
 
 
 def _width(text: Text) -> float:
-    """Width of a text as it is drawn, pixels."""
+    """Return the width of a drawn text, pixels."""
     made = text.get_figure(root=True)
     assert made is not None
     return text.get_window_extent(cast("Any", made.canvas).get_renderer()).width
@@ -405,7 +394,7 @@ def _draw_branches(axis: Axes, video: Video) -> None:
     axis.text(
         1.014,
         0.5,
-        "top emotion of each\nbranch and window\n(pale: a near tie)",
+        "top emotion of each\nbranch and window\n(pale: low confidence)",
         transform=axis.transAxes,
         fontsize=9,
         color=QUIET,
@@ -445,7 +434,7 @@ def _draw_words(axis: Axes, video: Video) -> None:
     axis.xaxis.set_major_formatter(lambda x, _: f"{x:g} s")
     axis.spines["top"].set_visible(True)
     if not video.words:
-        axis.text(0.5, 0.5, "no words were heard", transform=axis.transAxes, ha="center", va="center", color=QUIET)
+        axis.text(0.5, 0.5, "no words", transform=axis.transAxes, ha="center", va="center", color=QUIET)
         return
     per_second = axis.get_window_extent().width / video.end_s
     free = [-1.0] * WORD_ROWS  # pixel at which each row is free again
@@ -453,7 +442,9 @@ def _draw_words(axis: Axes, video: Video) -> None:
     for start, _, word in video.words:
         x = start * per_second
         row = next((i for i, end in enumerate(free) if end <= x), None)
-        drawn = axis.text(start + PAD / per_second, 0, safe(word, 24), fontsize=9, color=INK, ha="left", va="center")
+        drawn = axis.text(
+            start + PAD / per_second, 0, drawable(word, 24), fontsize=9, color=INK, ha="left", va="center"
+        )
         width = _width(drawn) + 2 * PAD
         if row is None or x + width > video.end_s * per_second + MARGIN:
             drawn.remove()
@@ -462,7 +453,7 @@ def _draw_words(axis: Axes, video: Video) -> None:
         free[row] = x + width
         drawn.set_y(row + 0.62)
         axis.plot([start, start], [row + 0.3, row + 0.9], color=COLOURS["Surprise"], linewidth=1.2)
-    said = f"{len(video.words)} words" + (
+    note = f"{len(video.words)} words" + (
         f",\n{left_out} {'does' if left_out == 1 else 'do'} not fit" if left_out else ""
     )
-    axis.text(1.034, 0.5, said, transform=axis.transAxes, fontsize=9, color=QUIET, va="center")
+    axis.text(1.034, 0.5, note, transform=axis.transAxes, fontsize=9, color=QUIET, va="center")

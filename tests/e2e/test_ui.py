@@ -126,6 +126,6 @@ def test_a_materialised_partition_shows_its_numbers_and_its_plot(browser: Any, p
         browser.save_screenshot(str(Path(target) / "ui_partition.png"))
 
 
-def test_the_run_of_the_terminal_is_there(browser: Any, page: str) -> None:
+def test_a_run_of_the_command_line_is_listed(browser: Any, page: str) -> None:
     browser.get(f"{page}/runs")
     assert wait(lambda: "process_shard" in text_of(browser) and "Success" in text_of(browser))

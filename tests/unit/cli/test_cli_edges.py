@@ -1,7 +1,8 @@
-"""The command line where people live: stopped by hand, in other locales, with folders that are away or leaks kept."""
+"""The command line under Ctrl-C, in other locales, with absent folders and kept leaks."""
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -16,11 +17,11 @@ import dagster as dg
 import pytest
 from typer.testing import CliRunner, Result
 
+from assets.user_errors import user_errors
 from cer_pipeline.cli import launch
-from cer_pipeline.cli import run as run_command
-from cer_pipeline.cli.app import Stopped, app
-from cer_pipeline.cli.output import PLAIN
-from cer_pipeline.cli.stopping import insisting
+from cer_pipeline.cli.app import Interrupted, app, main
+from cer_pipeline.cli.output import PLAIN, plain_output
+from cer_pipeline.cli.stopping import repeat_interrupt
 from cer_pipeline.corpora import registry
 from cer_pipeline.errors import CerError
 from cer_pipeline.store.home import Home
@@ -34,20 +35,19 @@ def cer(*words: str | Path) -> Result:
 
 
 def python(code: str, *words: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    """A process of its own that runs some code with the words as its command line."""
+    """Run code in a process of its own, with the words as its command line."""
+    command = [sys.executable, "-c", f"{DEFAULT_SIGINT}\n{code}", *words]
     env = os.environ | {"PYTHONPATH": str(REPOSITORY)} | environment
-    return subprocess.run(
-        [sys.executable, "-c", f"{HEAR}\n{code}", *words], env=env, capture_output=True, timeout=120, check=False
-    )
+    return subprocess.run(command, env=env, capture_output=True, timeout=120, check=False)
 
 
-HEAR = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-"""A shell that starts tests in the background has them ignore Ctrl-C, and so would the processes that they start."""
+DEFAULT_SIGINT = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+"""A shell that starts the tests in the background has them, and the processes that they start, ignore Ctrl-C."""
 
 
-@pytest.fixture(autouse=True)
-def hear():
-    """Let this process hear Ctrl-C while a test runs."""
+@pytest.fixture
+def default_sigint():
+    """Let Ctrl-C raise KeyboardInterrupt while a test runs."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -60,32 +60,40 @@ MAIN = "from cer_pipeline.cli import main; main()"
 
 
 @pytest.mark.parametrize(
-    ("place", "words"),
+    ("function", "words", "command"),
     [
-        ("cer_pipeline.corpora.registry.register", ["corpus", "add", "two words", "/x"]),
-        ("cer_pipeline.cli.run.run_corpus", ["run", "c"]),
-        ("cer_pipeline.cli.evaluate.evaluated", ["evaluate", "c"]),
-        ("cer_pipeline.cli.train._launch", ["train", "mhpf", "--corpora", "c"]),
-        ("cer_pipeline.cli.models.pull_with_progress", ["models", "pull"]),
+        ("cer_pipeline.corpora.registry.register", ["corpus", "add", "two words", "/x"], "corpus add 'two words' /x"),
+        ("cer_pipeline.cli.run.run_corpus", ["run", "c"], "run c"),
+        ("cer_pipeline.cli.evaluate.evaluated", ["evaluate", "c"], "evaluate c"),
+        ("cer_pipeline.cli.train.trained", ["train", "mhpf", "--corpora", "c"], "train mhpf --corpora c"),
+        ("cer_pipeline.cli.models.pull_with_progress", ["models", "pull"], "models pull"),
     ],
 )
-def test_ctrl_c_is_one_line_with_the_command_that_goes_on(tmp_path, place, words):
-    module, _, name = place.rpartition(".")
-    stop = f"import os, signal, {module} as m; m.{name} = lambda *a, **k: os.kill(os.getpid(), signal.SIGINT)"
-    ready = "import cer_pipeline.training.registry as t; t.chosen = lambda *a: None"
-    done = python(f"{stop}; {ready}; {MAIN}", *words, CER_HOME=str(tmp_path))
-    (line,) = done.stderr.decode().strip().splitlines()
-    assert line.startswith("stopped; nothing is lost, and this goes on where it stopped: cer ")
-    assert line.endswith("cer corpus add 'two words' /x" if "two words" in words else f"cer {' '.join(words)}")
-    assert done.returncode == 130
+def test_ctrl_c_is_one_line_with_the_command_that_continues(
+    tmp_home, monkeypatch, capfd, default_sigint, function, words, command
+):
+    monkeypatch.setattr(function, lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr("cer_pipeline.training.registry.chosen", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["cer", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line == f"stopped; nothing is lost; to continue: cer {command}"
 
 
-def test_a_command_that_is_stopped_raises_one_exception_that_typer_leaves_alone(monkeypatch, tmp_home):
+def test_ctrl_c_ends_the_process_with_code_130_and_no_traceback(tmp_path):
+    stop = "import cer_pipeline.cli.run as m, signal; m.run_corpus = lambda *a, **k: signal.raise_signal(signal.SIGINT)"
+    done = python(f"{stop}; {MAIN}", "run", "c", CER_HOME=str(tmp_path))
+    assert (done.returncode, done.stderr) == (130, b"stopped; nothing is lost; to continue: cer run c\n")
+
+
+def test_ctrl_c_raises_an_exception_that_typer_does_not_handle(monkeypatch, tmp_home):
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(registry, "names", stop)
-    assert isinstance(cer("corpus", "list").exception, Stopped)
+    assert isinstance(cer("corpus", "list").exception, Interrupted)
 
 
 def job(body):
@@ -100,19 +108,30 @@ def job(body):
     return one
 
 
-def test_a_run_that_ctrl_c_ends_is_stopped_and_not_failed():
+def test_a_run_that_ctrl_c_ends_is_interrupted_and_not_failed(default_sigint):
     with dg.DagsterInstance.ephemeral() as instance, pytest.raises(KeyboardInterrupt):
         launch.execute(instance, job(lambda: os.kill(os.getpid(), signal.SIGINT)))
 
 
-def test_a_run_that_fails_by_itself_is_no_stopped_one():
-    def body() -> None:
-        raise CerError("the disk is full")
+def test_a_failed_run_names_its_steps_with_the_line_of_the_mistake():
+    def mistake() -> None:
+        with user_errors():
+            raise CerError("no such corpus", "c", "run `cer corpus list`")
+
+    def defect() -> None:
+        raise ValueError("two\nlines")
 
     with dg.DagsterInstance.ephemeral() as instance:
-        result = launch.execute(instance, job(body))
-        assert run_command.broken_steps(result) == {"work": "cer_pipeline.errors.CerError: the disk is full"}
-        assert launch.execute(instance, job(lambda: None)).success
+        (failure,) = launch.execute(instance, job(mistake)).failures
+        assert (failure.step, failure.expected) == ("work", True)
+        assert failure.error().line() == "no such corpus: c - run `cer corpus list`"
+        (failure,) = launch.execute(instance, job(defect)).failures
+        assert failure.error().line() == "ValueError: two lines - `cer ui` shows the run"
+        with pytest.raises(CerError, match="two lines"):
+            launch.execute(instance, job(defect)).require_success()
+        done = launch.execute(instance, job(lambda: None))
+        done.require_success()
+        assert (done.failures, done.interrupted) == ((), False)
 
 
 # --- locales and encodings ---------------------------------------------------------------------------------------
@@ -131,25 +150,36 @@ def latin1(tmp_path_factory) -> dict[str, str]:
     return {"LOCPATH": str(folder), "LC_ALL": "en_US.ISO-8859-1", "LANG": "", "PYTHONUTF8": ""}
 
 
-SAY = (
-    f"import typer, cer_pipeline.cli.app as c; c.app.command('say')(lambda: print('Zo\\u00eb \\u25a0 \\uac00')); {MAIN}"
+PRINT = (
+    "import typer, cer_pipeline.cli.app as c; "
+    f"c.app.command('print')(lambda: print('Zo\\u00eb \\u25a0 \\uac00')); {MAIN}"
 )
 
 
 @pytest.mark.parametrize(
     ("encoding", "shown"), [("ascii", b"Zo? # ?\n"), ("iso-8859-1", b"Zo\xeb # ?\n"), ("utf-8", "Zoë ■ 가\n".encode())]
 )
-def test_output_replaces_what_its_encoding_cannot_show(tmp_path, encoding, shown):
-    done = python(SAY, "say", CER_HOME=str(tmp_path), PYTHONIOENCODING=encoding)
-    assert (done.stdout, done.returncode) == (shown, 0), done.stderr
+def test_output_replaces_characters_that_its_encoding_lacks(monkeypatch, encoding, shown):
+    buffer = io.BytesIO()
+    with io.TextIOWrapper(buffer, encoding=encoding) as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        plain_output()
+        print("Zo\u00eb \u25a0 \uac00")
+        stream.flush()
+        assert buffer.getvalue() == shown
 
 
-def test_one_sign_is_replaced_by_one_so_that_columns_stay():
+def test_the_command_replaces_characters_of_its_output(tmp_path):
+    done = python(PRINT, "print", CER_HOME=str(tmp_path), PYTHONIOENCODING="ascii")
+    assert (done.stdout, done.returncode) == (b"Zo? # ?\n", 0), done.stderr
+
+
+def test_a_replacement_is_one_ascii_character_so_that_columns_stay_aligned():
     assert all(len(sign) == len(plain) == 1 and plain.isascii() for sign, plain in PLAIN.items())
 
 
 @pytest.mark.slow
-def test_ids_are_the_same_and_the_output_is_the_terminals_in_a_latin_1_locale(tmp_path, latin1):
+def test_a_latin_1_locale_changes_the_output_encoding_and_no_id(tmp_path, latin1):
     (tmp_path / "v").mkdir()
     (tmp_path / "v" / "Zoë.mp4").write_bytes(b"x")
     (tmp_path / "v" / os.fsdecode(b"bad\xff.mp4")).write_bytes(b"y")
@@ -157,11 +187,11 @@ def test_ids_are_the_same_and_the_output_is_the_terminals_in_a_latin_1_locale(tm
     first = python(MAIN, "corpus", "add", "c", str(tmp_path / "v"), "--json", CER_HOME=str(home))
     assert json.loads(first.stdout)["added"] == ["Zoë", "bad\\xff"]
     again = python(MAIN, "corpus", "add", "c", str(tmp_path / "v"), "--json", CER_HOME=str(home), **latin1)
-    told = json.loads(again.stdout)
-    assert (told["added"], told["removed"], told["unchanged"]) == ([], [], 2)
+    changes = json.loads(again.stdout)
+    assert (changes["added"], changes["removed"], changes["unchanged"]) == ([], [], 2)
     assert [f.video_id for f in registry.load(home, "c").files] == ["Zoë", "bad\\xff"]
-    said = python(SAY, "say", CER_HOME=str(home), **latin1)
-    assert said.stdout == b"Zo\xeb # ?\n"
+    printed = python(PRINT, "print", CER_HOME=str(home), **latin1)
+    assert printed.stdout == b"Zo\xeb # ?\n"
 
 
 def test_the_sandbox_opens_a_file_by_its_bytes_in_a_latin_1_locale(tmp_path, latin1):
@@ -178,22 +208,25 @@ def test_the_sandbox_opens_a_file_by_its_bytes_in_a_latin_1_locale(tmp_path, lat
     assert done.stdout == b"3\n", done.stderr
 
 
-def test_an_error_about_a_hostile_name_is_one_line_without_control_characters(tmp_path):
-    done = python(MAIN, "corpus", "add", "c", str(tmp_path / "a\n\x1b[31mb"), CER_HOME=str(tmp_path / "home"))
-    assert done.returncode == 2
-    assert done.stderr.count(b"\n") == 1
-    assert b"\x1b" not in done.stderr
+def test_an_error_about_a_hostile_name_is_one_line_without_control_characters(tmp_path, tmp_home, monkeypatch, capfd):
+    monkeypatch.setattr(sys, "argv", ["cer", "corpus", "add", "c", str(tmp_path / "a\n\x1b[31mb")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    error = capfd.readouterr().err
+    assert (ended.value.code, error.count("\n")) == (2, 1)
+    assert "\x1b" not in error
 
 
 @pytest.mark.parametrize(("name", "words"), [("q?x", ["corpus", "list"]), ("pct%20x", ["run", "c"])])
-def test_a_home_that_cannot_be_used_is_one_line_and_nothing_is_written(tmp_path, name, words):
-    done = python(MAIN, *words, CER_HOME=str(tmp_path / name))
-    (line,) = done.stderr.decode().splitlines()
-    assert line.startswith("error: the path of the home folder holds ? or a percent sign")
-    assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
+def test_a_home_that_cannot_be_used_is_one_line_and_nothing_is_written(tmp_path, monkeypatch, name, words):
+    monkeypatch.setenv("CER_HOME", str(tmp_path / name))
+    error = cer(*words).exception
+    assert isinstance(error, CerError)
+    assert error.line().startswith("the path of the home folder holds ? or a percent sign")
+    assert list(tmp_path.iterdir()) == []
 
 
-# --- folders that are away, leaks that are kept ------------------------------------------------------------------
+# --- absent folders, kept leaks ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -204,18 +237,18 @@ def videos(tmp_path: Path, tmp_home: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("away", ["gone", "empty"])
-def test_a_folder_that_is_away_is_told_and_keeps_its_videos_and_tables(videos, tmp_home, away):
+@pytest.mark.parametrize("state", ["absent", "empty"])
+def test_a_corpus_whose_folder_is_absent_or_empty_keeps_its_videos_and_tables(videos, tmp_home, state):
     made = cer("run", "c", "--select", "videos")
     assert made.exit_code == 0, made.output
     table = Home(tmp_home).table("videos", "c", "s000")
     before = table.read_bytes()
     videos.rename(videos.with_name("elsewhere"))
-    if away == "empty":
+    if state == "empty":
         videos.mkdir()
     status = cer("status", "c")
     assert status.exit_code == 0
-    assert f"the folder of c {'is empty' if away == 'empty' else 'is not there'}" in status.stderr
+    assert f"the folder of c {'is empty' if state == 'empty' else 'is not there'}" in status.stderr
     assert "its videos stay registered and its tables stay" in status.stderr
     up_to_date = cer("run", "c", "--select", "videos")
     assert up_to_date.exit_code == 0
@@ -229,7 +262,7 @@ def test_a_folder_that_is_away_is_told_and_keeps_its_videos_and_tables(videos, t
 
 
 @pytest.mark.slow
-def test_leaks_that_are_kept_are_said_by_every_run(tmp_path, tmp_home):
+def test_every_run_warns_of_leaks_that_are_kept(tmp_path, tmp_home):
     root = files.afew_captions(tmp_path / "texts", dev={"000002000___Fear_0000.avi": "Fear"})
     added = cer("corpus", "add", "c", root, "--format", "captions", "--leaks", "keep")
     assert "1 leaks between splits are kept" in added.stderr
@@ -241,7 +274,7 @@ def test_leaks_that_are_kept_are_said_by_every_run(tmp_path, tmp_home):
     assert "leaks" not in cer("run", "c", "--select", "videos").stderr
 
 
-def test_annotations_that_do_not_fit_are_told_when_a_corpus_is_added(tmp_path, tmp_home):
+def test_adding_a_corpus_names_annotations_that_do_not_fit_their_videos(tmp_path, tmp_home):
     from tests.helpers.clips import make_clip
 
     (tmp_path / "v").mkdir()
@@ -255,16 +288,16 @@ def test_annotations_that_do_not_fit_are_told_when_a_corpus_is_added(tmp_path, t
     assert "b: 51 annotated frames, 50 frames in the file; what lies beyond the end counts for nothing" in done.stderr
 
 
-def test_ctrl_c_that_a_destructor_swallows_is_sent_again(capfd):
-    """The first signal arrives inside `__del__`, where Python prints the exception and goes on."""
+def test_ctrl_c_that_a_destructor_drops_is_sent_again(capfd, default_sigint):
+    """The first signal arrives inside `__del__`, where Python prints the exception and continues."""
 
-    class Swallows:
+    class DropsInterrupt:
         def __del__(self) -> None:
             signal.raise_signal(signal.SIGINT)
 
     def work() -> None:
-        with insisting(again_s=0.1):
-            Swallows()
+        with repeat_interrupt(interval_s=0.1):
+            DropsInterrupt()
             try:
                 raise KeyboardInterrupt
             except KeyboardInterrupt:  # as SQLAlchemy does while it closes a connection
@@ -278,12 +311,12 @@ def test_ctrl_c_that_a_destructor_swallows_is_sent_again(capfd):
     assert time.monotonic() - started < 10
     assert "KeyboardInterrupt" not in capfd.readouterr().err
     before = signal.getsignal(signal.SIGINT)
-    with insisting():
+    with repeat_interrupt():
         pass
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_ctrl_c_while_the_command_is_imported_is_no_traceback(tmp_path):
+def test_ctrl_c_during_the_imports_of_the_command_shows_no_traceback(tmp_path):
     code = (
         "import os, signal, sys\n"
         "class Stop:\n"
@@ -293,4 +326,4 @@ def test_ctrl_c_while_the_command_is_imported_is_no_traceback(tmp_path):
         "from cer_pipeline.cli import main; main()"
     )
     done = python(code, "status", CER_HOME=str(tmp_path))
-    assert (done.returncode, done.stderr) == (130, b"stopped before it began\n")
+    assert (done.returncode, done.stderr) == (130, b"stopped before the command began\n")

@@ -1,4 +1,4 @@
-"""`cer corpus` and `cer run` as a person meets them: what is told, and what is asked for next."""
+"""`cer corpus`: what it prints, which options it keeps, and which mistakes it refuses."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def cer(*words: str | Path) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
-def test_adding_captions_tells_splits_leaks_and_labels(tmp_path: Path) -> None:
+def test_adding_captions_reports_splits_leaks_and_labels(tmp_path: Path) -> None:
     root = files.afew_captions(tmp_path / "texts", dev={"000002000___Fear_0000.avi": "Fear"})
     done = cer("corpus", "add", "texts", root, "--format", "captions", "--json")
-    told = json.loads(done.stdout)
-    assert (told["videos"], told["splits"], told["excluded"]) == (8, {"dev": 1, "train": 6}, 1)
-    assert (told["labels"], told["captions"], told["shards"]) == (True, True, ["texts-s000"])
-    assert told["told"][0].startswith("1 videos are left out of their split")
+    added = json.loads(done.stdout)
+    assert (added["videos"], added["splits"], added["excluded"]) == (8, {"dev": 1, "train": 6}, 1)
+    assert (added["labels"], added["captions"], added["shards"]) == (True, True, ["texts-s000"])
+    assert added["told"][0].startswith("1 videos are left out of their split")
     listed = json.loads(cer("corpus", "list", "--json").stdout)
     assert [(c["name"], c["format"], c["labels"]) for c in listed] == [("texts", "captions", True)]
     for word in ("captions", "dev 1, train 6", "yes"):
         assert word in cer("corpus", "list").stdout
 
 
-def test_options_hold_until_they_are_given_anew(tmp_path: Path) -> None:
+def test_options_hold_until_they_are_given_again(tmp_path: Path) -> None:
     root = files.afew_captions(tmp_path / "texts", dev={"000002000___Fear_0000.avi": "Fear"})
     assert json.loads(cer("corpus", "add", "c", root, "--format", "captions", "--leaks", "keep", "--json").stdout)
     again = json.loads(cer("corpus", "add", "c", root, "--format", "captions", "--json").stdout)
@@ -43,7 +43,7 @@ def test_options_hold_until_they_are_given_anew(tmp_path: Path) -> None:
     assert (last["excluded"], last["changed"]) == (1, ["000002000@train"])
 
 
-def test_a_corpus_for_training_alone_names_what_it_can_train(tmp_path: Path) -> None:
+def test_a_corpus_without_videos_names_the_training_that_takes_it(tmp_path: Path) -> None:
     rows = [("1001_IEO_NEU_XX", m, 1, 0, 0, 0, 4, 0) for m in ("voice", "face", "both")]
     path = files.write_csv(tmp_path / "votes.csv", ("fileName", "modality", *"ADFHNS"), rows)
     done = cer("corpus", "add", "votes", path, "--format", "votes")
@@ -77,7 +77,7 @@ def test_mistakes_on_the_command_line_are_one_line(tmp_path: Path, words: tuple[
     assert says in done.exception.line()
 
 
-def test_a_sound_track_is_asked_for_by_its_number(tmp_path: Path, tmp_home: Path) -> None:
+def test_a_sound_track_is_chosen_by_its_number(tmp_path: Path, tmp_home: Path) -> None:
     root = tmp_path / "videos"
     root.mkdir()
     make_tracks(root / "call.mkv", tone(1.0), tone(1.0))

@@ -1,4 +1,4 @@
-"""Pictures and summaries say what the tables hold, whatever the names are and whatever is missing."""
+"""Pictures and summaries show the content of the tables, with hostile names and missing values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cer_pipeline import tables
-from cer_pipeline.chart_style import COLOURS, EMPTY, faded, figure, ink_on, png, safe, settings
+from cer_pipeline.chart_style import COLOURS, EMPTY, drawable, faded, figure, ink_on, png, printable, settings
 from cer_pipeline.cli.output import status_counts
 from cer_pipeline.compound.clear import Clear, clear_rows, named
 from cer_pipeline.compound.ppa import ppa
@@ -29,7 +29,7 @@ from tests.unit.compound.test_compound import NAMES, run
 RULE = Clear(least_expressed=0.5, least_confidence=0.1)
 ALL = Clear(0.0, 0.0)
 NONE = Clear(1.0, 1.0)
-NASTY = "a $x_1$ [bold]\n\u202eb🦊 <b>"
+HOSTILE = "a $x_1$ [bold]\n\u202eb🦊 <b>"
 
 
 def crop() -> bytes:
@@ -40,7 +40,7 @@ def crop() -> bytes:
 
 @pytest.fixture(scope="module")
 def made():
-    """Three videos: one with a nasty name, one with sound alone, one with nothing at all."""
+    """A shard of three videos: one with a hostile name, one with audio only, one without any value."""
     inputs = shard({"clip": 9.0, "silent": 3.0, "sound": 5.0}, NAMES, missing=0.2, seed=4)
     nothing = {"status": "no_face", "reason": "none"} | dict.fromkeys(BASIC_COLUMNS)
     for name in [f"probabilities/{n}" for n in NAMES]:
@@ -52,23 +52,23 @@ def made():
         for r in inputs.tables["frames"].to_pylist()
     ]
     inputs.tables["frames"] = pa.Table.from_pylist(frames, schema=tables.FRAMES.schema)
-    seen = {"video_id": "clip", "face": 0, "is_subject": True, "verified": True, "crop": crop()}
-    faces = [seen | {"sample": k, "track": k // 30} for k in range(40)]
+    face = {"video_id": "clip", "face": 0, "is_subject": True, "verified": True, "crop": crop()}
+    faces = [face | {"sample": k, "track": k // 30} for k in range(40)]
     faces.append({"video_id": "silent", "sample": 0, "status": "no_face"})
     faces.append({"video_id": "sound", "sample": 0, "status": "no_video"})
     inputs.tables["faces"] = rows(tables.FACES, faces)
-    words = [{"word": w, "start_s": s, "end_s": s + 0.2, "probability": 0.9} for w, s in ((" so", 2.1), (NASTY, 2.5))]
+    words = [{"word": w, "start_s": s, "end_s": s + 0.2, "probability": 0.9} for w, s in ((" so", 2.1), (HOSTILE, 2.5))]
     said = [{"segment_id": f"clip/{i}", "video_id": "clip", "segment": i, "words": words} for i in range(2)]
     inputs.tables["transcripts"] = rows(tables.TRANSCRIPTS, said)
     run(inputs, load_profile())
     for name, table in inputs.tables.items():
         at = table.schema.get_field_index("video_id")
-        renamed = [NASTY if v == "clip" else v for v in table.column("video_id").to_pylist()]
+        renamed = [HOSTILE if v == "clip" else v for v in table.column("video_id").to_pylist()]
         inputs.tables[name] = table.set_column(at, table.schema.field(at), pa.array(renamed, pa.string()))
     return inputs
 
 
-@pytest.mark.parametrize("video", [NASTY, "silent", "sound"])
+@pytest.mark.parametrize("video", [HOSTILE, "silent", "sound"])
 def test_every_video_has_a_picture_without_a_warning(made, video):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -77,6 +77,18 @@ def test_every_video_has_a_picture_without_a_warning(made, video):
     colours = {c for _, c in picture.convert("RGB").getcolors(1600 * 900) or []}
     drawn = [name for name, code in COLOURS.items() if tuple(bytes.fromhex(code[1:])) in colours]
     assert len(drawn) == len(BASIC), "every label has its colour in the legend"
+
+
+def test_a_face_is_drawn_at_the_time_of_its_frame(made):
+    """The clip lasts 9 s: with frames at twice the rate, its 40 faces fill the first half of the lane."""
+    usual = timeline_module.read_video(made, HOSTILE, RULE)
+    frames = made.tables["frames"]
+    at = frames.schema.get_field_index("time_s")
+    halved = pa.array([t / 2 for t in frames.column("time_s").to_pylist()], pa.float64())
+    faster = type(made)(made.tables | {"frames": frames.set_column(at, frames.schema.field(at), halved)})
+    shifted = timeline_module.read_video(faster, HOSTILE, RULE)
+    assert sorted(usual.faces) == list(range(13)), "samples 0 to 39 end at 7.8 s of 9 s"
+    assert sorted(shifted.faces) == list(range(7))
 
 
 def test_the_picture_is_the_same_on_every_run(made):
@@ -95,12 +107,12 @@ def test_the_area_of_a_colour_is_its_probability(made):
 
 def test_an_unknown_video_is_a_user_error(made):
     with pytest.raises(CerError, match="no such video"):
-        timeline(made, "nobody", RULE)
+        timeline(made, "unknown", RULE)
 
 
 def test_the_summary_counts_people_and_words_and_takes_the_mean_basic_emotion(made):
     first, silent, sound = summarise(made, RULE)
-    assert (first.faces, first.words, first.seconds) == (2, ("so", NASTY), None)
+    assert (first.faces, first.words, first.seconds) == (2, ("so", HOSTILE), None)
     frames = [r for r in made.tables["frame_predictions"].to_pylist() if r["video_id"] == first.video_id]
     known = [r for r in frames if r["status"] == "ok"]
     assert first.frames == len(known) > 0
@@ -113,11 +125,11 @@ def test_the_summary_counts_people_and_words_and_takes_the_mean_basic_emotion(ma
     assert silent.coverage == dict.fromkeys(NAMES, 0.0)
     assert silent.statuses["text_minilm"] == {"no_face": 1}
     assert sound.frames == 0
-    assert sound.basic is not None, "sound alone is summed up from its segments"
+    assert sound.basic is not None, "audio only is summarised from its segments"
 
 
 @pytest.mark.parametrize("rule", [RULE, ALL, NONE])
-def test_the_compound_of_a_video_is_the_one_that_is_clear_most_of_the_time(made, rule):
+def test_the_compound_of_a_video_is_the_one_that_is_clear_in_most_frames(made, rule):
     first, silent, sound = summarise(made, rule)
     frames = [r for r in made.tables["frame_predictions"].to_pylist() if r["video_id"] == first.video_id]
     known = [r for r in frames if r["status"] == "ok"]
@@ -159,12 +171,12 @@ def test_a_compound_that_is_not_clear_is_never_named(made):
     assert "no clear expression" not in shown(summarise(made, ALL), ALL)
 
 
-def test_a_calm_face_has_no_clear_expression_though_its_compounds_sum_to_one():
-    """PPA divides Neutral and Other away: what is left of a calm face may lead by much and say next to nothing."""
-    calm = np.array([[0.9, 0.07, 0.0, 0.0, 0.0, 0.03, 0.0, 0.0]])
-    loud = np.array([[0.1, 0.5, 0.0, 0.1, 0.0, 0.3, 0.0, 0.0]])
-    torn = np.array([[0.1, 0.15, 0.15, 0.15, 0.15, 0.15, 0.15, 0.0]])
-    for basic, clear in ((calm, False), (loud, True), (torn, False)):
+def test_a_neutral_face_has_no_clear_expression_although_its_compounds_sum_to_one():
+    """PPA drops Neutral and Other, so that the rest of a neutral face may have a high confidence."""
+    neutral = np.array([[0.9, 0.07, 0.0, 0.0, 0.0, 0.03, 0.0, 0.0]])
+    angry = np.array([[0.1, 0.5, 0.0, 0.1, 0.0, 0.3, 0.0, 0.0]])
+    undecided = np.array([[0.1, 0.15, 0.15, 0.15, 0.15, 0.15, 0.15, 0.0]])
+    for basic, clear in ((neutral, False), (angry, True), (undecided, False)):
         assert RULE.of_values(basic, ppa(basic)).tolist() == [clear]
         assert named(ppa(basic), np.array([clear])) == ["Sadly Angry" if clear else "no clear expression"]
     assert named(np.full((1, 7), np.nan), np.array([False])) == [None]
@@ -176,7 +188,7 @@ def test_a_threshold_out_of_range_is_refused(wrong):
         Clear.of(load_profile(overrides=[f"report.{wrong}"]))
 
 
-def test_the_thresholds_change_what_is_shown_and_no_row_key():
+def test_the_thresholds_enter_no_row_key():
     from cer_pipeline.pipeline import stages
 
     assert not [spec.name for spec in stages(load_profile()) if "report" in spec.config]
@@ -203,12 +215,12 @@ def lane_colours(made, video, rule) -> set[str]:
 
 def test_the_lane_is_grey_where_no_expression_is_clear(made):
     coloured = {faded(c, s) for c in COLOURS.values() for s in (0.25, 1.0)}
-    assert timeline_module.GREY in (grey := lane_colours(made, NASTY, NONE))
+    assert timeline_module.GREY in (grey := lane_colours(made, HOSTILE, NONE))
     assert not grey & coloured
-    assert timeline_module.GREY not in lane_colours(made, NASTY, ALL)
+    assert timeline_module.GREY not in lane_colours(made, HOSTILE, ALL)
 
 
-def test_a_colour_is_as_strong_as_the_value_is_sure():
+def test_the_strength_of_a_colour_grows_with_the_confidence():
     strengths = [timeline_module._strength(lead) for lead in (0.0, 0.05, 0.15, 0.3, 0.9)]
     assert strengths == sorted(strengths) and strengths[0] > 0 and strengths[-2:] == [1.0, 1.0]
     for colour in COLOURS.values():
@@ -217,7 +229,7 @@ def test_a_colour_is_as_strong_as_the_value_is_sure():
 
 @pytest.mark.parametrize("room", [20, 60, 130, 400])
 def test_a_label_that_does_not_fit_its_cell_is_left_out(room):
-    """Measured as matplotlib draws it, on cells of some pixels; a narrow sign fits where a wide word does not."""
+    """Text is measured as matplotlib draws it; a narrow character fits where a wide word does not."""
     with settings():
         for text in ("Disgustedly", "Surprised", "i"):
             axis = figure(500, 60).add_axes((0.0, 0.0, 1.0, 1.0))
@@ -230,7 +242,7 @@ def test_a_label_that_does_not_fit_its_cell_is_left_out(room):
             assert bool(len(inked)) == (room >= {"Disgustedly": 130, "Surprised": 130, "i": 20}[text])
 
 
-def test_the_plots_and_the_ui_say_how_many_rows_are_clear(made):
+def test_plots_and_ui_show_the_number_of_clear_rows(made):
     rows_ = [r for r in made.tables["compound"].to_pylist() if r["status"] == "ok"]
     clear = sum(r["expressed"] >= 0.5 and r["confidence"] >= 0.1 for r in rows_)
     assert clear_rows(made, "compound", RULE) == f"{clear} of {len(rows_)} clear"
@@ -243,14 +255,14 @@ def test_the_plots_and_the_ui_say_how_many_rows_are_clear(made):
     assert plain != noted
 
 
-def test_counts_by_status_set_aside_what_calls_for_nothing():
+def test_counts_by_status_put_statuses_without_an_action_in_brackets():
     assert status_counts({"not_applicable": 61, "ok": 61}) == "ok 61 (not_applicable 61)"
     assert status_counts({"no_face": 4, "ok": 16}) == "no_face 4, ok 16"
     assert status_counts({"not_applicable": 3}) == "(not_applicable 3)"
     assert status_counts({}) == ""
 
 
-def test_the_terminal_shows_names_and_words_as_they_are(made):
+def test_the_terminal_shows_names_and_words_without_markup(made):
     from rich.console import Console
 
     stream = io.StringIO()
@@ -262,7 +274,7 @@ def test_the_terminal_shows_names_and_words_as_they_are(made):
     assert "\u202e" not in text
 
 
-def test_a_branch_without_a_model_is_told_once_and_not_with_each_video():
+def test_a_branch_without_a_model_is_named_once_and_not_with_every_video():
     from rich.console import Console
 
     statuses = {"on": {"no_face": 1}, "off": {"model_unavailable": 2}, "half": {"model_unavailable": 1, "ok": 1}}
@@ -300,14 +312,19 @@ def test_an_empty_table_has_no_plot(made):
     assert table_plot(tables.VIDEOS, empty) == b""
 
 
-def test_untrusted_text_is_one_line_that_shows_what_it_holds():
-    assert safe(NASTY) == "a $x_1$ [bold]\\x0a\\u{202e}b\\u{1f98a} <b>"
-    assert safe("\udcff") == "\\xff", "a byte that is no UTF-8"
-    assert safe("x" * 200, 30) == "x" * 20 + "…" + "x" * 9
-    assert safe("Zoë 日") == "Zoë \\u{65e5}"
+@pytest.mark.parametrize("shown", [drawable, printable])
+def test_untrusted_text_is_one_line_with_escapes_as_in_python(shown):
+    escaped = "\\U0001f98a" if shown is drawable else "🦊"  # the font of pictures lacks it
+    assert shown(HOSTILE) == f"a $x_1$ [bold]\\n\\u202eb{escaped} <b>"
+    assert shown("\x1b[31m\udcff") == "\\x1b[31m\\xff", "a byte that is not UTF-8"
+    assert shown("Zoë") == "Zoë"
 
 
-def test_a_dollar_sign_is_drawn_and_not_set_as_a_formula():
+def test_a_long_text_is_cut_in_the_middle_of_a_picture():
+    assert drawable("x" * 200, 30) == "x" * 20 + "…" + "x" * 9
+
+
+def test_a_dollar_sign_is_drawn_as_text_and_not_as_a_formula():
     with settings():
         one = figure(200, 50)
         one.text(0.1, 0.5, "$x^2$")
