@@ -65,7 +65,9 @@ def _options(given: list[str]) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def trained(home: Home, branch: str, corpora: list[str], options: dict[str, str], quiet: bool) -> tuple[TrainedHead, str]:
+def trained(
+    home: Home, branch: str, corpora: list[str], options: dict[str, str], quiet: bool
+) -> tuple[TrainedHead, str]:
     """Run the job `train_models` for one head and return the head and the id of the run.
 
     Raises:
