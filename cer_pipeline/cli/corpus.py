@@ -13,10 +13,11 @@ import typer
 from cer_pipeline.cli.options import Json
 from cer_pipeline.cli.output import print_json, print_table, safe, say
 from cer_pipeline.cli.progress import reading, steps
+from cer_pipeline.corpora.corpus import shard_key
 from cer_pipeline.corpora.formats.registry import FORMATS
 
 if TYPE_CHECKING:
-    from cer_pipeline.corpora.registry import Corpus
+    from cer_pipeline.corpora.corpus import Corpus
 
 app = typer.Typer(help="Register corpora: folders of video, labelled corpora, captions.", no_args_is_help=True)
 NAMES_SHOWN = 5
@@ -63,7 +64,7 @@ def add(
         hashing, probing = reading(step)
         changes = registry.register(home.root, name, path, layout, options, hashing, rehash, probing)
     corpus = registry.load(home.root, name)
-    keys = [registry.shard_key(name, shard) for shard in corpus.shard_labels()]
+    keys = [shard_key(name, shard) for shard in corpus.shard_labels()]
     add_partitions(home, keys)
     if json:
         print_json(
@@ -75,7 +76,7 @@ def add(
                 "removed": list(changes.removed),
                 "unchanged": len(changes.unchanged),
                 "shards": keys,
-                "shards_touched": [registry.shard_key(name, shard) for shard in changes.shards],
+                "shards_touched": [shard_key(name, shard) for shard in changes.shards],
                 "ignored": list(changes.ignored),
                 "told": list(changes.told),
                 **facts(corpus),
@@ -183,5 +184,5 @@ def remove(name: Annotated[str, typer.Argument(help="The corpus.")]) -> None:
     home = writable_home()
     corpus = registry.load(home.root, name)
     registry.remove(home.root, name)
-    remove_partitions(home, [registry.shard_key(name, shard) for shard in corpus.shard_labels()])
+    remove_partitions(home, [shard_key(name, shard) for shard in corpus.shard_labels()])
     print(f"corpus {name} is forgotten; its tables stay in {home.root / 'tables'}")

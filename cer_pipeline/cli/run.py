@@ -21,7 +21,7 @@ from cer_pipeline.errors import CerError
 from cer_pipeline.profiles import DEFAULT_PROFILE
 
 if TYPE_CHECKING:
-    from cer_pipeline.corpora.registry import Corpus
+    from cer_pipeline.corpora.corpus import Corpus
     from cer_pipeline.pipeline import TableState
     from cer_pipeline.store.home import Home
     from cer_pipeline.store.materialise import Report
@@ -193,7 +193,7 @@ def _launch(
 ) -> None:
     from cer_pipeline.cli.dagster_home import add_partitions, instance
     from cer_pipeline.cli.progress import TerminalProgress
-    from cer_pipeline.corpora.registry import shard_key
+    from cer_pipeline.corpora.corpus import shard_key
 
     shards = list(dict.fromkeys(s.shard for s in pending))
     add_partitions(home, [shard_key(outcome.corpus, shard) for shard in shards])

@@ -21,7 +21,7 @@ from cer_pipeline.errors import CerError
 from cer_pipeline.media.windows import count_windows
 
 if TYPE_CHECKING:
-    from cer_pipeline.corpora.registry import File
+    from cer_pipeline.corpora.corpus import File
 
 MISMATCH_S: Final = 0.2
 """Largest difference between annotated and real frames, as time: one step of the 5 Hz grid. Nobody knows where in the

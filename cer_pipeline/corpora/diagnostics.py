@@ -16,7 +16,7 @@ from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
 
 if TYPE_CHECKING:
-    from cer_pipeline.corpora.registry import File
+    from cer_pipeline.corpora.corpus import File
 
 FEWEST_SOURCES = 2  # with one, nothing can be held out of training
 

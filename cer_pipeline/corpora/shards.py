@@ -13,13 +13,14 @@ from pathlib import Path
 import pyarrow as pa
 
 from cer_pipeline.corpora import registry
+from cer_pipeline.corpora.corpus import Corpus, shard_key
 from cer_pipeline.errors import CerError
 from cer_pipeline.store.fingerprint import digest
 from cer_pipeline.store.home import Home
 from cer_pipeline.store.parquet import read_table, read_unit
 
 
-def corpus_table(home: Home, corpus: registry.Corpus, name: str, columns: Sequence[str]) -> pa.Table:
+def corpus_table(home: Home, corpus: Corpus, name: str, columns: Sequence[str]) -> pa.Table:
     """Columns of a table over all shards of a corpus, in order of the shards.
 
     Raises:
@@ -57,17 +58,17 @@ class ShardInputs:
         """See `stage.Inputs.source`."""
         return self.registered().source(video_id)
 
-    def registered(self) -> registry.Corpus:
+    def registered(self) -> Corpus:
         """See `stage.Inputs.registered`. Read once: an object of this class answers for one state of the registry."""
         return self._registered
 
     @cached_property
-    def _registered(self) -> registry.Corpus:
+    def _registered(self) -> Corpus:
         return registry.load(self.home.root, self.corpus)
 
     def _file(self, name: str) -> Path:
         path = self.home.table(name, self.corpus, self.shard)
         if not path.is_file():
-            key = registry.shard_key(self.corpus, self.shard)
+            key = shard_key(self.corpus, self.shard)
             raise CerError(f"the table {name} of {key} has not been made", then=f"run `cer run {self.corpus}`")
         return path

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from cer_pipeline.compound.ppa import ppa
 from cer_pipeline.corpora import registry
+from cer_pipeline.corpora.corpus import shard_key
 from cer_pipeline.corpora.formats.registry import FORMATS
 from cer_pipeline.corpora.shards import ShardInputs
 from cer_pipeline.errors import CerError
@@ -114,7 +115,7 @@ def inputs_digest(home: Home, name: str) -> str:
         for table in tables_read(branches_of(shard)):
             footer = read_footer(home.table(table, name, shard.shard))
             if footer is None:
-                key = registry.shard_key(name, shard.shard)
+                key = shard_key(name, shard.shard)
                 raise CerError(f"the table {table} of {key} has not been made", then=f"run `cer run {name}`")
             parts += [shard.shard, table, footer.data_version]
     return digest(*parts)
@@ -174,7 +175,7 @@ def roster(own: Sequence[ShardInputs]) -> Roster:
     odd = next((shard for shard, names in zip(own, made, strict=True) if names != made[0]), None)
     if odd is not None:
         then = f"run `cer run {odd.corpus}`"
-        raise CerError("shards were made with unlike branches", registry.shard_key(odd.corpus, odd.shard), then)
+        raise CerError("shards were made with unlike branches", shard_key(odd.corpus, odd.shard), then)
     methods = {m for shard in own for m in texts(shard.table("compound", ["method"]), "method")}
     return Roster(made[0], tuple(m for m in (PPA, PFSA) if m in methods))
 
@@ -246,7 +247,7 @@ def _values(
     place = {segment: i for i, segment in enumerate(table.column("segment_id").to_pylist())}
     lost = next((i for i in ids if i not in place), None)
     if lost is not None:
-        key = registry.shard_key(shard.corpus, shard.shard)
+        key = shard_key(shard.corpus, shard.shard)
         then = f"run `cer run {shard.corpus}`"
         raise CerError(f"labels of {key} name a segment that {name} does not have", lost, then)
     order = [place[i] for i in ids]

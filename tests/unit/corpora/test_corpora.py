@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cer_pipeline.corpora import registry
+from cer_pipeline.corpora.corpus import parse_shard_key, shard_key, shard_of
 from cer_pipeline.corpora.formats.names import from_text, to_text, video_ids
 from cer_pipeline.errors import CerError
 from cer_pipeline.media.formats import ENDINGS
@@ -146,7 +147,7 @@ def test_again_finds_new_changed_and_removed_files_and_touches_only_their_shards
     again = registry.register(home, "c", root)
     assert (again.added, again.changed, again.removed) == (("new",), ("v1",), ("v2",))
     assert len(again.unchanged) == 38
-    assert set(again.shards) == {registry.shard_of(v, 10) for v in ("new", "v1", "v2")}
+    assert set(again.shards) == {shard_of(v, 10) for v in ("new", "v1", "v2")}
     after = registry.load(home, "c")
     assert after.shards == 10
     assert sorted(f.video_id for s in after.shard_labels() for f in after.files_of(s)) == [
@@ -261,13 +262,13 @@ def test_a_damaged_registry_is_told_and_can_be_removed(home, root):
 
 @pytest.mark.parametrize("key", ["media-s000", "a_1-s012", "x-s1000"])
 def test_shard_keys_can_be_taken_apart(key):
-    assert registry.shard_key(*registry.parse_shard_key(key)) == key
+    assert shard_key(*parse_shard_key(key)) == key
 
 
 @pytest.mark.parametrize("key", ["media", "Media-s000", "media-000", "media-s00", "a...b-s000", "m-s000\n"])
 def test_other_keys_are_refused(key):
     with pytest.raises(CerError):
-        registry.parse_shard_key(key)
+        parse_shard_key(key)
 
 
 def test_an_unknown_video_is_a_mistake(home, root):

@@ -8,6 +8,7 @@ import pytest
 
 from cer_pipeline.corpora import registry
 from cer_pipeline.corpora.annotations import Annotation, read_captions, read_labels
+from cer_pipeline.corpora.corpus import Corpus, File
 from cer_pipeline.corpora.formats.registry import FORMATS
 from cer_pipeline.corpora.leaks.find import check_training
 from cer_pipeline.errors import CerError
@@ -29,11 +30,11 @@ def add(home: Path, root: Path, layout: str, **options: object) -> registry.Chan
     return registry.register(home, "c", root, layout, {k: str(v) for k, v in options.items()})
 
 
-def corpus(home: Path) -> registry.Corpus:
+def corpus(home: Path) -> Corpus:
     return registry.load(home, "c")
 
 
-def by_id(home: Path) -> dict[str, registry.File]:
+def by_id(home: Path) -> dict[str, File]:
     return {file.video_id: file for file in corpus(home).files}
 
 

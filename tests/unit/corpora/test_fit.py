@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cer_pipeline.corpora import registry
 from cer_pipeline.corpora.annotation_fit import Length, compare_frames, compare_spans, compare_windows
 from cer_pipeline.corpora.annotations import Annotation, Caption, Notes, Span, read_captions, read_labels
+from cer_pipeline.corpora.corpus import File
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
 from tests.helpers import corpus_files as files
@@ -37,7 +38,7 @@ def add(tmp_path: Path, root: Path, layout: str, **options: object) -> registry.
     return registry.register(tmp_path / "home", "c", root, layout, {k: str(v) for k, v in options.items()})
 
 
-def found(tmp_path: Path) -> dict[str, registry.File]:
+def found(tmp_path: Path) -> dict[str, File]:
     return {file.video_id: file for file in registry.load(tmp_path / "home", "c").files}
 
 
