@@ -78,13 +78,13 @@ def add(
                 "shards": keys,
                 "shards_touched": [shard_key(name, shard) for shard in changes.shards],
                 "ignored": list(changes.ignored),
-                "told": list(changes.told),
+                "told": list(changes.messages),
                 **facts(corpus),
             }
         )
         return
     if corpus.trains:
-        print(f"corpus {name}: {'; '.join(changes.told)}")
+        print(f"corpus {name}: {'; '.join(changes.messages)}")
         print(f"next: cer train {corpus.trains} --corpora {name}")
         return
     print(
@@ -95,10 +95,10 @@ def add(
         say(f"left out: {safe(text)}")
     if len(changes.ignored) > NAMES_SHOWN:
         say(f"left out: {len(changes.ignored) - NAMES_SHOWN} more (see --json)")
-    for text in changes.told[:TOLD_SHOWN]:
+    for text in changes.messages[:TOLD_SHOWN]:
         say(safe(text))
-    if len(changes.told) > TOLD_SHOWN:
-        say(f"and {len(changes.told) - TOLD_SHOWN} more lines (see --json)")
+    if len(changes.messages) > TOLD_SHOWN:
+        say(f"and {len(changes.messages) - TOLD_SHOWN} more lines (see --json)")
     print(f"next: cer run {name}")
 
 

@@ -21,7 +21,7 @@ from cer_pipeline.errors import CerError
 _KEY: Final = re.compile(r"([a-z0-9_]{1,40})-(s\d{3,})")
 
 Stamp = tuple[int, int, int, int]
-"""Size, time of change, inode and ctime of a file: content is read again unless all of them stay."""
+"""Size, modification time, inode and ctime of a file; its content is read again unless all are unchanged."""
 
 
 @dataclass(frozen=True)
@@ -32,20 +32,20 @@ class File:
         path: POSIX path of its file below the root, as text (`names.to_text`).
         video_id: its id in every table.
         bytes: size.
-        mtime_ns: time of change.
+        mtime_ns: modification time.
         inode: number of the file on its disk.
-        ctime_ns: time at which its content or its properties changed, which no tool can set back; 0 where an older
-            version registered it, which counts as changed.
-        frames: number of its frames, where its annotation was compared with it (`fit`).
-        duration_s: its duration, s, likewise.
         sha256: of the content.
         shard: label of its shard, such as "s000".
-        split: train, dev or test; None where it belongs to none, or was left out of it.
+        split: train, dev or test; None where it belongs to none, or was removed from it.
         source: the clip that it was cut from or shows.
         excluded: why it, or its annotation, was left out; empty where it was not.
         labels: digest of its labels; empty without any.
-        captions: digest of its imported texts; empty without any.
+        captions: digest of its imported captions; empty without any.
         windows: window indices of a video without a media file.
+        ctime_ns: time of the last change of content or attributes, which no tool can set back; 0 where an older version
+            registered the file, which counts as changed.
+        frames: number of its frames, where its annotation was compared with it (`annotation_fit`).
+        duration_s: its duration, s, where its annotation was compared with it.
     """
 
     path: str
@@ -67,7 +67,7 @@ class File:
 
     @property
     def stamp(self) -> Stamp:
-        """What tells whether the file may have changed."""
+        """The attributes that show whether the file may have changed."""
         return self.bytes, self.mtime_ns, self.inode, self.ctime_ns
 
 
@@ -77,12 +77,12 @@ class Corpus:
 
     Args:
         name: its name in partitions and tables.
-        format: a key of `formats.FORMATS`.
+        format: name of its format (`formats.registry`).
         root: the folder.
         shards: number of shards.
         files: registered files, by video_id.
-        options: what else the format was told, as text.
-        annotations: the file of `notes`; None where nothing was written about the videos.
+        options: options of the format.
+        annotations: the file with its annotations (`annotations.write`); None without any.
     """
 
     name: str
@@ -95,13 +95,18 @@ class Corpus:
 
     @property
     def has_media(self) -> bool:
-        """Whether there is a media file behind every video."""
+        """Whether every video has a media file."""
         return format_of(self.format).media
 
     @property
     def trains(self) -> str:
-        """What the corpus can train where it holds no videos at all; empty where it holds some."""
+        """What the corpus trains where it holds no videos at all; empty where it holds some."""
         return format_of(self.format).trains
+
+    @property
+    def format_classes(self) -> tuple[str, ...]:
+        """Basic emotions that its format annotates; empty where the annotations decide."""
+        return format_of(self.format).classes
 
     @property
     def splits(self) -> list[str]:
@@ -114,21 +119,21 @@ class Corpus:
         return any(file.labels for file in self.files)
 
     def shard_labels(self) -> list[str]:
-        """The labels of all shards, also of those that hold no file."""
+        """Return the labels of all shards, including empty ones."""
         return [shard_label(i) for i in range(self.shards)]
 
     def files_of(self, shard: str) -> list[File]:
-        """The files of a shard, by video_id."""
+        """Return the files of a shard, by video_id."""
         return [file for file in self.files if file.shard == shard]
 
     def source(self, video_id: str) -> Path:
-        """The media file behind a video_id.
+        """Return the media file of a video.
 
         Raises:
             CerError: the corpus has no such video, or no media at all.
         """
         if not self.has_media:
-            raise CerError("a corpus of captions has no media", self.name, "register the folder of its videos")
+            raise CerError("the corpus has no media files", self.name, "register the folder of its videos")
         file = self._by_id.get(video_id)
         if file is None:
             raise CerError("no such video", f"{video_id} in {self.name}", f"run `cer corpus add {self.name} …` again")
@@ -145,22 +150,22 @@ def shard_label(index: int) -> str:
 
 
 def shard_of(video_id: str, shards: int) -> str:
-    """Label of the shard that a video belongs to."""
+    """Return the label of the shard of a video: a stable hash of its id modulo the number of shards."""
     return shard_label(int.from_bytes(hashlib.blake2b(video_id.encode(), digest_size=8).digest(), "big") % shards)
 
 
 def shard_key(name: str, shard: str) -> str:
-    """The Dagster partition of a shard: ("media", "s000") -> "media-s000"."""
+    """Return the Dagster partition of a shard: ("media", "s000") -> "media-s000"."""
     return f"{name}-{shard}"
 
 
 def parse_shard_key(key: str) -> tuple[str, str]:
-    """The corpus and shard of a Dagster partition: "media-s000" -> ("media", "s000").
+    """Return corpus and shard of a Dagster partition: "media-s000" -> ("media", "s000").
 
     Raises:
         CerError: it is no such key.
     """
     match = _KEY.fullmatch(key)
     if match is None:
-        raise CerError("not a corpus shard", key, "a shard reads NAME-s000")
+        raise CerError("not a corpus shard", key, "a shard is written NAME-s000")
     return match[1], match[2]

@@ -17,10 +17,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cer_pipeline.compound.ppa import ppa
-from cer_pipeline.corpora import registry
 from cer_pipeline.corpora.corpus import shard_key
-from cer_pipeline.corpora.formats.registry import FORMATS
-from cer_pipeline.corpora.shards import ShardInputs
+from cer_pipeline.corpora.shards import ShardInputs, shards
 from cer_pipeline.errors import CerError
 from cer_pipeline.evaluation.protocols import FRAME, NONE, SEGMENT, System, Task, annotated_classes, top
 from cer_pipeline.fusion.inputs import matrix, texts
@@ -73,19 +71,6 @@ class Scored:
     def system(self, name: str) -> System | None:
         """The system of a name, if it answers this task."""
         return next((s for s in self.systems if s.name == name), None)
-
-
-def shards(home: Home, name: str) -> list[ShardInputs]:
-    """All shards of a registered corpus.
-
-    Raises:
-        CerError: no such corpus, or one without videos, which has no predictions.
-    """
-    corpus = registry.load(home.root, name)
-    if corpus.trains:
-        then = f"`cer train {corpus.trains} --corpora {name}` prints scores"
-        raise CerError("the corpus has no videos, it is for training", name, then)
-    return [ShardInputs(home, name, label) for label in corpus.shard_labels()]
 
 
 def branches_of(shard: ShardInputs) -> list[str]:
@@ -205,8 +190,8 @@ def _with_format(shard: ShardInputs, names: Sequence[str], annotated: tuple[int,
     """The classes that were annotated, and those that the corpus's format annotates even where this part has none."""
     if tuple(names) != BASIC:
         return annotated
-    told = FORMATS[shard.registered().format].classes
-    return tuple(sorted({*annotated, *(BASIC.index(name) for name in told)}))
+    of_format = shard.registered().format_classes
+    return tuple(sorted({*annotated, *(BASIC.index(name) for name in of_format)}))
 
 
 def _systems(per_shard: Sequence[dict[str, Values]], rows: Ints) -> Iterator[System]:

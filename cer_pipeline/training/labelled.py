@@ -138,8 +138,10 @@ def read(home: Home, corpora: Iterable[Corpus], branch: str) -> Windows:
     """
     parts = []
     for corpus in corpora:
-        features = corpus_table(home, corpus, f"features/{branch}", ["segment_id", "video_id", "features", "status"])
-        labels = corpus_table(home, corpus, "labels", ["segment_id", "split", *LABEL_COLUMNS, "status"])
+        features = corpus_table(
+            home, corpus.name, f"features/{branch}", ["segment_id", "video_id", "features", "status"]
+        )
+        labels = corpus_table(home, corpus.name, "labels", ["segment_id", "split", *LABEL_COLUMNS, "status"])
         parts.append(joined(features, labels, corpus.name, {file.video_id: file.source for file in corpus.files}))
     return concatenated(parts)
 

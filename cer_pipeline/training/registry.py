@@ -205,7 +205,9 @@ def run(request: Request) -> dict[str, Any]:
     Raises:
         CerError: a mistake in the data or the options, or a training video is held out; nothing is published then.
     """
-    check_training(registry.learned(request.home.root, request.corpora), lambda: registry.members(request.home.root))
+    check_training(
+        registry.training_members(request.home.root, request.corpora), lambda: registry.members(request.home.root)
+    )
     module, _, name = trainer(request.branch).function.partition(":")
     function = cast("Callable[[Request], dict[str, Any]]", getattr(importlib.import_module(module), name))
     request.out.mkdir(parents=True, exist_ok=True)

@@ -126,7 +126,7 @@ class _Annotated:
             return ""
         length = Length(len(times), self.videos.get(video, {}).get("duration_s"))
         verdict = compare_frames(len(annotation.frames), length)
-        return "" if verdict.fits else f"the annotation does not fit the video: {verdict.told}"
+        return "" if verdict.fits else f"the annotation does not fit the video: {verdict.message}"
 
 
 class SegmentLabels:

@@ -188,7 +188,7 @@ def labelled(home: Home, corpus: Corpus) -> Labelled:
     Raises:
         CerError: no labels of basic emotions, or a training split without any, or without a class that others have.
     """
-    labels = corpus_table(home, corpus, "labels", ["segment_id", "video_id", "split", "status", *LABEL_COLUMNS])
+    labels = corpus_table(home, corpus.name, "labels", ["segment_id", "video_id", "split", "status", *LABEL_COLUMNS])
     values = matrix(labels, LABEL_COLUMNS)
     known = np.array([s == Status.OK for s in texts(labels, "status")], bool) & np.isfinite(values).all(axis=1)
     known &= np.nan_to_num(values).sum(axis=1) > 0
@@ -242,7 +242,7 @@ def tables_on_disk(home: Home, corpus: Corpus, kind: str) -> list[str]:
 
 def _said(home: Home, corpus: Corpus, branch: str, segments: Sequence[str]) -> tuple[Array, str]:
     """What a branch says of some segments [n, 8], and where that comes from."""
-    table = corpus_table(home, corpus, f"probabilities/{branch}", ["segment_id", "status", *BASIC_COLUMNS])
+    table = corpus_table(home, corpus.name, f"probabilities/{branch}", ["segment_id", "status", *BASIC_COLUMNS])
     place = {s: i for i, s in enumerate(texts(table, "segment_id"))}
     lost = next((s for s in segments if s not in place), None)
     if lost is not None:

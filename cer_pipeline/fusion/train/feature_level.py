@@ -293,7 +293,7 @@ def card(scores: Mapping[str, Any]) -> str:
 
 
 def _features(home: Home, corpus: Corpus, branch: str, segments: Sequence[str]) -> tuple[Floats, NDArray[np.bool_]]:
-    table = corpus_table(home, corpus, f"features/{branch}", ["segment_id", "status", "features"])
+    table = corpus_table(home, corpus.name, f"features/{branch}", ["segment_id", "status", "features"])
     place = {s: i for i, s in enumerate(table.column("segment_id").to_pylist())}
     lost = next((s for s in segments if s not in place), None)
     if lost is not None:

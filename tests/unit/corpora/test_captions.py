@@ -43,17 +43,17 @@ def write(folder: Path, rows: list[list[str]], name: str = "m_prompt1_train.csv"
 
 
 @pytest.mark.parametrize(
-    ("name", "video_id", "segment", "frames", "window"),
+    ("name", "video_id", "segment", "frames"),
     [
-        ("01___0003.mp4", "01", 3, None, (6.0, 10.0)),
-        ("000149120___Angry_0000.avi", "000149120", 0, None, (0.0, 4.0)),
-        ("117___2038_2158_0034.avi", "117", 34, (2038, 2158), (68.0, 72.0)),
-        ("10-60-1280x720_right___0_120_0000.avi", "10-60-1280x720_right", 0, (0, 120), (0.0, 4.0)),
+        ("01___0003.mp4", "01", 3, None),
+        ("000149120___Angry_0000.avi", "000149120", 0, None),
+        ("117___2038_2158_0034.avi", "117", 34, (2038, 2158)),
+        ("10-60-1280x720_right___0_120_0000.avi", "10-60-1280x720_right", 0, (0, 120)),
     ],
 )
-def test_a_name_gives_video_index_frames_and_window(name, video_id, segment, frames, window):
+def test_a_name_gives_video_index_and_frames(name, video_id, segment, frames):
     parsed, _ = parse_name(name)
-    assert (parsed.video_id, parsed.segment, parsed.frames, parsed.window_s) == (video_id, segment, frames, window)
+    assert (parsed.video_id, parsed.segment, parsed.frames) == (video_id, segment, frames)
     assert parsed.segment_id == f"{video_id}/{segment:04d}"
 
 
@@ -139,10 +139,10 @@ def changed(row: int, column: str, value: str) -> list[list[str]]:
         (changed(2, "Fear", "nan"), r"Fear is nan.*row 4"),
         (changed(0, "Disgust", "much"), r"Disgust is no number.*row 2"),
         (changed(0, "Disgust", ""), r"Disgust is empty.*row 2"),
-        (changed(1, "video_name", "000149120___Angry_0000.avi"), r"000149120/0000 stands twice.*row 3.*row 2"),
+        (changed(1, "video_name", "000149120___Angry_0000.avi"), r"000149120/0000 occurs twice.*row 3.*row 2"),
         (changed(1, "video_name", "000149120___Fear_0001.avi"), r"name says Fear.*Anger.*row 3"),
         (changed(1, "video_name", "000149120___Shy_0001.avi"), r"unknown class 'Shy'.*row 3"),
-        (changed(1, "text", "Frames of 000149120___Angry_0001 show a face."), r"text spells the name.*row 3"),
+        (changed(1, "text", "Frames of 000149120___Angry_0001 show a face."), r"text contains the name.*row 3"),
         ([*ROWS, ["000888000___Sad_0000.avi", "Tears.", *[""] * 8]], r"row without a label.*row 5"),
         ([], "no rows"),
     ],
@@ -162,7 +162,7 @@ def test_columns_that_are_missing_unknown_or_twice_are_named(tmp_path):
     for name, says in {
         "a": "no column Other",
         "b": "'Contempt'",
-        "c": "stands twice",
+        "c": "occurs twice",
         "d": "8 values .* row 3",
     }.items():
         with pytest.raises(CerError, match=says):
@@ -221,7 +221,7 @@ def test_splits_of_different_clips_are_let_pass(tmp_path):
 
 def test_a_shared_source_clip_is_caught_and_its_rows_leave_training(tmp_path):
     train, dev = pair(tmp_path, [["000149120___Angry_0002.avi", "Another text.", *one_hot("Anger")]])
-    with pytest.raises(CerError, match="1 source clips stand in both splits, first 000149120"):
+    with pytest.raises(CerError, match="1 source clips are in both splits, first 000149120"):
         check_separate(train, dev)
     rest, shared = separate(train, dev)
     assert shared.videos == ("000149120",)
@@ -233,7 +233,7 @@ def test_a_shared_source_clip_is_caught_and_its_rows_leave_training(tmp_path):
 
 def test_a_test_row_in_training_is_caught_under_another_name(tmp_path):
     train, dev = pair(tmp_path, [["000999000___Happy_0000.avi", "a  BROAD smile.", *one_hot("Happiness")]])
-    with pytest.raises(CerError, match="1 texts stand in both splits, first that of 000777000/0000"):
+    with pytest.raises(CerError, match="1 texts are in both splits, first that of 000777000/0000"):
         check_separate(train, dev)
     check_separate(separate(train, dev)[0], dev)
 

@@ -52,7 +52,7 @@ def one_line(error: pytest.ExceptionInfo[CerError]) -> None:
 def test_captions_give_videos_windows_views_labels_and_splits(home, root):
     changes = add(home, files.afew_captions(root), "captions")
     found = by_id(home)
-    assert (len(found), changes.told) == (14, ())
+    assert (len(found), changes.messages) == (14, ())
     assert found["000000000"].windows == (0, 1)
     assert {f.split for v, f in found.items() if v.endswith("777")} == {"dev"}
     assert not corpus(home).has_media
@@ -94,8 +94,8 @@ def test_a_clip_in_two_splits_leaves_training_and_is_told(home, root):
     found = by_id(home)
     assert (found["000002000@train"].split, found["000002000@dev"].split) == (None, "dev")
     assert found["000002000@train"].excluded == "left out of train: the source clip also stands in dev"
-    assert changes.told[0].startswith("1 videos are left out of their split, first 000002000@train")
-    with pytest.raises(CerError, match="also stand in a split that is held out") as caught:
+    assert changes.messages[0].startswith("1 videos are left out of their split, first 000002000@train")
+    with pytest.raises(CerError, match="are also in a split that is held out") as caught:
         add(home, root, "captions", leaks="refuse")
     one_line(caught)
     add(home, root, "captions", leaks="keep")
@@ -130,9 +130,9 @@ def test_a_view_without_labels_beside_one_with_labels_is_refused(home, root):
     [
         ("Fear", "-1", r"Fear is -1, outside 0..1: row 3 of .*leave unannotated frames out of means"),
         ("Fear", "0.5", r"labels sum to 1.5, not to 1: row 3"),
-        ("video_name", "000000000___Angry_0000.avi", r"000000000/0000 stands twice: row 3"),
+        ("video_name", "000000000___Angry_0000.avi", r"000000000/0000 occurs twice: row 3"),
         ("video_name", "000001000___Bored_0000.avi", r"unknown class 'Bored'.*row 3"),
-        ("video_name", "angry_1___0000.avi", r"spells the class word 'angry'.*row 3"),
+        ("video_name", "angry_1___0000.avi", r"contains the class word 'angry'.*row 3"),
     ],
 )
 def test_a_caption_row_that_cannot_be_right_is_refused_when_the_corpus_is_added(home, root, column, value, says):
@@ -178,7 +178,7 @@ def test_texts_and_labels_can_be_given_to_the_videos_of_a_folder(home, root, tmp
 def test_a_labelled_video_whose_folder_spells_a_class_is_refused(home, root, tmp_path):
     files.put(root / "Angry" / "000149120.mp4")
     texts = files.captions(tmp_path / "texts", "dev", {"000149120___Angry_0000.avi": "Anger"})
-    with pytest.raises(CerError, match=r"spells the class word 'Angry': Angry/000149120\.mp4 - rename"):
+    with pytest.raises(CerError, match=r"contains the class word 'Angry': Angry/000149120\.mp4 - rename"):
         add(home, root, "folder", captions=texts)
     add(home, root, "folder")  # without labels it is a folder like any other
     assert list(by_id(home)) == ["Angry/000149120"]
@@ -194,16 +194,16 @@ def test_afew_gives_one_class_a_clip_and_its_word_is_no_part_of_the_id(home, roo
     assert found["Train_AFEW/000000003"].path == "Train_AFEW/Happy/000000003.avi"
     assert [found[v].split for v in ("Train_AFEW/000000003", "Val_AFEW/000000103")] == ["train", "dev"]
     assert labels(home)["Val_AFEW/000000103"].clip == tuple(float(name == "Happiness") for name in BASIC)
-    assert changes.told == ()
+    assert changes.messages == ()
     assert corpus(home).source("Train_AFEW/000000003") == root / "Train_AFEW/Happy/000000003.avi"
 
 
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("Train_AFEW/Bored/1.avi", r"unknown class folder 'Bored': Train_AFEW/Bored/1\.avi - clips lie in one of"),
+        ("Train_AFEW/Bored/1.avi", r"unknown class folder 'Bored': Train_AFEW/Bored/1\.avi - the class folders are:"),
         ("clips/Sad/1.avi", r"no split folder: clips/Sad/1\.avi"),
-        ("Train_AFEW/Sad/angry_1.avi", r"spells the class word 'angry'"),
+        ("Train_AFEW/Sad/angry_1.avi", r"contains the class word 'angry'"),
         ("Train_AFEW/Sad/000000000.avi", r"two files of one split are the video Train_AFEW/000000000"),
     ],
 )
@@ -224,19 +224,19 @@ def test_afew_copies_and_shared_clips_leave_training(home, root):
         "Train_AFEW/000000000": "left out of train: the source clip also stands in dev",
         "Train_AFEW/000000002": "left out of train: an exact copy of it stands in dev",
     }
-    assert any(line.startswith("the split train has no Anger, Fear") for line in changes.told)
+    assert any(line.startswith("the split train has no Anger, Fear") for line in changes.messages)
 
 
 def test_one_file_under_two_classes_is_refused(home, root):
     files.afew(root)
     files.put(root / "Train_AFEW/Sad/7.avi", (root / "Train_AFEW/Angry/000000000.avi").read_bytes())
-    with pytest.raises(CerError, match="one file stands under two labels"):
+    with pytest.raises(CerError, match="one file has two labels"):
         add(home, root, "afew")
 
 
 def test_a_training_split_of_one_clip_and_missing_classes_are_told(home, root):
     files.put(root / "train/Sad/1.avi")
-    told = add(home, root, "afew").told
+    told = add(home, root, "afew").messages
     assert told[0].startswith("the split train has no Neutral, Anger, Disgust, Fear, Happiness, Surprise:")
     assert told[1].startswith("the training split has one source clip, 1:")
 
@@ -284,7 +284,7 @@ def test_affwild2_annotations_may_lie_elsewhere_and_a_change_touches_one_video(h
         ([0, "", 1], ",".join(BASIC), r"'' is no class: line 3"),
         ([0], ",".join(BASIC[:-1]) + ",Contempt", r"unknown class 'Contempt' in the header"),
         ([0], "Valence,Arousal", r"unknown class 'Valence'"),
-        ([0], ",".join(BASIC[:-1]), r"does not name the 8 classes in order"),
+        ([0], ",".join(BASIC[:-1]), r"the header is not the 8 classes in order"),
         ([], ",".join(BASIC), r"has no frame"),
     ],
 )
@@ -363,7 +363,7 @@ GOOD = files.marks("Sadly Angry")
         (["01", "x", 2, *GOOD], r"begin is 'x', no time in seconds: row 3"),
         (["01", 0, 2, *([0] * 7)], r"no class is marked: row 3"),
         (["01", 0, 2, -1, *([0] * 6)], r"Fearfully Surprised is '-1', outside 0..1: row 3"),
-        (["01", 0, 1, *GOOD], r"stands twice: row 3"),
+        (["01", 0, 1, *GOOD], r"occurs twice: row 3"),
         (["01", 0, 1], r"3 values for 10 columns: row 3"),
     ],
 )
@@ -408,7 +408,7 @@ def test_a_split_can_be_given_for_all_or_by_a_table(home, root, tmp_path):
         ([("01", "train")], "1 videos have no split, first 02"),
         ([("01", "some"), ("02", "test")], "unknown split 'some': row 2"),
         ([("01", "train"), ("03", "test")], "the corpus has no video '03': row 3"),
-        ([("01", "train"), ("01", "test")], "the video 01 stands in train and in test: row 3"),
+        ([("01", "train"), ("01", "test")], "the video 01 has the splits train and test: row 3"),
     ],
 )
 def test_a_table_of_splits_that_cannot_be_right_is_refused(home, root, tmp_path, rows, says):
@@ -433,7 +433,7 @@ def test_ravdess_keeps_the_emotion_out_of_the_id_and_the_actor_as_source(home, r
     assert all(v.startswith(("Actor_01/03-01-01-02-01-01-", "Actor_02/03-01-01-02-01-02-")) for v in found)
     assert {f.source for f in found.values()} == {"Actor_01", "Actor_02"}
     assert {f.split for f in found.values()} == {"train"}
-    assert any("has no Disgust, Fear" in line for line in changes.told)
+    assert any("has no Disgust, Fear" in line for line in changes.messages)
     assert corpus(home).has_media
 
 
@@ -441,7 +441,7 @@ def test_ravdess_keeps_the_emotion_out_of_the_id_and_the_actor_as_source(home, r
     ("name", "says"),
     [
         ("Actor_01/03-01-09-01-02-01-01.wav", "unknown emotion 09"),
-        ("Actor_01/angry.wav", "not of RAVDESS's form"),
+        ("Actor_01/angry.wav", "not of the form of RAVDESS"),
         ("Actor_02/03-01-05-01-02-01-01.wav", "different actors"),
     ],
 )
@@ -458,16 +458,16 @@ def test_votes_are_a_corpus_for_training_alone(home, tmp_path):
     rows = [("1001_IEO_NEU_XX", m, 1, 0, 0, 0, 4, 0) for m in ("voice", "face", "both")]
     path = files.write_csv(tmp_path / "votes.csv", VOTES, rows)
     changes = add(home, path, "votes")
-    assert changes.told == ("1 clips of 1 actors with votes for voice, face, both",)
+    assert changes.messages == ("1 clips of 1 actors with votes for voice, face, both",)
     assert (corpus(home).shard_labels(), corpus(home).trains) == ([], "mhpf")
     files.write_csv(path, VOTES, [*rows, *[("1002_IEO_NEU_XX", *row[1:]) for row in rows]])
-    assert add(home, path, "votes").told[-1] == "its content has changed"
+    assert add(home, path, "votes").messages[-1] == "its content has changed"
 
 
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        (("1001_X", "voice", 1, 0, 0, 0, 0, 0), "votes on 1001_X by voice stand twice: row 5"),
+        (("1001_X", "voice", 1, 0, 0, 0, 0, 0), "votes on 1001_X by voice occur twice: row 5"),
         (("1002_X", "smell", 1, 0, 0, 0, 0, 0), "unknown modality 'smell': row 5"),
         (("1002_X", "voice", -1, 0, 0, 0, 0, 0), "no number: '-1' for Anger: row 5"),
         (("1002_X", "voice", 1, 0, 0, 0, 0, 0), "1002_X in"),
@@ -484,8 +484,8 @@ def test_sentences_are_a_corpus_for_training_alone_and_copies_are_told(home, roo
     files.put(root / "labels.txt", b"anger\njoy\n")
     files.put(root / "train.tsv", b"So glad\t1\ta\nHow dare you\t0\tb\n")
     files.put(root / "test.tsv", b"so  GLAD\t1\tc\nNo!\t0\td\n")
-    told = add(home, root, "utterances").told
-    assert told == ("test: 2 sentences", "train: 2 sentences", "1 sentences of test also stand in train")
+    told = add(home, root, "utterances").messages
+    assert told == ("test: 2 sentences", "train: 2 sentences", "1 sentences of test are also in train")
     assert corpus(home).trains == "text_minilm"
     files.put(root / "train.tsv", b"So glad\t2\ta\n")
     with pytest.raises(CerError, match="unknown label id '2'"):
@@ -528,7 +528,7 @@ def test_looking_again_keeps_the_options(home, root, tmp_path):
 
 
 def test_the_real_captions_register(home, shared_data):
-    told = add(home, shared_data / "captions" / "AFEW", "captions").told
+    told = add(home, shared_data / "captions" / "AFEW", "captions").messages
     found = corpus(home).files
     assert len(told) == 1
     assert told[0].startswith("2 videos are left out of their split, first 001703120@train (train): the source clip")
@@ -542,7 +542,7 @@ def test_the_real_captions_register(home, shared_data):
 
 def test_what_a_training_learns_from_is_the_labelled_part_of_its_training_split(home, root, tmp_path):
     add(home, files.afew_captions(root, dev={"000002000___Fear_0000.avi": "Fear"}), "captions")
-    learned = registry.learned(home, [corpus(home)])
+    learned = registry.training_members(home, [corpus(home)])
     assert {m.split for m in learned} == {"train"}
     assert sorted(m.video_id for m in learned) == [f"00000{i}000" for i in range(7) if i != 2]
     check_training(learned, lambda: registry.members(home))
@@ -554,10 +554,10 @@ def test_what_a_training_learns_from_is_the_labelled_part_of_its_training_split(
     path.write_text(path.read_text().replace("m_prompt1 sees a person, number 4 of 000004000.", "a dog."), "utf-8")
     add(home, root, "captions")
     with pytest.raises(CerError, match=r"1 training videos are held out elsewhere: 000004000 .*test of held \(9\)"):
-        check_training(registry.learned(home, [corpus(home)]), lambda: registry.members(home))
+        check_training(registry.training_members(home, [corpus(home)]), lambda: registry.members(home))
 
 
 def test_a_training_on_leaks_that_were_kept_is_refused(home, root):
     add(home, files.afew_captions(root, dev={"000002000___Fear_0000.avi": "Fear"}), "captions", leaks="keep")
     with pytest.raises(CerError, match="000002000@train"):
-        check_training(registry.learned(home, [corpus(home)]), lambda: registry.members(home))
+        check_training(registry.training_members(home, [corpus(home)]), lambda: registry.members(home))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cer_pipeline.corpora.formats.registry import Found
+from cer_pipeline.corpora.formats.registry import ScannedVideo
 from cer_pipeline.corpora.leaks.find import (
     EXCLUDE,
     KEEP,
@@ -17,7 +17,7 @@ from cer_pipeline.corpora.leaks.find import (
     class_word,
     find,
     separate,
-    tell_apart,
+    unique_ids,
 )
 from cer_pipeline.errors import CerError
 
@@ -31,7 +31,7 @@ def member(
 @pytest.mark.parametrize("name", ["Angry/001", "x_HAPPY-2", "clip sad", "surprised.1", "a/neutral"])
 def test_a_word_for_a_class_is_found_in_a_name(name):
     assert class_word(name)
-    with pytest.raises(CerError, match=r"spells the class word.*rename"):
+    with pytest.raises(CerError, match=r"contains the class word.*rename"):
         check_name(name)
 
 
@@ -61,7 +61,7 @@ def test_a_shared_source_clip_and_an_exact_copy_belong_to_the_more_held_out_spli
 
 def test_leaks_are_refused_or_kept_when_that_is_wanted():
     members = [member("a", "train", "s"), member("b", "dev", "s")]
-    with pytest.raises(CerError, match=r"1 videos also stand in a split that is held out: a \(train\)") as caught:
+    with pytest.raises(CerError, match=r"1 videos are also in a split that is held out: a \(train\)") as caught:
         separate(members, REFUSE)
     assert "\n" not in caught.value.line()
     excluded, told = separate(members, KEEP)
@@ -105,11 +105,15 @@ def test_a_name_is_a_source_in_its_own_corpus_and_a_copy_everywhere():
 
 
 def test_one_clip_in_two_splits_gets_two_ids_and_keeps_its_source():
-    files = [Found("a.avi", "a", "train"), Found("b.avi", "a", "dev"), Found("c.avi", "c", "train")]
-    told = tell_apart(files)
+    files = [
+        ScannedVideo("a.avi", "a", "train"),
+        ScannedVideo("b.avi", "a", "dev"),
+        ScannedVideo("c.avi", "c", "train"),
+    ]
+    told = unique_ids(files)
     assert [(f.video_id, f.source) for f in told] == [("a@train", "a"), ("a@dev", "a"), ("c", "c")]
     with pytest.raises(CerError, match=r"two files of one split are the video a: a\.avi and b\.avi"):
-        tell_apart([Found("a.avi", "a", "train"), Found("b.avi", "a", "train")])
+        unique_ids([ScannedVideo("a.avi", "a", "train"), ScannedVideo("b.avi", "a", "train")])
 
 
 def test_a_training_on_held_out_rows_is_refused():

@@ -112,7 +112,7 @@ def test_ravdess_names_give_actor_and_emotion_and_a_twin_counts_once(tmp_path: P
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("03-01-09-01-01-01-01", "unknown emotion 09"), ("speech-01", "not of RAVDESS's form")],
+    [("03-01-09-01-01-01-01", "unknown emotion 09"), ("speech-01", "not of the form of RAVDESS")],
 )
 def test_a_bad_ravdess_name_is_told(tmp_path: Path, name: str, message: str) -> None:
     clip(tmp_path, name, b"a")

@@ -293,7 +293,7 @@ def test_ids_are_composed_while_paths_stay_as_they_are_written(home, root):
 
 def test_two_names_that_differ_in_their_form_alone_stay_apart_and_are_told(home, root):
     put(root, f"{NFC}.mp4", f"{NFD}.mp4", "other.mp4")
-    told = registry.register(home, "c", root).told
+    told = registry.register(home, "c", root).messages
     first, second = sorted(set(ids(home)) - {"other"})
     assert (first, second.startswith(f"{NFC}~"), len(second)) == (NFC, True, len(NFC) + 9)
     corpus = registry.load(home, "c")

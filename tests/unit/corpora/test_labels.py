@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cer_pipeline.corpora.annotations import NOT_ANNOTATED, Annotation, Caption, Notes, Span
+from cer_pipeline.corpora.annotations import NOT_ANNOTATED, Annotation, Caption, Span, VideoAnnotations
 from cer_pipeline.corpora.labels.stages import frame_shares, shares, span_frame_shares, span_shares, spans_at
 from cer_pipeline.labels import BASIC, COMPOUND
 
@@ -137,5 +137,7 @@ def test_an_annotation_survives_being_kept(annotation):
 
 
 def test_equal_texts_have_one_digest_whatever_their_case_and_blanks():
-    notes = Notes(None, (Caption(0, "m_1", "A  Smile."), Caption(1, "m_1", "a smile."), Caption(2, "m_1", None)))
+    notes = VideoAnnotations(
+        None, (Caption(0, "m_1", "A  Smile."), Caption(1, "m_1", "a smile."), Caption(2, "m_1", None))
+    )
     assert len(notes.text_digests) == 1

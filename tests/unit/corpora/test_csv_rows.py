@@ -15,7 +15,7 @@ from cer_pipeline.corpora import registry
 from cer_pipeline.corpora.annotations import read_labels
 from cer_pipeline.corpora.formats.affwild2 import read_frames
 from cer_pipeline.corpora.formats.caption_files import read_split
-from cer_pipeline.corpora.formats.csv_rows import delimiter_of, read_cells, read_sheet
+from cer_pipeline.corpora.formats.csv_rows import delimiter_of, read_cells, read_rows
 from cer_pipeline.corpora.formats.utterances import Utterance, read_meld
 from cer_pipeline.corpora.formats.votes import read_votes
 from cer_pipeline.errors import CerError
@@ -33,7 +33,7 @@ def written(delimiter: str, quoting: Any = csv.QUOTE_MINIMAL, end: str = "\n") -
 
 
 def rows(path: Path) -> list[dict[str, str]]:
-    return [row for _, row in read_sheet(path, COLUMNS, numbers=("begin",))]
+    return [row for _, row in read_rows(path, COLUMNS, numbers=("begin",))]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
@@ -49,7 +49,7 @@ def test_a_table_means_the_same_however_it_is_written(tmp_path, delimiter, quoti
 def test_a_first_line_that_names_the_delimiter_decides_it(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("sep=;\r\n" + written(";", end="\r\n"), "utf-8", newline="")
-    assert [where for where, _ in read_sheet(path, COLUMNS)] == [f"row {n} of {path}" for n in (3, 4)]
+    assert [where for where, _ in read_rows(path, COLUMNS)] == [f"row {n} of {path}" for n in (3, 4)]
 
 
 @given(st.lists(st.text("abc,;\t xyz", min_size=1, max_size=8), min_size=2, max_size=6), st.sampled_from(",;\t"))
@@ -70,7 +70,7 @@ def test_row_numbers_without_a_name_and_blank_rows_and_columns_are_passed_over(t
     path.write_text('"","video","begin","note",\n"1","a","0","x",\n,,,,\n\n"2","b","1","y",\n', "utf-8")
     assert [row["video"] for row in rows(path)] == ["a", "b"]
     path.write_text("video,begin,note,\na,0,x,lost\n", "utf-8")
-    with pytest.raises(CerError, match="a value stands in a column without a name: row 2"):
+    with pytest.raises(CerError, match="a value in a column without a name: row 2"):
         rows(path)
 
 

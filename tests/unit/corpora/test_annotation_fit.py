@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cer_pipeline.corpora import registry
 from cer_pipeline.corpora.annotation_fit import Length, compare_frames, compare_spans, compare_windows
-from cer_pipeline.corpora.annotations import Annotation, Caption, Notes, Span, read_captions, read_labels
+from cer_pipeline.corpora.annotations import Annotation, Caption, Span, VideoAnnotations, read_captions, read_labels
 from cer_pipeline.corpora.corpus import File
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
@@ -53,9 +53,9 @@ def annotated(tmp_path: Path, **counts: int) -> Path:
 def test_a_few_frames_more_or_less_are_told_with_both_numbers_and_used(tmp_path, root, difference):
     notes = annotated(tmp_path, a=FRAMES + difference, b=FRAMES)
     changes = add(tmp_path, root, "affwild2", labels=notes)
-    lines = [line for line in changes.told if "frames" in line]
+    lines = [line for line in changes.messages if "frames" in line]
     numbers = f"{FRAMES + difference} annotated frames, {FRAMES} frames in the file"
-    assert lines == [f"a: {numbers}; what lies beyond the end counts for nothing"]
+    assert lines == [f"a: {numbers}; annotations beyond the end are ignored"]
     assert all(file.labels and not file.excluded for file in found(tmp_path).values())
 
 
@@ -63,7 +63,7 @@ def test_a_few_frames_more_or_less_are_told_with_both_numbers_and_used(tmp_path,
 def test_an_annotation_of_other_frames_is_left_out_with_both_numbers(tmp_path, root, difference):
     changes = add(tmp_path, root, "affwild2", labels=annotated(tmp_path, a=FRAMES + difference, b=FRAMES))
     numbers = f"{FRAMES + difference} annotated frames, {FRAMES} frames in the file"
-    assert f"a: {numbers}; left out: it does not fit this video" in changes.told
+    assert f"a: {numbers}; left out: it does not fit this video" in changes.messages
     file = found(tmp_path)["a"]
     assert (file.labels, file.split) == ("", "train")
     assert file.excluded == f"the annotation does not fit the video: {numbers}"
@@ -92,7 +92,7 @@ def test_a_stretch_beyond_the_end_is_told_with_both_numbers_and_a_long_one_label
 ):
     table = files.spans(tmp_path / "l.csv", [["a", 0, end, *MARKS], ["b", 0, 6, *MARKS]])
     changes = add(tmp_path, root, "cexpr", labels=table)
-    lines = [line for line in changes.told if line.startswith("a: ")]
+    lines = [line for line in changes.messages if line.startswith("a: ")]
     assert bool(lines) is told
     assert all(f"annotated up to {end:g} s, the video ends at 6.000 s" in line for line in lines)
     assert bool(found(tmp_path)["a"].labels) is fits
@@ -105,7 +105,7 @@ def test_windows_beyond_the_last_one_are_told_and_more_than_one_belongs_to_anoth
 ):
     clips = {f"{name}___{i:04d}.avi": "Fear" for name, n in (("a", last + 1), ("b", 2)) for i in range(n)}
     changes = add(tmp_path, root, "folder", captions=files.captions(tmp_path / "texts", "dev", clips))
-    lines = [line for line in changes.told if line.startswith("a: ")]
+    lines = [line for line in changes.messages if line.startswith("a: ")]
     assert bool(lines) is told
     assert all(f"captioned up to window {last}, the video has 2 windows (0 to 1)" in line for line in lines)
     notes = registry.load(tmp_path / "home", "c").annotations
@@ -116,7 +116,7 @@ def test_windows_beyond_the_last_one_are_told_and_more_than_one_belongs_to_anoth
 def test_a_video_without_media_ends_with_its_last_window(tmp_path):
     texts = files.captions(tmp_path / "texts", "test", {f"{v}___{i:04d}.mp4": None for v in "ab" for i in (0, 1)})
     table = files.spans(tmp_path / "l.csv", [["a", 0, 60, *MARKS], ["b", 0, 6, *MARKS]])
-    told = add(tmp_path, texts, "captions", labels=table).told
+    told = add(tmp_path, texts, "captions", labels=table).messages
     assert told[0].startswith("a: annotated up to 60 s, the video ends at 6.000 s; left out")
 
 
@@ -135,20 +135,20 @@ def test_every_content_is_opened_once_and_not_again(tmp_path, root, monkeypatch)
 def test_a_file_that_cannot_be_opened_is_not_compared(tmp_path, root):
     files.put(root / "a.mkv", b"no video")
     changes = add(tmp_path, root, "affwild2", labels=annotated(tmp_path, a=7, b=FRAMES))
-    assert not [line for line in changes.told if line.startswith("a: ")]
+    assert not [line for line in changes.messages if line.startswith("a: ")]
     assert found(tmp_path)["a"].labels, "its row of `videos` says why it has no windows"
 
 
 @given(st.integers(0, 400), st.integers(0, 400), st.floats(0.1, 60))
 def test_frames_fit_where_the_difference_is_short_in_time_and_told_where_there_is_any(annotated, frames, seconds):
     verdict = compare_frames(annotated, Length(frames, seconds))
-    assert bool(verdict.told) is (annotated != frames)
+    assert bool(verdict.message) is (annotated != frames)
     difference_s = abs(annotated - frames) * seconds / frames if frames else float(annotated != frames)
     assert verdict.fits is (difference_s <= 0.2 + 1e-12 if abs(difference_s - 0.2) > 1e-9 else verdict.fits)
 
 
 def test_what_nobody_knows_is_not_compared():
     spans = Annotation(spans=(Span(0, 9, basic=tuple(float(i == 0) for i in range(len(BASIC)))),))
-    assert compare_frames(3, Length(None, 5.0)).told == ""
-    assert compare_spans(spans, Length(None, None)).told == ""
-    assert compare_windows(Notes(None, (Caption(9, "m_1", "x"),)), Length(None, None)).told == ""
+    assert compare_frames(3, Length(None, 5.0)).message == ""
+    assert compare_spans(spans, Length(None, None)).message == ""
+    assert compare_windows(VideoAnnotations(None, (Caption(9, "m_1", "x"),)), Length(None, None)).message == ""
