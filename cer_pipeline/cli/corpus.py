@@ -28,7 +28,9 @@ TOLD_SHOWN = 50  # a line a video at times
 def add(
     name: Annotated[str, typer.Argument(help="A short name: a-z, 0-9 and _.")],
     path: Annotated[Path, typer.Argument(help="The folder or file.")],
-    layout: Annotated[str, typer.Option("--format", help=f"How it is laid out: {', '.join(FORMATS)}.")] = "folder",
+    layout: Annotated[
+        str, typer.Option("--format", help=f"How it is laid out: {', '.join(FORMATS)}, or a plug-in.")
+    ] = "folder",
     labels: Annotated[Path | None, typer.Option(help="Annotations, where they lie apart from the videos.")] = None,
     split: Annotated[
         str | None, typer.Option(help="train, dev or test for all videos, or a CSV file of video,split.")

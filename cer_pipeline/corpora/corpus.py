@@ -101,7 +101,7 @@ class Corpus:
     @property
     def trains(self) -> str:
         """What the corpus trains where it holds no videos at all; empty where it holds some."""
-        return format_of(self.format).trains
+        return "" if self.files else format_of(self.format).trains
 
     @property
     def format_classes(self) -> tuple[str, ...]:

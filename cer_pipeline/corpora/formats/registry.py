@@ -152,7 +152,7 @@ def format_of(name: str) -> Format:
     """Return the format of a name, of this project or of a plug-in.
 
     Raises:
-        CerError: there is none of that name, or the plug-in holds no format.
+        CerError: there is none of that name, or the plug-in cannot be loaded or holds no format.
     """
     if name in FORMATS:
         return FORMATS[name]
@@ -160,10 +160,14 @@ def format_of(name: str) -> Format:
     if name not in plugins.names:
         known = ", ".join(sorted({*FORMATS, *plugins.names}))
         raise CerError("unknown corpus format", name, f"choose one of: {known}; or install the plug-in that has it")
-    found = plugins[name].load()
-    if not isinstance(found, Format):
-        raise CerError("the plug-in holds no corpus format", f"{name} = {plugins[name].value}")
-    return found
+    where = f"{name} = {plugins[name].value}"
+    try:
+        loaded = plugins[name].load()
+    except (ImportError, AttributeError) as error:
+        raise CerError(f"the plug-in cannot be loaded ({error})", where, "install it again") from error
+    if not isinstance(loaded, Format):
+        raise CerError("the plug-in holds no corpus format", where, "name a `formats.registry.Format`")
+    return loaded
 
 
 def scan(name: str, root: Path, options: Mapping[str, Any]) -> Scan:
