@@ -48,7 +48,7 @@ def test_every_number_of_the_default_profile_says_why() -> None:
         ("fusion.method=best", "fusion.method: Input should be 'equal', 'static' or 'dynamic'"),
         ("describer.shot=[0.1, 0.2, 0.3]", "describer.shot: the values must descend"),
         ("describer.brightness=[0.9, 0.1]", "describer.brightness: the values must ascend"),
-        ("margin=0.4", "a setting must read section.setting=value"),
+        ("margin=0.4", "a setting is written section.setting=value"),
     ],
 )
 def test_a_mistake_is_told_in_one_line_with_the_next_step(override: str, line: str) -> None:
