@@ -15,6 +15,8 @@ from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, COMPOUND
 from tests.helpers import corpus_files as files
 
+pytestmark = pytest.mark.usefixtures("lengths_once")
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
@@ -527,6 +529,7 @@ def test_looking_again_keeps_the_options(home, root, tmp_path):
     assert corpus(home).has_labels
 
 
+@pytest.mark.slow
 def test_the_real_captions_register(home, shared_data):
     told = add(home, shared_data / "captions" / "AFEW", "captions").messages
     found = corpus(home).files

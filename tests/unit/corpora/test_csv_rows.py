@@ -22,6 +22,8 @@ from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, COMPOUND
 from tests.helpers import corpus_files as files
 
+pytestmark = pytest.mark.usefixtures("lengths_once")
+
 COLUMNS = ("video", "begin", "note")
 ROWS = [("a;b", "0.5", 'says "no", twice'), ("c\td", "1.25", "")]
 

@@ -21,6 +21,8 @@ from cer_pipeline.errors import CerError
 from cer_pipeline.media.formats import ENDINGS
 from tests.helpers import corpus_files as files
 
+pytestmark = pytest.mark.usefixtures("lengths_once")
+
 
 @pytest.fixture
 def home(tmp_path) -> Path:
