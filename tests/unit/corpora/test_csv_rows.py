@@ -1,4 +1,4 @@
-"""Tables as spreadsheets and statistics programs write them give the same rows; what cannot be read is named."""
+"""CSV files of spreadsheets and statistics programs give the same rows; errors name the place."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def rows(path: Path) -> list[dict[str, str]]:
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-def test_a_table_means_the_same_however_it_is_written(tmp_path, delimiter, quoting, end, encoding):
+def test_encodings_delimiters_and_quotes_give_the_same_rows(tmp_path, delimiter, quoting, end, encoding):
     path = tmp_path / "a.csv"
     path.write_bytes(written(delimiter, quoting, end).encode(encoding))
     assert [tuple(row.values()) for row in rows(path)] == ROWS
 
 
-def test_a_first_line_that_names_the_delimiter_decides_it(tmp_path):
+def test_a_first_line_that_names_the_delimiter_sets_it(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("sep=;\r\n" + written(";", end="\r\n"), "utf-8", newline="")
     assert [where for where, _ in read_rows(path, COLUMNS)] == [f"row {n} of {path}" for n in (3, 4)]
@@ -59,7 +59,7 @@ def test_the_delimiter_of_a_quoted_header_is_never_one_inside_quotes(names, deli
     assert delimiter_of(delimiter.join(f'"{name}"' for name in names)) == delimiter
 
 
-def test_a_decimal_comma_is_read_where_commas_separate_nothing_and_in_numbers_alone(tmp_path):
+def test_a_decimal_comma_is_read_in_columns_of_numbers_unless_commas_separate_cells(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("video;begin;note\n1,5;1,5;1,5\n", "utf-8")
     assert rows(path) == [{"video": "1,5", "begin": "1.5", "note": "1,5"}]
@@ -67,7 +67,7 @@ def test_a_decimal_comma_is_read_where_commas_separate_nothing_and_in_numbers_al
     assert rows(path) == [{"video": "1,5", "begin": "1,5", "note": "x"}], "it may separate thousands"
 
 
-def test_row_numbers_without_a_name_and_blank_rows_and_columns_are_passed_over(tmp_path):
+def test_unnamed_row_numbers_and_blank_rows_and_columns_are_ignored(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text('"","video","begin","note",\n"1","a","0","x",\n,,,,\n\n"2","b","1","y",\n', "utf-8")
     assert [row["video"] for row in rows(path)] == ["a", "b"]
@@ -77,7 +77,7 @@ def test_row_numbers_without_a_name_and_blank_rows_and_columns_are_passed_over(t
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (b"video;begin\na;0\n", r"no column note \(read as UTF-8, separated by semicolons\)"),
         (b"video|begin|note\na|0|x\n", r"no column video, begin, note \(read as UTF-8, separated by commas\)"),
@@ -89,10 +89,10 @@ def test_row_numbers_without_a_name_and_blank_rows_and_columns_are_passed_over(t
         (b"", r"no column video, begin, note"),
     ],
 )
-def test_what_cannot_be_read_is_named_with_what_was_seen(tmp_path, content, says):
+def test_errors_name_the_place_and_how_the_file_was_read(tmp_path, content, message):
     path = tmp_path / "a.csv"
     path.write_bytes(content)
-    with pytest.raises(CerError, match=says) as caught:
+    with pytest.raises(CerError, match=message) as caught:
         rows(path)
     assert "\n" not in caught.value.line()
     assert str(path) in caught.value.line()
@@ -109,7 +109,7 @@ def rewritten(path: Path, delimiter: str) -> Path:
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-def test_every_reader_takes_every_form(tmp_path, delimiter):
+def test_every_reader_accepts_every_csv_form(tmp_path, delimiter):
     names = ("video", "begin", "end", *COMPOUND)
     video = files.put(tmp_path / "v/01.mp4")
     spans = rewritten(
@@ -132,7 +132,7 @@ def test_every_reader_takes_every_form(tmp_path, delimiter):
     assert read_frames(rewritten(files.annotation(tmp_path / "1.txt", [0, -1, 7]), delimiter)) == (0, -1, 7)
 
 
-def test_an_unknown_class_names_the_delimiter_that_was_seen(tmp_path):
+def test_the_error_for_an_unknown_class_names_the_delimiter(tmp_path):
     video = files.put(tmp_path / "v/01.mp4")
     spans = files.spans(tmp_path / "spans.csv", [["01", 0, 1, 1]], ("video", "begin", "end", "Bored"))
     with pytest.raises(CerError, match=r"unknown class or column 'Bored' \(read as UTF-8, separated by commas\)"):
