@@ -64,15 +64,13 @@ class Execution(Section):
     media_time_s: float = setting("timeout for one media file, independent of its length", "s", **POSITIVE)
     media_time_per_s: float = setting("timeout added for every second of media", "s/s", ge=0)
     media_memory_mb: int = setting("limit on the address space of the process that opens media", "MiB", ge=256)
-    media_file_mb: int = setting("limit on the size of files that the process that opens media writes", "MiB", ge=1)
+    media_file_mb: int = setting("largest file that the process that opens media writes", "MiB", ge=1)
 
 
 class Fusion(Section):
     """Fusion of the branches into one distribution."""
 
-    method: Literal["equal", "static", "dynamic"] = setting(
-        "equal weights, or the trained fusion with static or dynamic weights"
-    )
+    method: Literal["equal", "static", "dynamic"] = setting("equal weights, or trained static or dynamic weights")
 
 
 class Compound(Section):
@@ -80,7 +78,7 @@ class Compound(Section):
 
     method: Literal["ppa", "pfsa"] = setting("method whose rows of `compound` are averaged over frames")
     prior_correction: float = setting(
-        "exponent s of the mean m of a compound in the shard, by whose m^s it is divided", **SHARE
+        "exponent s of the mean m of a compound in the shard; it is divided by m^s", **SHARE
     )
     smoothing: float = setting("weight of the two neighbouring windows in the value of a window", ge=0, lt=1)
 
@@ -89,7 +87,7 @@ class FramesOut(Section):
     """Averaging of windows over frames."""
 
     time_resolution: Literal["sample", "window"] = setting(
-        "whether branches with predictions for single samples use those at the time of a frame, or those of its windows"
+        "predictions that a frame averages, where a branch has both: of samples or of windows"
     )
     bridge_s: float = setting("longest gap between two samples that is interpolated", "s", ge=0)
 
@@ -122,11 +120,9 @@ class Describer(Section):
     mouth_open: Pair = setting("jawOpen: [slight, clear]", "blendshape score")
     cheeks_puffed: Pair = setting("cheekPuff: [slight, clear]", "blendshape score")
     cheeks_raised: float = setting("eyeSquint, where the lip corners are raised", "blendshape score", **SHARE)
-    change_share: float = setting("smallest change that is described, as a share of the clear threshold", **SHARE)
-    uneven: float = setting(
-        "smallest difference of left and right for which one side is named", "blendshape score", **SHARE
-    )
-    seen_share: float = setting("share of the window below which a face is described as hidden at times", **SHARE)
+    change_share: float = setting("described change, as a share of the clear threshold", **SHARE)
+    uneven: float = setting("difference of left and right from which one side is named", "blendshape score", **SHARE)
+    seen_share: float = setting("share of the window below which a face is hidden at times", **SHARE)
     mouth_moves: float = setting(
         "standard deviation of jawOpen from which the mouth moves", "blendshape score", **SHARE
     )
@@ -137,7 +133,7 @@ class Describer(Section):
     head_pitched_deg: float = setting("pitch from which the head is raised or lowered", "degrees", **POSITIVE)
     head_tilted_deg: float = setting("roll from which the head is tilted", "degrees", **POSITIVE)
     head_change_deg: float = setting(
-        "change of an angle from the first to the last third of the window that is described", "degrees", **POSITIVE
+        "described change of an angle from the first to the last third", "degrees", **POSITIVE
     )
     head_speed_deg_s: Pair = setting("speed of the head: [still below, moves a lot from]", "degrees/s")
     shot: Annotated[Three, AfterValidator(_descending)] = setting(
@@ -150,12 +146,8 @@ class Describer(Section):
     motion: Pair = setting("mean change of luma in 0.2 s: [hardly any below, much from]", "0..1")
     cut: float = setting("mean change of luma in 0.2 s from which it is a cut", "0..1", **SHARE)
     silent_dbfs: float = setting("mean level below which the window is silent", "dBFS", le=0)
-    louder_db: float = setting(
-        "difference of level to the other windows of the video that is described", "dB", **POSITIVE
-    )
-    higher_semitones: float = setting(
-        "difference of pitch to the other windows of the video that is described", "semitones", **POSITIVE
-    )
+    louder_db: float = setting("described difference of level to the other windows", "dB", **POSITIVE)
+    higher_semitones: float = setting("described difference of pitch to the other windows", "semitones", **POSITIVE)
     pitch_range_semitones: Pair = setting(
         "pitch from the 10th to the 90th percentile: [flat below, varied from]", "semitones"
     )
@@ -165,7 +157,7 @@ class Describer(Section):
     pitch_floor_hz: float = setting("lowest pitch that is searched", "Hz", **POSITIVE)
     pitch_ceiling_hz: float = setting("highest pitch that is searched", "Hz", **POSITIVE)
     pitch_strength: float = setting("peak of the autocorrelation from which a frame is voiced", **SHARE)
-    voiced_below_peak_db: float = setting("level below that of the loudest frame at which no pitch is searched", "dB")
+    voiced_below_peak_db: float = setting("level below the loudest frame at which no pitch is searched", "dB")
     syllable_dip_db: float = setting("smallest dip of the level between two syllable nuclei", "dB", **POSITIVE)
 
 
@@ -181,9 +173,7 @@ class FaceStatic(Section):
 
     network_share: float = setting("weight of the network in the mean of network and prototypes", **SHARE)
     network_temperature: float = setting("temperature of the network's logits", **POSITIVE)
-    unsupported_happiness: float = setting(
-        "share of Happiness of the network that is kept without a smile in the action units", **SHARE
-    )
+    unsupported_happiness: float = setting("share of Happiness of the network that is kept without a smile", **SHARE)
     smile_without_lids: float = setting("share of a smile that is kept without tightened lids or bared teeth", **SHARE)
     neutral_score: float = setting("score of Neutral among the scores of the prototypes", **SHARE)
     prototype_temperature: float = setting("temperature of the prototype scores", **POSITIVE)
@@ -213,15 +203,13 @@ class SceneLabel(Section):
     labels: Annotated[list[str], Field(min_length=8, max_length=8)] = setting(
         "one text per basic emotion, in the order of the probabilities"
     )
-    content_free: Texts = setting("captions that fit any video; their mean similarity to a label is subtracted")
+    content_free: Texts = setting("captions of any video, whose mean similarity to a label is subtracted")
 
 
 class Media(Section):
     """Limits on media files."""
 
-    max_duration_s: float = setting(
-        "longest duration; a file that states a longer one counts as damaged", "s", **POSITIVE
-    )
+    max_duration_s: float = setting("longest duration; a file that states more counts as damaged", "s", **POSITIVE)
 
 
 class Frames(Section):
@@ -245,16 +233,14 @@ class Faces(Section):
     detector_score: float = setting("lowest score of a box", **SHARE)
     detector_overlap: float = setting("IoU above which two boxes are the same face", **SHARE)
     smallest_px: int = setting("lowest height of a box", "pixels", ge=1)
-    margin: float = setting("margin of a crop on each side, as a share of the longer side of the box", ge=0)
+    margin: float = setting("margin on each side, over the longer side of the box", ge=0)
     mesh_confidence: float = setting("lowest score of detection and presence of the mesh model", **SHARE)
     mesh_agreement: float = setting("lowest IoU of mesh and box", **SHARE)
     mesh_lean_deg: float = setting("largest angle between the mesh and the detector's points", "degrees", gt=0, le=180)
     track_least_fit: float = setting("lowest distance-IoU of two boxes of one track", "-1..1", ge=-1, le=1)
     track_gap_samples: int = setting("longest gap in a track", "samples", ge=0)
-    motion_share: float = setting(
-        "motion of the mesh inside a face from which a step counts as moving", "mesh spread", ge=0
-    )
-    motion_px: float = setting("motion of the mesh inside a face from which a step counts as moving", "pixels", ge=0)
+    motion_share: float = setting("motion inside the mesh from which a step moves", "mesh spread", ge=0)
+    motion_px: float = setting("motion inside the mesh from which a step moves", "pixels", ge=0)
     motion_steps: float = setting("share of moving steps above which a track moves", **SHARE)
     still_steps: int = setting("shortest track that can be still", "samples", ge=1)
     still_px: float = setting("lowest height of a face that can be still", "pixels", ge=0)
@@ -287,12 +273,8 @@ class Transcripts(Section):
     language_s: float = setting("length of the intervals whose language is predicted", "s", gt=0, le=30)
     language_sure: float = setting("probability of English from which all words are kept", **SHARE)
     language_least: float = setting("probability of English below which an interval is not transcribed", **SHARE)
-    word_probability: float = setting(
-        "lowest mean word probability, where the probability of English is between the two", **SHARE
-    )
-    compression: float = setting(
-        "largest compression ratio of the text, where the probability of English is between the two", **POSITIVE
-    )
+    word_probability: float = setting("lowest mean word probability between these two", **SHARE)
+    compression: float = setting("largest compression ratio of a text between these two", **POSITIVE)
     compute_type: Literal["int8", "float32"] = setting("number type of the weights")
     beam_size: int = setting("number of hypotheses of the beam search", ge=1)
     no_speech: float = setting("probability of silence above which an uncertain chunk is dropped", **SHARE)
