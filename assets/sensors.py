@@ -12,6 +12,7 @@ import dagster as dg
 from assets.jobs import PROCESS_SHARD
 from assets.partitions import CORPUS_SHARD, corpus_shards
 from cer_pipeline.corpora import registry
+from cer_pipeline.corpora.corpus import shard_key
 from cer_pipeline.store.fingerprint import digest_json
 from resources.settings import Settings
 
@@ -26,7 +27,7 @@ def shard_digests(home: str) -> dict[str, str]:
         corpus = registry.load(Path(home), name)
         for shard in corpus.shard_labels():
             files = [[f.video_id, f.sha256, f.split, f.labels, f.captions] for f in corpus.files_of(shard)]
-            out[registry.shard_key(name, shard)] = digest_json(sorted(files, key=str))
+            out[shard_key(name, shard)] = digest_json(sorted(files, key=str))
     return out
 
 

@@ -27,7 +27,7 @@ from cer_pipeline.tables import TableSpec
 
 
 class RegisteredFile(Protocol):
-    """A registered video, as plans read it; see `corpora.registry.File`."""
+    """A registered video, as plans read it; see `corpora.corpus.File`."""
 
     @property
     def path(self) -> str:
@@ -76,7 +76,7 @@ class RegisteredFile(Protocol):
 
 
 class RegisteredCorpus(Protocol):
-    """A registered corpus, as plans and stages read it; see `corpora.registry.Corpus`."""
+    """A registered corpus, as plans and stages read it; see `corpora.corpus.Corpus`."""
 
     @property
     def format(self) -> str:

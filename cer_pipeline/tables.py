@@ -1,11 +1,11 @@
-"""One TableSpec per table: its columns with meaning and unit, its key, its unit of work, its order.
+"""One `TableSpec` for each table: its columns with meaning and unit, its key, its unit of work and its order.
 
-Belongs here: what a table looks like. Everything else about tables derives from these specs: the Arrow schema, the
-validation before a commit, the column descriptions in the Dagster UI and docs/tables.md.
-Does not belong here: where a table lies (`store`) or how it is computed (`stages` modules).
+Belongs here: the schema of every table. The Arrow schema, the validation before a commit, the column descriptions in
+the Dagster UI and docs/tables.md are derived from it. Does not belong here: the place of a table (`store`) or its
+computation (modules named `stages`).
 
-Words: a *unit* is what a stage computes and the cache keeps at once (a video or a segment); a *row* is what the table
-holds. All rows of one unit are consecutive.
+A *unit* is what a stage computes and the cache stores at once: a video or a segment. All rows of a unit are
+consecutive.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ N_BLENDSHAPES = 52  # MediaPipe FaceLandmarker
 
 @dataclass(frozen=True)
 class Column:
-    """One column: name, Arrow type, meaning (with unit), and whether it may be null."""
+    """One column: name, Arrow type, meaning with unit, and whether it may be null."""
 
     name: str
     type: pa.DataType
@@ -33,16 +33,16 @@ class Column:
 
 @dataclass(frozen=True)
 class TableSpec:
-    """What a table looks like.
+    """The schema of a table.
 
     Args:
         name: table name, also its folder below `tables/`; may hold one slash (`probabilities/face_static`).
-        row: what one row stands for.
+        row: what one row is.
         unit: the column that names the unit of work: `video_id` or `segment_id`.
         key: columns that together identify a row; the table is sorted by them.
-        columns: all columns but the two that the store adds (`row_key`, `content`).
+        columns: all columns except the two that the store adds (`row_key`, `content`).
         distributions: groups of columns that sum to 1 where status is ok and are null elsewhere.
-        blob: whether rows hold media bytes, so that a unit is cached and read on its own.
+        blob: whether rows contain media bytes; units are then cached and read one by one.
     """
 
     name: str
@@ -55,12 +55,12 @@ class TableSpec:
 
     @property
     def schema(self) -> pa.Schema:
-        """Arrow schema of what a stage returns: without the store's own columns."""
+        """Arrow schema of the rows that a stage returns, without the columns of the store."""
         return _schema(self.columns)
 
     @property
     def stored_schema(self) -> pa.Schema:
-        """Arrow schema of the Parquet file: with the store's own columns."""
+        """Arrow schema of the Parquet file, with the columns of the store."""
         return _schema((*self.columns, *STORE_COLUMNS))
 
 
@@ -85,8 +85,15 @@ _SEGMENT = (
 )
 
 
+def _segment_table(
+    name: str, unit: str, *columns: Column, distributions: tuple[tuple[str, ...], ...] = ()
+) -> TableSpec:
+    """Return a table with one row for each segment: its key, the given columns, status and reason."""
+    return TableSpec(name, "segment", unit, ("video_id", "segment"), (*_SEGMENT, *columns, *_STATUS), distributions)
+
+
 def probability_columns(labels: Sequence[str], names: Sequence[str]) -> tuple[Column, ...]:
-    """Columns that hold a distribution over labels."""
+    """Return the columns of a distribution over labels."""
     return tuple(Column(n, pa.float64(), f"probability of {label}") for label, n in zip(labels, names, strict=True))
 
 
@@ -100,8 +107,8 @@ _AGREEMENT = (
 )
 
 
-def _sureness(labels: Sequence[str], prefix: str = "") -> tuple[Column, ...]:
-    """Columns that say how sure a distribution over labels is."""
+def _certainty(labels: Sequence[str], prefix: str = "") -> tuple[Column, ...]:
+    """Return the columns of confidence and entropy of a distribution over labels."""
     of = f"the {len(labels)} probabilities"
     return (
         Column(f"{prefix}confidence", pa.float64(), f"largest less second largest of {of}, 0..1; 0 is a tie"),
@@ -111,7 +118,7 @@ def _sureness(labels: Sequence[str], prefix: str = "") -> tuple[Column, ...]:
 
 _UNCERTAINTY = (
     Column("expressed", pa.float64(), _EXPRESSED),
-    *_sureness(BASIC),
+    *_certainty(BASIC),
     Column("agreement", pa.float64(), f"{_AGREEMENT}; null with fewer than two branches"),
 )
 
@@ -257,28 +264,22 @@ WORD = pa.struct(
         pa.field("probability", pa.float32()),
     ]
 )
-TRANSCRIPTS = TableSpec(
-    name="transcripts",
-    row="segment",
-    unit="video_id",
-    key=("video_id", "segment"),
-    columns=(
-        *_SEGMENT,
-        Column("text", pa.string(), "words whose middle falls in the window"),
-        Column("words", pa.list_(WORD), "words with start, end (s in the video) and probability"),
-        Column(
-            "language",
-            pa.string(),
-            "code of the language of the text; without a text, of the likeliest language; null where nobody speaks",
-        ),
-        Column(
-            "english",
-            pa.float32(),
-            "probability that the speech in the window is English, by Whisper base before any word is read, 0..1",
-        ),
-        Column("model", pa.string(), "zoo id of the recogniser"),
-        *_STATUS,
+TRANSCRIPTS = _segment_table(
+    "transcripts",
+    "video_id",
+    Column("text", pa.string(), "words whose middle falls in the window"),
+    Column("words", pa.list_(WORD), "words with start, end (s in the video) and probability"),
+    Column(
+        "language",
+        pa.string(),
+        "code of the language of the text; without a text, of the likeliest language; null where nobody speaks",
     ),
+    Column(
+        "english",
+        pa.float32(),
+        "probability that the speech in the window is English, by Whisper base before any word is read, 0..1",
+    ),
+    Column("model", pa.string(), "zoo id of the recogniser"),
 )
 CAPTIONS = TableSpec(
     name="captions",
@@ -297,7 +298,7 @@ CAPTIONS = TableSpec(
 
 LABEL_COLUMNS: tuple[str, ...] = tuple(name.replace("p_", "y_", 1) for name in BASIC_COLUMNS)
 COMPOUND_LABEL_COLUMNS: tuple[str, ...] = tuple(name.replace("p_", "y_", 1) for name in COMPOUND_COLUMNS)
-"""Columns that hold a label distribution, aligned with `labels.BASIC` and `labels.COMPOUND`."""
+"""Columns of a label distribution, in the order of `labels.BASIC` and `labels.COMPOUND`."""
 
 
 def _label_columns(labels: Sequence[str], names: Sequence[str]) -> tuple[Column, ...]:
@@ -307,19 +308,13 @@ def _label_columns(labels: Sequence[str], names: Sequence[str]) -> tuple[Column,
     )
 
 
-LABELS = TableSpec(
-    name="labels",
-    row="segment",
-    unit="video_id",
-    key=("video_id", "segment"),
-    columns=(
-        *_SEGMENT,
-        Column("split", pa.string(), "split that the video belongs to"),
-        *_label_columns(BASIC, LABEL_COLUMNS),
-        *_label_columns(COMPOUND, COMPOUND_LABEL_COLUMNS),
-        Column("annotated", pa.float64(), "share of the window's frames with an annotation, 0..1", nullable=False),
-        *_STATUS,
-    ),
+LABELS = _segment_table(
+    "labels",
+    "video_id",
+    Column("split", pa.string(), "split that the video belongs to"),
+    *_label_columns(BASIC, LABEL_COLUMNS),
+    *_label_columns(COMPOUND, COMPOUND_LABEL_COLUMNS),
+    Column("annotated", pa.float64(), "share of the window's frames with an annotation, 0..1", nullable=False),
 )
 FRAME_LABELS = TableSpec(
     name="frame_labels",
@@ -337,7 +332,7 @@ FRAME_LABELS = TableSpec(
 
 
 def face_features(encoder: str, size: int) -> TableSpec:
-    """Per-sample output of one face model on the faces of subject tracks."""
+    """Return the table of outputs of a face model on the faces of subject tracks, sample by sample."""
     return TableSpec(
         name=f"face_features/{encoder}",
         row="face of a subject track on a sample (one row without features where there is none)",
@@ -355,10 +350,10 @@ def face_features(encoder: str, size: int) -> TableSpec:
 
 
 def sample_probabilities(branch: str) -> TableSpec:
-    """Output of a branch on every grid sample of a video, where it judges single images.
+    """Return the table of predictions of a branch on every grid sample, for branches that classify single images.
 
-    A window's probabilities are constant over its up to 4 s. This table says when, inside a window, the evidence lay;
-    a sample's row is computed from the same evidence and by the same rules as the window's row.
+    The probabilities of a window are constant over its up to 4 s; this table resolves them in time. A row is computed
+    from the features of its sample by the rules that the row of the window follows.
     """
     return TableSpec(
         name=f"samples/{branch}",
@@ -377,74 +372,53 @@ def sample_probabilities(branch: str) -> TableSpec:
 
 
 def audio_features(encoder: str, size: int) -> TableSpec:
-    """Output of one sound model on the window's sound."""
-    return TableSpec(
-        name=f"audio_features/{encoder}",
-        row="segment",
-        unit="video_id",
-        key=("video_id", "segment"),
-        columns=(
-            *_SEGMENT,
-            Column(
-                "features", pa.list_(pa.float32(), size), f"states of {encoder}, step by step; 0 behind the last step"
-            ),
-            Column("steps", pa.int32(), "steps that the sound of the window fills"),
-            *_STATUS,
-        ),
+    """Return the table of outputs of an audio model on the sound of a window."""
+    return _segment_table(
+        f"audio_features/{encoder}",
+        "video_id",
+        Column("features", pa.list_(pa.float32(), size), f"states of {encoder}, step by step; 0 behind the last step"),
+        Column("steps", pa.int32(), "steps that the sound of the window fills"),
     )
 
 
 def features(branch: str, size: int) -> TableSpec:
-    """Input of a branch's head: one vector (or one flattened sequence) per segment."""
-    return TableSpec(
-        name=f"features/{branch}",
-        row="segment",
-        unit="segment_id",
-        key=("video_id", "segment"),
-        columns=(
-            *_SEGMENT,
-            Column("features", pa.list_(pa.float32(), size), f"what the head of {branch} reads, {size} values"),
-            *_STATUS,
-        ),
+    """Return the table of inputs of the head of a branch: one vector or flattened sequence per segment."""
+    return _segment_table(
+        f"features/{branch}",
+        "segment_id",
+        Column("features", pa.list_(pa.float32(), size), f"what the head of {branch} reads, {size} values"),
     )
 
 
 def probabilities(branch: str) -> TableSpec:
-    """Output of a branch: a distribution over the 8 basic emotions per segment."""
-    return TableSpec(
-        name=f"probabilities/{branch}",
-        row="segment",
-        unit="segment_id",
-        key=("video_id", "segment"),
-        columns=(*_SEGMENT, *_BASIC, Column("model", pa.string(), "head that gave the values"), *_STATUS),
+    """Return the table of predictions of a branch: a distribution over the 8 basic emotions per segment."""
+    return _segment_table(
+        f"probabilities/{branch}",
+        "segment_id",
+        *_BASIC,
+        Column("model", pa.string(), "head that gave the values"),
         distributions=(BASIC_COLUMNS,),
     )
 
 
 def fused(branches: Sequence[str]) -> TableSpec:
-    """Output of the fusion, with the weight of every branch and class."""
-    return TableSpec(
-        name="fused",
-        row="segment",
-        unit="segment_id",
-        key=("video_id", "segment"),
-        columns=(
-            *_SEGMENT,
-            *_BASIC,
-            *_UNCERTAINTY,
-            Column("present", pa.list_(pa.string()), "branches that had a value", nullable=False),
-            *(
-                Column(
-                    f"w_{branch}",
-                    pa.list_(pa.float64(), len(BASIC)),
-                    f"weight of {branch} for each basic emotion; 0 where it had no value; the sum over branches of "
-                    "weight times probability is the fused probability",
-                )
-                for branch in branches
-            ),
-            Column("model", pa.string(), "fusion that gave the weights, or equal_weights"),
-            *_STATUS,
+    """Return the table of the fusion, with the weight of every branch and class."""
+    return _segment_table(
+        "fused",
+        "segment_id",
+        *_BASIC,
+        *_UNCERTAINTY,
+        Column("present", pa.list_(pa.string()), "branches that had a value", nullable=False),
+        *(
+            Column(
+                f"w_{branch}",
+                pa.list_(pa.float64(), len(BASIC)),
+                f"weight of {branch} for each basic emotion; 0 where it had no value; the sum over branches of "
+                "weight times probability is the fused probability",
+            )
+            for branch in branches
         ),
+        Column("model", pa.string(), "fusion that gave the weights, or equal_weights"),
         distributions=(BASIC_COLUMNS,),
     )
 
@@ -459,7 +433,7 @@ COMPOUNDS = TableSpec(
         Column("method", pa.string(), "ppa or pfsa", nullable=False),
         *_COMPOUND,
         Column("expressed", pa.float64(), f"{_EXPRESSED}, as in fused"),
-        *_sureness(COMPOUND),
+        *_certainty(COMPOUND),
         Column(
             "agreement", pa.float64(), "of the branches behind fused, as there; null for pfsa, which reads one branch"
         ),
@@ -485,8 +459,8 @@ FRAME_PREDICTIONS = TableSpec(
         *_BASIC,
         *_COMPOUND,
         Column("expressed", pa.float64(), "1 - p_neutral - p_other, 0..1: how much is expressed at all"),
-        *_sureness(BASIC),
-        *_sureness(COMPOUND, "compound_"),
+        *_certainty(BASIC),
+        *_certainty(COMPOUND, "compound_"),
         Column(
             "agreement",
             pa.float64(),

@@ -6,7 +6,7 @@ Belongs here: handing `store.materialise` its arguments. Does not belong here: a
 # No postponed annotations here: Dagster reads ResourceDependency off the class as it is made.
 import dagster as dg
 
-from cer_pipeline.corpora.registry import parse_shard_key
+from cer_pipeline.corpora.corpus import parse_shard_key
 from cer_pipeline.corpora.shards import ShardInputs
 from cer_pipeline.engines.local import run_chunks
 from cer_pipeline.stage import StageSpec

@@ -13,10 +13,11 @@ import typer
 from cer_pipeline.cli.options import Json
 from cer_pipeline.cli.output import print_json, print_table, safe, say
 from cer_pipeline.cli.progress import reading, steps
+from cer_pipeline.corpora.corpus import shard_key
 from cer_pipeline.corpora.formats.registry import FORMATS
 
 if TYPE_CHECKING:
-    from cer_pipeline.corpora.registry import Corpus
+    from cer_pipeline.corpora.corpus import Corpus
 
 app = typer.Typer(help="Register folders of video, labelled corpora and captions.", no_args_is_help=True)
 IGNORED_SHOWN = 5  # lines on the terminal; --json has all
@@ -27,7 +28,7 @@ MESSAGES_SHOWN = 50  # one line for every video at most
 def add(
     name: Annotated[str, typer.Argument(help="Name: a-z, 0-9 and _.")],
     path: Annotated[Path, typer.Argument(help="The folder or file.")],
-    layout: Annotated[str, typer.Option("--format", help=f"Format: {', '.join(FORMATS)}.")] = "folder",
+    layout: Annotated[str, typer.Option("--format", help=f"Format: {', '.join(FORMATS)}, or a plug-in.")] = "folder",
     labels: Annotated[Path | None, typer.Option(help="Annotations that lie apart from the videos.")] = None,
     split: Annotated[
         str | None, typer.Option(help="train, dev or test for all videos, or a CSV file of video,split.")
@@ -63,7 +64,7 @@ def add(
         hashing, probing = reading(step)
         changes = registry.register(home.root, name, path, layout, options, hashing, rehash, probing)
     corpus = registry.load(home.root, name)
-    keys = [registry.shard_key(name, shard) for shard in corpus.shard_labels()]
+    keys = [shard_key(name, shard) for shard in corpus.shard_labels()]
     add_partitions(home, keys)
     if json:
         print_json(
@@ -75,15 +76,15 @@ def add(
                 "removed": list(changes.removed),
                 "unchanged": len(changes.unchanged),
                 "shards": keys,
-                "shards_touched": [registry.shard_key(name, shard) for shard in changes.shards],
+                "shards_touched": [shard_key(name, shard) for shard in changes.shards],
                 "ignored": list(changes.ignored),
-                "told": list(changes.told),
+                "told": list(changes.messages),
                 **facts(corpus),
             }
         )
         return
     if corpus.trains:
-        print(f"corpus {name}: {'; '.join(changes.told)}")
+        print(f"corpus {name}: {'; '.join(changes.messages)}")
         print(f"next: cer train {corpus.trains} --corpora {name}")
         return
     print(
@@ -94,10 +95,10 @@ def add(
         say(f"left out: {safe(text)}")
     if len(changes.ignored) > IGNORED_SHOWN:
         say(f"left out: {len(changes.ignored) - IGNORED_SHOWN} more (see --json)")
-    for text in changes.told[:MESSAGES_SHOWN]:
+    for text in changes.messages[:MESSAGES_SHOWN]:
         say(safe(text))
-    if len(changes.told) > MESSAGES_SHOWN:
-        say(f"and {len(changes.told) - MESSAGES_SHOWN} more lines (see --json)")
+    if len(changes.messages) > MESSAGES_SHOWN:
+        say(f"and {len(changes.messages) - MESSAGES_SHOWN} more lines (see --json)")
     print(f"next: cer run {name}")
 
 
@@ -183,5 +184,5 @@ def remove(name: Annotated[str, typer.Argument(help="The corpus.")]) -> None:
     home = writable_home()
     corpus = registry.load(home.root, name)
     registry.remove(home.root, name)
-    remove_partitions(home, [registry.shard_key(name, shard) for shard in corpus.shard_labels()])
+    remove_partitions(home, [shard_key(name, shard) for shard in corpus.shard_labels()])
     print(f"corpus {name} is no longer registered; its tables stay in {home.root / 'tables'}")

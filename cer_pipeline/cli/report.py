@@ -49,7 +49,7 @@ def report(
     if not as_json:
         show(home, name, rule, hide_faces)
         return
-    videos = [summary for shard in shards(home, name) for summary in summarise(shard, rule)]
+    videos = [summary for shard in predicted_shards(home, name) for summary in summarise(shard, rule)]
     folder = pictures(home, name, rule, hide_faces)
     print_json(
         {
@@ -66,7 +66,7 @@ def show(home: Home, name: str, rule: Clear, hide_faces: bool = False) -> None:
     from cer_pipeline.report.summary import summarise
     from cer_pipeline.report.terminal import summary_table
 
-    rows = [summary for shard in shards(home, name) for summary in summarise(shard, rule)]
+    rows = [summary for shard in predicted_shards(home, name) for summary in summarise(shard, rule)]
     folder = pictures(home, name, rule, hide_faces)
     out = console()
     out.print(summary_table(rows, f"Corpus {name}", rule))
@@ -75,21 +75,15 @@ def show(home: Home, name: str, rule: Clear, hide_faces: bool = False) -> None:
     out.print("graph     cer ui", soft_wrap=True)
 
 
-def shards(home: Home, name: str) -> list[ShardInputs]:
+def predicted_shards(home: Home, name: str) -> list[ShardInputs]:
     """Return the shards of a corpus that have predictions.
 
     Raises:
         CerError: none has.
     """
-    from cer_pipeline.corpora import registry
-    from cer_pipeline.corpora.shards import ShardInputs
-    from cer_pipeline.errors import CerError
+    from cer_pipeline.corpora.shards import shards
 
-    labels = registry.load(home.root, name).shard_labels()
-    made = [label for label in labels if home.table("frame_predictions", name, label).is_file()]
-    if not made:
-        raise CerError("the corpus has no predictions", name, f"run `cer run {name}`")
-    return [ShardInputs(home, name, label) for label in made]
+    return shards(home, name, "frame_predictions")
 
 
 def pictures(home: Home, name: str, rule: Clear, hide_faces: bool = False) -> Path:
@@ -102,7 +96,7 @@ def pictures(home: Home, name: str, rule: Clear, hide_faces: bool = False) -> Pa
     digests = folder / DIGESTS
     known: dict[str, str] = json.loads(digests.read_text()) if digests.is_file() else {}
     drawn: dict[str, str] = {}
-    for shard in shards(home, name):
+    for shard in predicted_shards(home, name):
         sources = [shard.digests(table) for table in ("frame_predictions", "fused", "faces", "transcripts")]
         for video in shard.table("videos", ["video_id"]).column("video_id").to_pylist():
             target = folder / f"{file_name(video)}.png"

@@ -22,7 +22,7 @@ from cer_pipeline.profiles import DEFAULT_PROFILE
 
 if TYPE_CHECKING:
     from cer_pipeline.cli.launch import StepFailure
-    from cer_pipeline.corpora.registry import Corpus
+    from cer_pipeline.corpora.corpus import Corpus
     from cer_pipeline.pipeline import TableState
     from cer_pipeline.store.home import Home
     from cer_pipeline.store.materialise import Report
@@ -196,7 +196,7 @@ def _launch(
     """Run the job for every shard that has a pending table within the selection; the outcome gets the results."""
     from cer_pipeline.cli.launch import launcher
     from cer_pipeline.cli.progress import TerminalProgress
-    from cer_pipeline.corpora.registry import shard_key
+    from cer_pipeline.corpora.corpus import shard_key
 
     with TerminalProgress(quiet) as progress, launcher(home, progress, profile, overrides) as jobs:
         from assets.jobs import PROCESS_SHARD

@@ -1,5 +1,5 @@
-"""Corpora: one reader for each format in which labelled or unlabelled data comes, and the guards against leaks.
+"""Corpora: readers of their formats, their registration, their shards, and the checks against leaks.
 
-Belongs here: reading what others made, as it is, with errors that name the row. Does not belong here: what is computed
-from it. Nothing is imported here.
+Belongs here: reading files that others made, with errors that name the row. Does not belong here: computing features or
+predictions from them. This file imports nothing.
 """

@@ -1,13 +1,13 @@
-"""Which corpora there are, and which files belong to each: `$CER_HOME/corpora/NAME.json`.
+"""The registered corpora and their files: `$CER_HOME/corpora/NAME.json`.
 
-Belongs here: registering, shards, finding the file behind a video_id. Does not belong here: how files are found
-(`corpora.formats.registry`), what they hold (`media`), or what was written about them (`annotations`, in a file of its
-own).
+Belongs here: registering, refreshing, reading and removing a registration. Does not belong here: the types
+(`corpora.corpus`), finding files (`corpora.formats`), decoding them (`media`), or the file of annotations
+(`corpora.annotations`).
 
-A shard is a stable hash of the video_id modulo a number that is fixed at registration, so that one more video touches
-one shard. Content is known by SHA-256; it is not computed again while size, time of change, inode and ctime stay. Tools
-that write a file in place and set its time of change back leave another ctime; where a file system has none (FAT),
-`rehash` reads all files again.
+The number of shards is fixed at the first registration, so that a new video changes one shard. A file is identified by
+its SHA-256, which is not computed again while its size, modification time, inode and ctime are unchanged. Tools that
+write a file in place and reset its modification time change its ctime; for file systems without one (FAT), `rehash`
+reads all files again.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from cer_pipeline.corpora import annotation_fit as fit
-from cer_pipeline.corpora import diagnostics as findings
-from cer_pipeline.corpora.annotations import Notes, digest, read_text_digests, write
+from cer_pipeline.corpora import diagnostics
+from cer_pipeline.corpora.annotations import VideoAnnotations, digest, read_text_digests, write
+from cer_pipeline.corpora.corpus import Corpus, File, Stamp, shard_of
 from cer_pipeline.corpora.formats.names import from_text, to_text
-from cer_pipeline.corpora.formats.registry import CAPTIONS, LABELS, SPLIT, Found, Scan, format_of, scan
+from cer_pipeline.corpora.formats.registry import CAPTIONS, LABELS, SPLIT, Scan, ScannedVideo, format_of, scan
 from cer_pipeline.corpora.leaks import find as leaks
 from cer_pipeline.corpora.splits import TRAIN, apply_split
 from cer_pipeline.errors import CerError
@@ -37,147 +37,29 @@ from cer_pipeline.store.files import commit_bytes
 
 SCHEMA: Final = 1
 VIDEOS_PER_SHARD: Final = 256
-"""Minutes to hours of work on one machine, one Parquet file a table."""
+"""Minutes to hours of computation on one machine, with one Parquet file for each table."""
 
-LEAKS: Final = "leaks"  # option: what to do about them
+LEAKS: Final = "leaks"  # option: one of `leaks.find.MODES`
 CONTENT: Final = "content"  # option: digest of a corpus without videos
 
 _NAME: Final = re.compile(r"[a-z0-9_]{1,40}")
-_KEY: Final = re.compile(r"([a-z0-9_]{1,40})-(s\d{3,})")
 
 Progress = Callable[[int, int, str], None]
-Stamp = tuple[int, int, int, int]
-"""Size, time of change, inode and ctime of a file: content is read again unless all of them stay."""
-
-
-@dataclass(frozen=True)
-class File:
-    """One registered video.
-
-    Args:
-        path: POSIX path of its file below the root, as text (`names.to_text`).
-        video_id: its id in every table.
-        bytes: size.
-        mtime_ns: time of change.
-        inode: number of the file on its disk.
-        ctime_ns: time at which its content or its properties changed, which no tool can set back; 0 where an older
-            version registered it, which counts as changed.
-        frames: number of its frames, where its annotation was compared with it (`fit`).
-        duration_s: its duration, s, likewise.
-        sha256: of the content.
-        shard: label of its shard, such as "s000".
-        split: train, dev or test; None where it belongs to none, or was left out of it.
-        source: the clip that it was cut from or shows.
-        excluded: why it, or its annotation, was left out; empty where it was not.
-        labels: digest of its labels; empty without any.
-        captions: digest of its imported texts; empty without any.
-        windows: window indices of a video without a media file.
-    """
-
-    path: str
-    video_id: str
-    bytes: int
-    mtime_ns: int
-    inode: int
-    sha256: str
-    shard: str
-    split: str | None = None
-    source: str = ""
-    excluded: str = ""
-    labels: str = ""
-    captions: str = ""
-    windows: tuple[int, ...] = ()
-    ctime_ns: int = 0
-    frames: int | None = None
-    duration_s: float | None = None
-
-    @property
-    def stamp(self) -> Stamp:
-        """What tells whether the file may have changed."""
-        return self.bytes, self.mtime_ns, self.inode, self.ctime_ns
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """A registered corpus.
-
-    Args:
-        name: its name in partitions and tables.
-        format: a key of `formats.FORMATS`.
-        root: the folder.
-        shards: number of shards.
-        files: registered files, by video_id.
-        options: what else the format was told, as text.
-        annotations: the file of `notes`; None where nothing was written about the videos.
-    """
-
-    name: str
-    format: str
-    root: Path
-    shards: int
-    files: tuple[File, ...]
-    options: Mapping[str, Any] = field(default_factory=dict)
-    annotations: Path | None = None
-
-    @property
-    def has_media(self) -> bool:
-        """Whether there is a media file behind every video."""
-        return format_of(self.format).media
-
-    @property
-    def trains(self) -> str:
-        """What the corpus can train where it holds no videos at all; empty where it holds some."""
-        return format_of(self.format).trains
-
-    @property
-    def splits(self) -> list[str]:
-        """Its splits, sorted."""
-        return sorted({file.split for file in self.files if file.split})
-
-    @property
-    def has_labels(self) -> bool:
-        """Whether any of its videos has labels."""
-        return any(file.labels for file in self.files)
-
-    def shard_labels(self) -> list[str]:
-        """The labels of all shards, also of those that hold no file."""
-        return [shard_label(i) for i in range(self.shards)]
-
-    def files_of(self, shard: str) -> list[File]:
-        """The files of a shard, by video_id."""
-        return [file for file in self.files if file.shard == shard]
-
-    def source(self, video_id: str) -> Path:
-        """The media file behind a video_id.
-
-        Raises:
-            CerError: the corpus has no such video, or no media at all.
-        """
-        if not self.has_media:
-            raise CerError("a corpus of captions has no media", self.name, "register the folder of its videos")
-        file = self._by_id.get(video_id)
-        if file is None:
-            raise CerError("no such video", f"{video_id} in {self.name}", f"run `cer corpus add {self.name} …` again")
-        return self.root / from_text(file.path)
-
-    @cached_property
-    def _by_id(self) -> dict[str, File]:
-        return {file.video_id: file for file in self.files}
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What registering a corpus again has found.
+    """The difference between a registration and the one before.
 
     Args:
-        added: video_ids that were not there before.
-        changed: video_ids whose content, path, split, labels or captions are another.
-        removed: video_ids that are no longer there.
-        unchanged: all others.
-        shards: labels of the shards that hold any of the first three.
-        ignored: one line for everything that was left out.
-        told: one line for everything else that a user may want to know.
-        warnings: those of `told` that are to be said whenever the corpus is used.
+        added: new video_ids.
+        changed: video_ids with another content, path, split, label or caption.
+        removed: video_ids that are gone.
+        unchanged: all other video_ids.
+        shards: labels of the shards with added, changed or removed videos.
+        ignored: one line for each kind of file that was left out.
+        messages: one line for each other fact that a user may want to know.
+        warnings: those of `messages` that are repeated whenever the corpus is used.
     """
 
     added: tuple[str, ...]
@@ -186,39 +68,12 @@ class Changes:
     unchanged: tuple[str, ...]
     shards: tuple[str, ...]
     ignored: tuple[str, ...]
-    told: tuple[str, ...] = ()
+    messages: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
-def shard_label(index: int) -> str:
-    """0 -> "s000"."""
-    return f"s{index:03d}"
-
-
-def shard_of(video_id: str, shards: int) -> str:
-    """Label of the shard that a video belongs to."""
-    return shard_label(int.from_bytes(hashlib.blake2b(video_id.encode(), digest_size=8).digest(), "big") % shards)
-
-
-def shard_key(name: str, shard: str) -> str:
-    """The Dagster partition of a shard: ("media", "s000") -> "media-s000"."""
-    return f"{name}-{shard}"
-
-
-def parse_shard_key(key: str) -> tuple[str, str]:
-    """The corpus and shard of a Dagster partition: "media-s000" -> ("media", "s000").
-
-    Raises:
-        CerError: it is no such key.
-    """
-    match = _KEY.fullmatch(key)
-    if match is None:
-        raise CerError("not a corpus shard", key, "a shard reads NAME-s000")
-    return match[1], match[2]
-
-
 def names(home: Path) -> list[str]:
-    """Names of all registered corpora, sorted."""
+    """Return the names of all registered corpora, sorted."""
     return sorted(path.stem for path in (home / "corpora").glob("*.json") if _NAME.fullmatch(path.stem))
 
 
@@ -240,16 +95,16 @@ def load(home: Path, name: str) -> Corpus:
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise CerError("the corpus was registered by another version", str(path), again)
     files = tuple(File(**(file | {"windows": tuple(file.get("windows", ()))})) for file in data["files"])
-    notes = path.parent / data["annotations"] if data.get("annotations") else None
+    annotations = path.parent / data["annotations"] if data.get("annotations") else None
     root = Path(from_text(data["root"]))
     options = {name: from_text(v) if isinstance(v, str) else v for name, v in data["options"].items()}
-    return Corpus(data["name"], data["format"], root, data["shards"], files, options, notes)
+    return Corpus(data["name"], data["format"], root, data["shards"], files, options, annotations)
 
 
 def why_absent(corpus: Corpus) -> str:
-    """Why the folder of a corpus cannot be looked into now, as a clause; empty where it can.
+    """Return why the folder of a corpus cannot be read now, as a clause; empty where it can.
 
-    A folder that holds nothing counts as absent: that is what a mount point is while its disk is away.
+    An empty folder counts as absent: a mount point is empty while its disk is not mounted.
     """
     try:
         if not corpus.root.exists():
@@ -257,7 +112,7 @@ def why_absent(corpus: Corpus) -> str:
         if corpus.root.is_dir():
             with os.scandir(corpus.root) as entries:
                 return "" if any(entries) else "is empty"
-    except OSError as error:  # a dead mount, a folder of somebody else
+    except OSError as error:  # a broken mount, a folder without permission
         return f"cannot be read ({error.strerror})"
     return ""
 
@@ -272,31 +127,26 @@ def register(
     rehash: bool = False,
     probing: Progress | None = None,
 ) -> Changes:
-    """Register a corpus, or look again at one that is registered.
+    """Register a corpus, or refresh its registration.
 
     Args:
         home: `$CER_HOME`.
         name: of the corpus: lower-case letters, digits and underscores, at most 40.
-        path: its folder.
-        format: a key of `formats.FORMATS`.
-        options: what else the format needs; those of the last time unless given.
+        path: its folder or file.
+        format: name of its format.
+        options: option -> value; options of the registration before hold unless given.
         progress: called with bytes hashed so far, bytes in all, and the name of the file.
         rehash: read all files again, also those that seem unchanged.
-        probing: called with annotated videos looked at so far, how many there are, and the name of the file.
-
-    Returns:
-        What is new, changed and gone.
+        probing: called with annotated videos opened so far, their number, and the name of the file.
 
     Raises:
-        CerError: a mistake in the name or the folder, or a corpus of that name has another format.
+        CerError: a name, folder or annotation that is not valid, or a corpus of that name has another format.
     """
-    if not _NAME.fullmatch(name):
-        raise CerError("not a corpus name", name, "use at most 40 lower-case letters, digits and underscores")
     old = load(home, name) if _file(home, name).exists() else None
     if old is not None and old.format != format:
         raise CerError(f"a corpus of the format {old.format} has this name", name, "choose another, or remove it first")
     options = {**(old.options if old else {}), **(options or {})}
-    root = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 (links stay as the user named them)
+    root = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 (keeps links as the user wrote them)
     try:
         found = _scan(format, root, options)
     except CerError as error:
@@ -305,81 +155,89 @@ def register(
         stays = f"the registration of {name} and its tables stay as they are"
         raise CerError(error.what, error.where, f"{error.then}; {stays}" if error.then else stays) from error
     if format_of(format).trains:
-        return _register_sheet(home, old, Corpus(name, format, root, 0, (), {**options, CONTENT: found.content}), found)
-    shards = old.shards if old else max(1, math.ceil(len(found.files) / VIDEOS_PER_SHARD))
-    # What was known about a file holds only below the same folder.
+        corpus = Corpus(name, format, root, 0, (), {**options, CONTENT: found.content})
+        return _register_without_videos(home, old, corpus, found)
+    shards = old.shards if old else max(1, math.ceil(len(found.videos) / VIDEOS_PER_SHARD))
+    # A registered path identifies a file only below the same folder.
     known = {file.path: file for file in old.files} if old and old.root == root else {}
-    hashed, problems = _files(root, found.files, {} if rehash else known, shards, progress)
-    if not hashed:
+    files, problems = _files(root, found.videos, {} if rehash else known, shards, progress)
+    if not files:
         raise CerError("no video file can be read", to_text(str(root)), "; ".join(problems[:3]))
-    notes = {item.video_id: item.notes for item in found.files}
-    hashed, notes, misfits = _fitted(root, hashed, notes, old, probing)
+    annotations = {video.video_id: video.annotations for video in found.videos}
+    files, annotations, misfits = _drop_misfits(root, files, annotations, old, probing)
     mode = options.get(LEAKS, leaks.EXCLUDE)
-    files, told = _separated(name, hashed, notes, mode)
-    warnings = list(told) if mode == leaks.KEEP else []
-    told += findings.look(files, notes, format_of(format).classes)
-    kept = write(home / "corpora", name, ((f.shard, f.video_id, notes[f.video_id]) for f in files))
+    files, messages = _separate(name, files, annotations, mode)
+    warnings = tuple(messages) if mode == leaks.KEEP else ()
+    messages = [*found.messages, *misfits, *messages]
+    messages += diagnostics.diagnose(files, annotations, format_of(format).classes)
+    stored = write(home / "corpora", name, ((f.shard, f.video_id, annotations[f.video_id]) for f in files))
     ordered = tuple(sorted(files, key=lambda f: f.video_id))
-    corpus = Corpus(name, format, root, shards, ordered, options, home / "corpora" / kept if kept else None)
+    corpus = Corpus(name, format, root, shards, ordered, options, home / "corpora" / stored if stored else None)
     _save(home, corpus)
-    _tidy(home, name, {c.annotations for c in (old, corpus) if c})
-    changes = _changes(old, corpus, [*found.ignored, *problems], [*found.told, *misfits, *told])
-    return replace(changes, warnings=tuple(warnings))
+    _remove_annotations(home, name, keep={c.annotations for c in (old, corpus) if c})
+    return _changes(old, corpus, [*found.ignored, *problems], messages, warnings)
 
 
 def _scan(format_: str, root: Path, options: Mapping[str, Any]) -> Scan:
+    """Return what the format finds, with the options that hold for every format applied."""
     found = scan(format_, root, options)
-    files, ignored = apply_split(found.files, options.get(SPLIT)), list(found.ignored)
+    videos, ignored = apply_split(found.videos, options.get(SPLIT)), found.ignored
     if options.get(CAPTIONS):
         from cer_pipeline.corpora.formats.captions import attach
 
-        attached = attach(files, Path(options[CAPTIONS]))
-        files, ignored = attached.files, [*ignored, *attached.ignored]
-    files = leaks.tell_apart(files)
+        attached = attach(videos, Path(options[CAPTIONS]))
+        videos, ignored = attached.videos, [*ignored, *attached.ignored]
+    videos = leaks.unique_ids(videos)
     if options.get(LABELS) and format_of(format_).spans:
-        from cer_pipeline.corpora.formats.cexpr import attach_spans
+        from cer_pipeline.corpora.formats.span_tables import attach_spans
 
-        files = attach_spans(files, Path(options[LABELS]))
-    return replace(found, files=files, ignored=ignored)
+        videos = attach_spans(videos, Path(options[LABELS]))
+    return replace(found, videos=videos, ignored=ignored)
 
 
-def _register_sheet(home: Path, old: Corpus | None, corpus: Corpus, found: Scan) -> Changes:
-    """Register a corpus without videos: where it lies and what it holds, for training alone."""
+def _register_without_videos(home: Path, old: Corpus | None, corpus: Corpus, found: Scan) -> Changes:
+    """Register path and content of a corpus that is for training alone."""
     _save(home, corpus)
-    is_same = old is not None and old.options.get(CONTENT) == found.content
-    told = [*found.told, *(["its content has changed"] if old is not None and not is_same else [])]
-    return Changes((), (), (), (), (), tuple(found.ignored), tuple(told))
+    has_changed = old is not None and old.options.get(CONTENT) != found.content
+    messages = [*found.messages, *(["its content has changed"] if has_changed else [])]
+    return Changes((), (), (), (), (), tuple(found.ignored), tuple(messages))
 
 
-def _separated(name: str, files: Iterable[File], notes: Mapping[str, Notes], mode: str) -> tuple[list[File], list[str]]:
-    """Files without the splits that they must leave, and what to tell about that."""
-    files = list(files)
+def _separate(
+    name: str, files: Sequence[File], annotations: Mapping[str, VideoAnnotations], mode: str
+) -> tuple[list[File], list[str]]:
+    """Return the files, without the splits that leaks make them leave, and the messages about that."""
     for file in files:
         if file.labels:
             leaks.check_name(file.video_id, file.path)
-    members = [_member(name, file, notes[file.video_id].text_digests) for file in files]
-    excluded, told = leaks.separate(members, mode)
-    return [replace(f, split=None, excluded=excluded[f.video_id]) if f.video_id in excluded else f for f in files], told
+    members = [_member(name, file, annotations[file.video_id].text_digests) for file in files]
+    excluded, messages = leaks.separate(members, mode)
+    separated = [replace(f, split=None, excluded=excluded[f.video_id]) if f.video_id in excluded else f for f in files]
+    return separated, messages
 
 
-def _fitted(
-    root: Path, files: list[File], notes: Mapping[str, Notes], old: Corpus | None, probing: Progress | None
-) -> tuple[list[File], dict[str, Notes], list[str]]:
-    """See `fit.fitted`; a file is opened once for each content."""
+def _drop_misfits(
+    root: Path,
+    files: list[File],
+    annotations: Mapping[str, VideoAnnotations],
+    old: Corpus | None,
+    probing: Progress | None,
+) -> tuple[list[File], dict[str, VideoAnnotations], list[str]]:
+    """See `annotation_fit.drop_misfits`; a file is opened once for each content."""
     known = {file.sha256: fit.Length(file.frames, file.duration_s) for file in old.files} if old else {}
     known = {content: length for content, length in known.items() if length.duration_s is not None}
-    media = [file for file in files if not file.windows and fit.needs_length(notes[file.video_id])]
+    media = [file for file in files if not file.windows and fit.needs_length(annotations[file.video_id])]
     new = {file.sha256: file for file in media if file.sha256 not in known}
     known |= _lengths(root, new, probing)
 
     def length_of(file: File) -> fit.Length:
         return fit.listed_length(file.windows) if file.windows else known[file.sha256]
 
-    return fit.fitted(files, notes, length_of)
+    return fit.drop_misfits(files, annotations, length_of)
 
 
 def _lengths(root: Path, files: Mapping[str, File], probing: Progress | None) -> dict[str, fit.Length]:
-    """The length of every file, by the content that is its key; unknown where the file cannot be read."""
+    """Return content -> length of the file; unknown where the file cannot be read."""
     if not files:
         return {}
     from cer_pipeline.media.errors import MediaError
@@ -393,7 +251,7 @@ def _lengths(root: Path, files: Mapping[str, File], probing: Progress | None) ->
                 found = sandbox.run("probe", root / from_text(file.path), options)
                 frames = 0 if found["status"] == Status.NO_VIDEO else found.get("frames")
                 out[content] = fit.Length(frames, found["duration_s"])
-            except MediaError:  # its row of `videos` will say why
+            except MediaError:  # its row of `videos` gives the reason
                 out[content] = fit.Length(None, None)
             if probing is not None:
                 probing(done, len(files), file.path)
@@ -405,45 +263,47 @@ def _member(corpus: str, file: File, texts: Iterable[str]) -> leaks.Member:
 
 
 def members(home: Path, corpora: Iterable[str] | None = None) -> list[leaks.Member]:
-    """The videos of registered corpora as the search for leaks sees them; of all corpora unless named."""
-    out = []
+    """Return the members of registered corpora for the search for leaks; of all corpora by default."""
+    found = []
     for name in corpora if corpora is not None else names(home):
         corpus = load(home, name)
         texts = read_text_digests(corpus.annotations)
-        out += [_member(name, file, texts.get(file.video_id, ())) for file in corpus.files]
-    return out
+        found += [_member(name, file, texts.get(file.video_id, ())) for file in corpus.files]
+    return found
 
 
-def learned(home: Path, corpora: Iterable[Corpus]) -> list[leaks.Member]:
-    """The videos that a training on some corpora learns from: the labelled ones of the training split.
+def training_members(home: Path, corpora: Iterable[Corpus]) -> list[leaks.Member]:
+    """Return the members that a training on some corpora reads: labelled videos of the training split.
 
-    A corpus without splits is for training as a whole.
+    All videos of a corpus without splits are training videos.
     """
-    out = []
+    found = []
     for corpus in corpora:
         labelled = {file.video_id for file in corpus.files if file.labels and not file.excluded}
-        mine = [m for m in members(home, [corpus.name]) if m.video_id in labelled]
-        out += [m for m in mine if m.split == TRAIN] if corpus.splits else [replace(m, split=TRAIN) for m in mine]
-    return out
+        of_corpus = [m for m in members(home, [corpus.name]) if m.video_id in labelled]
+        if not corpus.splits:
+            of_corpus = [replace(m, split=TRAIN) for m in of_corpus]
+        found += [m for m in of_corpus if m.split == TRAIN]
+    return found
 
 
 def remove(home: Path, name: str) -> None:
-    """Forget a corpus; its tables stay.
+    """Remove a registration; tables and media files stay.
 
     Raises:
         CerError: there is none of that name.
     """
     path = _file(home, name)
     if not path.exists():
-        load(home, name)  # tells which there are
+        load(home, name)  # raises the error that lists the registered corpora
     path.unlink(missing_ok=True)
-    _tidy(home, name, set())
+    _remove_annotations(home, name, keep=set())
 
 
-def _tidy(home: Path, name: str, used: set[Path | None]) -> None:
-    """Remove annotations that no registration refers to; those of the last one stay for runs that read them now."""
+def _remove_annotations(home: Path, name: str, keep: set[Path | None]) -> None:
+    """Remove files of annotations; runs in progress may still read those of the registration before."""
     for path in (home / "corpora").glob(f"{name}.*.parquet"):
-        if path not in used:
+        if path not in keep:
             path.unlink(missing_ok=True)
 
 
@@ -468,72 +328,76 @@ def _save(home: Path, corpus: Corpus) -> None:
 
 
 def _files(
-    root: Path, found: Iterable[Found], known: Mapping[str, File], shards: int, progress: Progress | None
+    root: Path, videos: Iterable[ScannedVideo], known: Mapping[str, File], shards: int, progress: Progress | None
 ) -> tuple[list[File], list[str]]:
+    """Return the files with their digests, and one line for each file that cannot be read."""
     files, problems, sizes = [], [], []
-    for item in found:
-        if item.content is not None:
-            sha256, size = item.content
-            files.append(_registered(item, (size, 0, 0, 0), sha256, shards))
+    for video in videos:
+        if video.content is not None:
+            sha256, size = video.content
+            files.append(_registered(video, (size, 0, 0, 0), sha256, shards))
             continue
         try:
-            sizes.append((item, (root / from_text(item.path)).stat()))
+            sizes.append((video, (root / from_text(video.path)).stat()))
         except OSError as error:
-            problems.append(f"{item.path}: {error.strerror or error}")
+            problems.append(f"{video.path}: {error.strerror or error}")
     total, done = sum(status.st_size for _, status in sizes), 0
-    for item, status in sizes:
+    for video, status in sizes:
         stamp = (status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
-        before = known.get(item.path)
+        before = known.get(video.path)
         try:
             if before is not None and before.stamp == stamp:
                 sha256 = before.sha256
             else:
-                with (root / from_text(item.path)).open("rb") as handle:
+                with (root / from_text(video.path)).open("rb") as handle:
                     sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
         except OSError as error:
-            problems.append(f"{item.path}: {error.strerror or error}")
+            problems.append(f"{video.path}: {error.strerror or error}")
             continue
         done += status.st_size
         if progress is not None:
-            progress(done, total, item.path)
-        files.append(_registered(item, stamp, sha256, shards))
+            progress(done, total, video.path)
+        files.append(_registered(video, stamp, sha256, shards))
     return files, problems
 
 
-def _registered(item: Found, stamp: Stamp, sha256: str, shards: int) -> File:
+def _registered(video: ScannedVideo, stamp: Stamp, sha256: str, shards: int) -> File:
     size, mtime_ns, inode, ctime_ns = stamp
     return File(
-        item.path,
-        item.video_id,
+        video.path,
+        video.video_id,
         size,
         mtime_ns,
         inode,
         sha256,
-        shard_of(item.video_id, shards),
-        item.split,
-        source=item.source or item.video_id,
-        labels=digest(item.notes.labels_text),
-        captions=digest(item.notes.captions_text),
-        windows=item.windows,
+        shard_of(video.video_id, shards),
+        video.split,
+        source=video.source or video.video_id,
+        labels=digest(video.annotations.labels_json),
+        captions=digest(video.annotations.captions_json),
+        windows=video.windows,
         ctime_ns=ctime_ns,
     )
 
 
-def _changes(old: Corpus | None, new: Corpus, ignored: list[str], told: list[str]) -> Changes:
+def _changes(
+    old: Corpus | None, new: Corpus, ignored: list[str], messages: list[str], warnings: tuple[str, ...]
+) -> Changes:
     before = {f.video_id: f for f in old.files} if old else {}
     after = {f.video_id: f for f in new.files}
     added = [v for v in after if v not in before]
     removed = [v for v in before if v not in after]
     changed = [v for v in after if v in before and _content(before[v]) != _content(after[v])]
-    touched = {after[v].shard for v in (*added, *changed)} | {before[v].shard for v in removed}
+    shards = {after[v].shard for v in (*added, *changed)} | {before[v].shard for v in removed}
     return Changes(
         added=tuple(sorted(added)),
         changed=tuple(sorted(changed)),
         removed=tuple(sorted(removed)),
         unchanged=tuple(sorted(set(after) - {*added, *changed})),
-        shards=tuple(sorted(touched)),
+        shards=tuple(sorted(shards)),
         ignored=tuple(ignored),
-        told=tuple(told),
+        messages=tuple(messages),
+        warnings=warnings,
     )
 
 

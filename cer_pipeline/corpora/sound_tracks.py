@@ -1,13 +1,13 @@
-"""Files with several sound tracks: whether a corpus has the track that is asked for, and which are told of.
+"""Messages about files with several sound tracks, and the check of `--audio-track`.
 
-Belongs here: what the command says about tracks. Does not belong here: choosing the track of a file (`media.tracks`).
+Belongs here: what the command prints about tracks. Does not belong here: choosing the track of a file (`media.tracks`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from cer_pipeline.corpora.formats.names import from_text
 from cer_pipeline.corpora.formats.registry import format_of, scan
@@ -16,14 +16,14 @@ from cer_pipeline.media.errors import MediaError
 from cer_pipeline.media.sandbox import Limits, Sandbox
 from cer_pipeline.profiles import Profile
 
-NAMES_SHOWN = 3
+NAMES_SHOWN: Final = 3
 
 
 def check(format_: str, root: Path, options: Mapping[str, Any], number: int, profile: Profile) -> None:
-    """Refuse a track that no video of a folder has. A file that cannot be opened is told of by the run.
+    """Refuse a track that no video of a folder has. Files that cannot be opened are ignored; the run reports them.
 
     Args:
-        format_: a key of `formats.FORMATS`.
+        format_: name of the format.
         root: the folder.
         options: of the format.
         number: of the track, from 1.
@@ -36,9 +36,9 @@ def check(format_: str, root: Path, options: Mapping[str, Any], number: int, pro
         raise CerError(f"the format {format_} has no sound", f"--audio-track {number}")
     most = 0
     with Sandbox(Limits.of(profile)) as sandbox:
-        for found in scan(format_, root, options).files:
+        for video in scan(format_, root, options).videos:
             try:
-                most = max(most, sandbox.run("tracks", root / from_text(found.path))["tracks"])
+                most = max(most, sandbox.run("tracks", root / from_text(video.path))["tracks"])
             except MediaError:
                 continue
             if most >= number:
@@ -48,11 +48,11 @@ def check(format_: str, root: Path, options: Mapping[str, Any], number: int, pro
 
 
 def messages(videos: Sequence[Mapping[str, Any]], name: str) -> list[str]:
-    """What to say of the sound tracks of a corpus.
+    """Return the messages about the sound tracks of a corpus.
 
     Args:
-        videos: rows of `videos`: video_id, audio_tracks, audio_track, audio_track_reason; those of an older table lack
-            these columns.
+        videos: rows of `videos` with video_id, audio_tracks, audio_track and audio_track_reason; older tables lack the
+            last three columns.
         name: of the corpus.
     """
     several = [video for video in videos if (video.get("audio_tracks") or 0) > 1]
@@ -61,13 +61,11 @@ def messages(videos: Sequence[Mapping[str, Any]], name: str) -> list[str]:
     if several:
         used = sorted({str(video["audio_track_reason"]) for video in several})
         lines.append(
-            f"{_count(several)} more than one sound track ({_some(several)}); heard is: {', '.join(used)} - "
+            f"{_count(several)} more than one sound track ({_some(several)}); in use: {', '.join(used)} - "
             f"`cer corpus add {name} PATH --audio-track N` chooses another"
         )
     if lacking:
-        lines.append(
-            f"{_count(lacking)} no sound track that can be heard ({_some(lacking)}): see videos.audio_track_reason"
-        )
+        lines.append(f"{_count(lacking)} no usable sound track ({_some(lacking)}): see videos.audio_track_reason")
     return lines
 
 

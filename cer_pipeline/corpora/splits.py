@@ -1,7 +1,7 @@
-"""Splits: their names, and the option that gives them.
+"""Names of splits, and the option that sets them.
 
-Belongs here: which words mean train, dev and test, and reading `--split NAME|FILE`. Does not belong here: what may not
-stand in two splits (`corpora.leaks.find`).
+Belongs here: words for train, dev and test, and reading `--split NAME|FILE`. Does not belong here: videos in two splits
+(`corpora.leaks.find`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from cer_pipeline.corpora.formats.csv_rows import read_sheet
-from cer_pipeline.corpora.formats.registry import Found
+from cer_pipeline.corpora.formats.csv_rows import read_rows
+from cer_pipeline.corpora.formats.registry import ScannedVideo
 from cer_pipeline.corpora.lookup import Lookup
 from cer_pipeline.errors import CerError
 
@@ -31,53 +31,53 @@ WORDS: Final[Mapping[str, str]] = {
     "validation": DEV,
     "test": TEST,
 }
-"""Words that folders and files of the corpora use: Train_AFEW, Val_AFEW, Train_Set, Validation_Set, dev, test."""
+"""Words in names of folders and files of the corpora: Train_AFEW, Val_AFEW, Train_Set, Validation_Set, dev, test."""
 
 VIDEO: Final = "video"
 SPLIT: Final = "split"
 
 
 def split_of(word: str) -> str | None:
-    """The split that a folder or file name means by one of its words: "Val_AFEW" -> "dev"; None where it names none."""
-    found = {WORDS[part] for part in re.split(r"[^a-z]+", word.lower()) if part in WORDS}
-    return found.pop() if len(found) == 1 else None
+    """Return the split that a folder or file name contains: "Val_AFEW" -> "dev"; None for none or several."""
+    splits = {WORDS[part] for part in re.split(r"[^a-z]+", word.lower()) if part in WORDS}
+    return splits.pop() if len(splits) == 1 else None
 
 
-def apply_split(files: Sequence[Found], option: str | None) -> list[Found]:
-    """Give the videos of a corpus their splits.
+def innermost_split(folders: Sequence[str]) -> str | None:
+    """Return the split that the innermost of some folders names; None where none names one."""
+    return next((split for folder in reversed(folders) if (split := split_of(folder))), None)
+
+
+def apply_split(videos: Sequence[ScannedVideo], option: str | None) -> list[ScannedVideo]:
+    """Set the splits of the videos of a corpus.
 
     Args:
-        files: the videos.
-        option: one of `SPLITS` for all of them, or a CSV file with the columns video and split; None leaves them.
+        videos: the videos.
+        option: one of `SPLITS` for all of them, or a CSV file with the columns video and split; None changes nothing.
 
     Raises:
-        CerError: an unknown split or video, a video that stands in two splits or in none, or a file that cannot be
-            read.
+        CerError: an unknown split or video, a video with two splits or none, or a file that cannot be read.
     """
     if not option:
-        return list(files)
+        return list(videos)
     if (name := split_of(option)) is not None and not Path(option).is_file():
-        return [replace(file, split=name) for file in files]
+        return [replace(video, split=name) for video in videos]
     if not Path(option).is_file():
         raise CerError("neither a split nor a file", option, f"give {', '.join(SPLITS)}, or a CSV file of video,split")
-    given = _read(Path(option), files)
-    if missing := [file.video_id for file in files if file.video_id not in given]:
+    splits = _read(Path(option), videos)
+    if missing := [video.video_id for video in videos if video.video_id not in splits]:
         raise CerError(f"{len(missing)} videos have no split, first {missing[0]}", option, "add a row for each")
-    return [replace(file, split=given[file.video_id]) for file in files]
+    return [replace(video, split=splits[video.video_id]) for video in videos]
 
 
-def _read(path: Path, files: Sequence[Found]) -> dict[str, str]:
-    out: dict[str, str] = {}
-    by_name = Lookup(files)
-    for where, row in read_sheet(path, (VIDEO, SPLIT)):
-        name, split = row[VIDEO].strip(), split_of(row[SPLIT])
+def _read(path: Path, videos: Sequence[ScannedVideo]) -> dict[str, str]:
+    splits: dict[str, str] = {}
+    by_name = Lookup(videos)
+    for where, row in read_rows(path, (VIDEO, SPLIT)):
+        split = split_of(row[SPLIT])
         if split is None:
             raise CerError(f"unknown split {row[SPLIT]!r}", where, f"use {', '.join(SPLITS)}")
-        found = by_name.find(name)
-        if len(found) != 1:
-            what = "the corpus has no video" if not found else "several videos have the name"
-            raise CerError(f"{what} {name!r}", where, "write the path below the folder, no ending")
-        video = files[found[0]].video_id
-        if out.setdefault(video, split) != split:
-            raise CerError(f"the video {video} stands in {out[video]} and in {split}", where, "keep one row")
-    return out
+        video = by_name.find_one(row[VIDEO].strip(), where).video_id
+        if splits.setdefault(video, split) != split:
+            raise CerError(f"the video {video} has the splits {splits[video]} and {split}", where, "keep one row")
+    return splits

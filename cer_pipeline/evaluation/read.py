@@ -17,9 +17,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cer_pipeline.compound.ppa import ppa
-from cer_pipeline.corpora import registry
-from cer_pipeline.corpora.formats.registry import FORMATS
-from cer_pipeline.corpora.shards import ShardInputs
+from cer_pipeline.corpora.corpus import shard_key
+from cer_pipeline.corpora.shards import ShardInputs, shards
 from cer_pipeline.errors import CerError
 from cer_pipeline.evaluation.protocols import FRAME, NONE, SEGMENT, System, Task, annotated_classes, top
 from cer_pipeline.fusion.inputs import matrix, texts
@@ -74,19 +73,6 @@ class Scored:
         return next((s for s in self.systems if s.name == name), None)
 
 
-def shards(home: Home, name: str) -> list[ShardInputs]:
-    """All shards of a registered corpus.
-
-    Raises:
-        CerError: no such corpus, or one without videos, which has no predictions.
-    """
-    corpus = registry.load(home.root, name)
-    if corpus.trains:
-        then = f"`cer train {corpus.trains} --corpora {name}` prints scores"
-        raise CerError("the corpus has no videos, it is for training", name, then)
-    return [ShardInputs(home, name, label) for label in corpus.shard_labels()]
-
-
 def branches_of(shard: ShardInputs) -> list[str]:
     """The branches that `fused` was made of.
 
@@ -114,7 +100,7 @@ def inputs_digest(home: Home, name: str) -> str:
         for table in tables_read(branches_of(shard)):
             footer = read_footer(home.table(table, name, shard.shard))
             if footer is None:
-                key = registry.shard_key(name, shard.shard)
+                key = shard_key(name, shard.shard)
                 raise CerError(f"the table {table} of {key} has not been made", then=f"run `cer run {name}`")
             parts += [shard.shard, table, footer.data_version]
     return digest(*parts)
@@ -174,7 +160,7 @@ def roster(own: Sequence[ShardInputs]) -> Roster:
     odd = next((shard for shard, names in zip(own, made, strict=True) if names != made[0]), None)
     if odd is not None:
         then = f"run `cer run {odd.corpus}`"
-        raise CerError("shards were made with unlike branches", registry.shard_key(odd.corpus, odd.shard), then)
+        raise CerError("shards were made with unlike branches", shard_key(odd.corpus, odd.shard), then)
     methods = {m for shard in own for m in texts(shard.table("compound", ["method"]), "method")}
     return Roster(made[0], tuple(m for m in (PPA, PFSA) if m in methods))
 
@@ -204,8 +190,8 @@ def _with_format(shard: ShardInputs, names: Sequence[str], annotated: tuple[int,
     """The classes that were annotated, and those that the corpus's format annotates even where this part has none."""
     if tuple(names) != BASIC:
         return annotated
-    told = FORMATS[shard.registered().format].classes
-    return tuple(sorted({*annotated, *(BASIC.index(name) for name in told)}))
+    of_format = shard.registered().format_classes
+    return tuple(sorted({*annotated, *(BASIC.index(name) for name in of_format)}))
 
 
 def _systems(per_shard: Sequence[dict[str, Values]], rows: Ints) -> Iterator[System]:
@@ -246,7 +232,7 @@ def _values(
     place = {segment: i for i, segment in enumerate(table.column("segment_id").to_pylist())}
     lost = next((i for i in ids if i not in place), None)
     if lost is not None:
-        key = registry.shard_key(shard.corpus, shard.shard)
+        key = shard_key(shard.corpus, shard.shard)
         then = f"run `cer run {shard.corpus}`"
         raise CerError(f"labels of {key} name a segment that {name} does not have", lost, then)
     order = [place[i] for i in ids]

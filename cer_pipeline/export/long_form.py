@@ -19,9 +19,9 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from cer_pipeline.compound.clear import Clear, named
-from cer_pipeline.corpora.shards import ShardInputs
+from cer_pipeline.corpora.shards import ShardInputs, shards
 from cer_pipeline.errors import CerError
-from cer_pipeline.evaluation.read import FUSED, branches_of, shards
+from cer_pipeline.evaluation.read import FUSED, branches_of
 from cer_pipeline.export.registry import Request
 from cer_pipeline.fusion.fuse import column
 from cer_pipeline.fusion.inputs import matrix

@@ -1,11 +1,11 @@
-"""Settings: a profile file, the user's settings over it, single settings over both.
+"""Settings: a shipped profile, overridden by the settings file of the user, overridden by single settings.
 
-Belongs here: reading, merging and checking settings, and where each came from. Does not belong here: what a setting
-means and which values it may have (`sections`), or what it does (the code that reads it). Every number that is a choice
-stands in a profile file with a comment that says why.
+Belongs here: reading, merging and validating settings, and their origins. Does not belong here: meaning and range of a
+setting (`sections`), or its effect (the code that reads it). Every number that is a choice is in a profile file, with
+the reason as a comment.
 
-Sections other than [execution] and [report] change results and so enter the keys of the rows that read them.
-[execution] holds what must not: threads, time and memory limits. [report] holds what is shown of the results.
+Sections other than [execution] and [report] change results, so they are part of the keys of the rows that depend on
+them. [execution] has limits of threads, time and memory; [report] decides how results are shown.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Profile:
     """A named set of settings.
 
     Args:
-        name: the shipped profile that it starts from.
+        name: the shipped profile that it is based on.
         sections: section -> setting -> value.
-        origins: "section.setting" -> the file or option that set it, for settings that are not the profile's own.
+        origins: "section.setting" -> the file or option that set it, for settings that override the profile.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Profile:
     origins: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, section: str) -> Mapping[str, Any]:
-        """The settings of a section.
+        """Return the settings of a section.
 
         Raises:
             CerError: there is no such section.
@@ -52,13 +52,13 @@ class Profile:
 
 
 def profile_names() -> list[str]:
-    """Names of the shipped profiles, sorted."""
+    """Return the names of the shipped profiles, sorted."""
     shipped = resources.files("cer_pipeline.profiles")
     return sorted(f.name.removesuffix(".toml") for f in shipped.iterdir() if f.name.endswith(".toml"))
 
 
 def profile_text(name: str) -> str:
-    """The TOML text of a shipped profile.
+    """Return the TOML text of a shipped profile.
 
     Raises:
         CerError: there is none of that name.
@@ -69,16 +69,16 @@ def profile_text(name: str) -> str:
 
 
 def load_profile(name: str = DEFAULT_PROFILE, settings: Path | None = None, overrides: Iterable[str] = ()) -> Profile:
-    """Read a shipped profile, then the user's settings file over it, then single overrides.
+    """Read a shipped profile, then apply the settings file of the user, then single overrides.
 
     Args:
         name: a shipped profile.
-        settings: a TOML file of the same shape; ignored where it does not exist.
+        settings: a TOML file with the same sections; ignored where it does not exist.
         overrides: "section.setting=value" with the value in TOML (a bare word counts as a string).
 
     Raises:
-        CerError: unknown profile, section or setting, a value of another type or out of range, or a file that is no
-            TOML.
+        CerError: unknown profile, section or setting, a value of another type or out of range, or a file that is
+            not valid TOML.
     """
     sections = {key: dict(value) for key, value in tomllib.loads(profile_text(name)).items()}
     origins: dict[str, str] = {}
@@ -92,16 +92,16 @@ def load_profile(name: str = DEFAULT_PROFILE, settings: Path | None = None, over
         target, equals, value = text.partition("=")
         section, dot, key = target.strip().rpartition(".")
         if not equals or not dot:
-            raise CerError("a setting must read section.setting=value", text, "such as faces.margin=0.4")
+            raise CerError("a setting is written section.setting=value", text, "such as faces.margin=0.4")
         _set(sections, origins, section, key, _value(value.strip()), text)
     return Profile(name, {section: _checked(section, values, origins) for section, values in sections.items()}, origins)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """What a user is told who wrote a word that is not known: the one that is most alike, else all of them."""
+    """Return the hint for an unknown word: the most similar known one, else all of them."""
     known = sorted(known)
-    alike = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {alike[0]}?" if alike else f"choose one of: {', '.join(known)}"
+    similar = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {similar[0]}?" if similar else f"choose one of: {', '.join(known)}"
 
 
 def _parse(text: str, where: str) -> dict[str, Any]:
@@ -131,8 +131,8 @@ def _set(
 
 
 def _checked(section: str, values: dict[str, Any], origins: Mapping[str, str]) -> dict[str, Any]:
-    """The values of a section as its model takes them: whole numbers become fractions where these are meant."""
-    from pydantic import ValidationError  # the process that opens media reads no profile and must start fast
+    """Return the validated values of a section; whole numbers become floats where the model declares floats."""
+    from pydantic import ValidationError  # imported late: the process that opens media must start fast
 
     from cer_pipeline.profiles.sections import SECTIONS
 

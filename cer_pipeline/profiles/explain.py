@@ -1,7 +1,7 @@
-"""What a person may want to know of one setting: value, meaning, unit, range, reason, where it comes from.
+"""Description of a setting: value, meaning, unit, range, reason and origin.
 
-Belongs here: putting together what the models, the profile file and the merged profile say. Does not belong here:
-showing it (`cli.settings`) or which tables depend on it (`pipeline`).
+Belongs here: collecting these from the models, the profile file and the merged profile. Does not belong here: printing
+them (`cli.settings`) or the tables that depend on a setting (`pipeline`).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class Setting:
 
     Args:
         key: "section.setting".
-        value: the value in force.
+        value: the current value.
         default: the value of the shipped profile.
         origin: the profile, the settings file or the option that set the value.
-        meaning: what it is.
+        meaning: one clause.
         unit: its unit; empty for a plain number, a choice or a text.
-        type: its type as Python writes it.
-        limits: what its model demands, such as "greater than 0".
-        reason: why the profile's value was chosen: the comment beside it, or beside its section; empty without one.
+        type: its Python type, or its choices.
+        limits: constraints of its model, such as "greater than 0".
+        reason: reason for the default: the comment on its line, else on the line of its section; empty without one.
     """
 
     key: str
@@ -51,7 +51,7 @@ class Setting:
 
 
 def settings(profile: Profile) -> Iterator[Setting]:
-    """All settings of a profile, in the order of its file."""
+    """Yield all settings of a profile, in the order of its file."""
     text = profile_text(profile.name)
     defaults, comments = tomllib.loads(text), tomlkit.parse(text)
     for section, values in defaults.items():
@@ -73,7 +73,7 @@ def settings(profile: Profile) -> Iterator[Setting]:
 
 
 def explain(profile: Profile, key: str) -> Setting:
-    """One setting.
+    """Return the description of one setting.
 
     Raises:
         CerError: there is none of that name.
@@ -89,7 +89,7 @@ _LIMITS = {"ge": "at least", "gt": "greater than", "le": "at most", "lt": "less 
 
 
 def _limits(constraint: Any) -> list[str]:
-    """What one constraint of a field demands, in words; none for a validator."""
+    """Return the limits of one constraint of a field, in words; none for a validator."""
     return [f"{word} {getattr(constraint, name)}" for name, word in _LIMITS.items() if hasattr(constraint, name)]
 
 
@@ -101,6 +101,6 @@ def _type(annotation: Any) -> str:
 
 
 def _comment(document: Any, section: str, name: str) -> str:
-    """The comment beside a setting, else the one beside its section."""
+    """Return the comment on the line of a setting, else on the line of its section."""
     table = document[section]
     return (table.item(name).trivia.comment or table.trivia.comment).removeprefix("#").strip()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cer_pipeline.corpora import registry
+from cer_pipeline.corpora.corpus import Corpus
 from cer_pipeline.errors import CerError
 from cer_pipeline.evaluation.evaluate import read_cells
 from cer_pipeline.evaluation.protocols import FRAME, SEGMENT, UNION, Cell
@@ -146,7 +147,7 @@ def registered(home: Home) -> dict[str, list[Measured]]:
     return found
 
 
-def _paper_name(corpus: registry.Corpus) -> str | None:
+def _paper_name(corpus: Corpus) -> str | None:
     by_format = {layout: kind for kind, layout in CORPORA.items()}
     if corpus.format == CAPTIONS:
         return corpus.root.name if corpus.root.name in CORPORA else None

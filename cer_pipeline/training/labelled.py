@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cer_pipeline.corpora import registry
+from cer_pipeline.corpora.corpus import Corpus
 from cer_pipeline.corpora.shards import corpus_table
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
@@ -130,7 +130,7 @@ def concatenated(parts: Sequence[Windows]) -> Windows:
     )
 
 
-def read(home: Home, corpora: Iterable[registry.Corpus], branch: str) -> Windows:
+def read(home: Home, corpora: Iterable[Corpus], branch: str) -> Windows:
     """The training windows of some corpora.
 
     Raises:
@@ -138,8 +138,10 @@ def read(home: Home, corpora: Iterable[registry.Corpus], branch: str) -> Windows
     """
     parts = []
     for corpus in corpora:
-        features = corpus_table(home, corpus, f"features/{branch}", ["segment_id", "video_id", "features", "status"])
-        labels = corpus_table(home, corpus, "labels", ["segment_id", "split", *LABEL_COLUMNS, "status"])
+        features = corpus_table(
+            home, corpus.name, f"features/{branch}", ["segment_id", "video_id", "features", "status"]
+        )
+        labels = corpus_table(home, corpus.name, "labels", ["segment_id", "split", *LABEL_COLUMNS, "status"])
         parts.append(joined(features, labels, corpus.name, {file.video_id: file.source for file in corpus.files}))
     return concatenated(parts)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from cer_pipeline.corpora import registry
+from cer_pipeline.corpora.corpus import Corpus
 from cer_pipeline.corpora.leaks.find import check_training
 from cer_pipeline.errors import CerError
 from cer_pipeline.stage import Weights
@@ -40,7 +41,7 @@ class Request:
 
     branch: str
     home: Home
-    corpora: tuple[registry.Corpus, ...]
+    corpora: tuple[Corpus, ...]
     weights: Weights
     out: Path
     options: Mapping[str, str]
@@ -162,7 +163,7 @@ def trainer(branch: str) -> Trainer:
     return TRAINERS[branch]
 
 
-def chosen(home: Home, what: Trainer, names: Sequence[str]) -> tuple[registry.Corpus, ...]:
+def chosen(home: Home, what: Trainer, names: Sequence[str]) -> tuple[Corpus, ...]:
     """The corpora of a training.
 
     Raises:
@@ -182,7 +183,7 @@ def chosen(home: Home, what: Trainer, names: Sequence[str]) -> tuple[registry.Co
     return corpora
 
 
-def key_of(corpora: Sequence[registry.Corpus], options: Mapping[str, str]) -> str:
+def key_of(corpora: Sequence[Corpus], options: Mapping[str, str]) -> str:
     """What tells one training of a branch from another: names and contents of its corpora, and the options.
 
     A training that was stopped goes on below the folder of its key; one on other data starts anew.
@@ -204,7 +205,9 @@ def run(request: Request) -> dict[str, Any]:
     Raises:
         CerError: a mistake in the data or the options, or a training video is held out; nothing is published then.
     """
-    check_training(registry.learned(request.home.root, request.corpora), lambda: registry.members(request.home.root))
+    check_training(
+        registry.training_members(request.home.root, request.corpora), lambda: registry.members(request.home.root)
+    )
     module, _, name = trainer(request.branch).function.partition(":")
     function = cast("Callable[[Request], dict[str, Any]]", getattr(importlib.import_module(module), name))
     request.out.mkdir(parents=True, exist_ok=True)

@@ -261,7 +261,7 @@ def test_a_label_in_a_video_id_blocks(graph: Graph, tmp_path: Path) -> None:
     pq.write_table(renamed, notes)
     graph.edit("clips", "Angry/1", labels="planted")
     result = graph.run("clips")
-    assert leaks(result) == ["Angry/1: its id spells 'Angry'"]
+    assert leaks(result) == ["Angry/1: its id contains 'Angry'"]
     assert not ran(result, "learned")
 
 
@@ -423,7 +423,9 @@ def test_annotations_of_other_frames_label_nothing_and_a_surplus_has_no_rows(gra
         make_clip(files.put(root / "videos" / f"{name}.mkv"), [i / 10 for i in range(60)])
     for name, count in (("long", 60), ("near", 62), ("even", 60)):
         files.annotation(root / "Train_Set" / f"{name}.txt", [4] * count)
-    assert [line for line in graph.add("w", root, "affwild2").told if line.startswith("near: 62 annotated frames, 60")]
+    assert [
+        line for line in graph.add("w", root, "affwild2").messages if line.startswith("near: 62 annotated frames, 60")
+    ]
     # An older version compared nothing when a corpus was registered: its notes are of other frames still.
     data = json.loads((graph.home / "corpora/w.json").read_text())
     notes = graph.home / "corpora" / data["annotations"]

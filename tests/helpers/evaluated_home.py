@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from cer_pipeline import tables
 from cer_pipeline.corpora import registry
-from cer_pipeline.corpora.registry import Corpus, File
+from cer_pipeline.corpora.corpus import Corpus, File, shard_label, shard_of
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS, COMPOUND_PAIRS
 from cer_pipeline.store.fingerprint import content_digests
 from cer_pipeline.store.home import Home
@@ -126,15 +126,15 @@ def write(home: Path, corpus: ToyCorpus, name: str = NAME, shards: int = 2, layo
     """Register a corpus and write its tables, shard by shard."""
     made = Home(home)
     files = tuple(
-        File(f"{v}.mp4", v, 1, 1, 1, "0" * 64, registry.shard_of(v, shards), split) for v, split in corpus.split.items()
+        File(f"{v}.mp4", v, 1, 1, 1, "0" * 64, shard_of(v, shards), split) for v, split in corpus.split.items()
     )
     registry._save(home, Corpus(name, layout, home / "clips", shards, files))
     specs = {s.name: s for s in (tables.VIDEOS, tables.SEGMENTS, tables.LABELS, tables.FRAME_LABELS, tables.COMPOUNDS)}
     specs |= {"fused": tables.fused(BRANCHES), "frame_predictions": tables.FRAME_PREDICTIONS}
     specs |= {f"probabilities/{b}": tables.probabilities(b) for b in BRANCHES}
-    for shard in (registry.shard_label(i) for i in range(shards)):
+    for shard in (shard_label(i) for i in range(shards)):
         for table, spec in specs.items():
-            mine = [r for r in corpus.rows[table] if registry.shard_of(r["video_id"], shards) == shard]
+            mine = [r for r in corpus.rows[table] if shard_of(r["video_id"], shards) == shard]
             write_rows(made, spec, mine, name, shard)
     return made
 

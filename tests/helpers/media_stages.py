@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from cer_pipeline.corpora import registry
+from cer_pipeline.corpora.corpus import Corpus
 from cer_pipeline.media.specs import STAGES
 from cer_pipeline.profiles import load_profile
 from cer_pipeline.stage import StageContext
@@ -21,9 +22,9 @@ from tests.helpers.memory_inputs import MemoryInputs, NoWeights
 class FolderInputs(MemoryInputs):
     """`stage.Inputs` of a registered folder, tables in memory."""
 
-    registration: registry.Corpus | None = None
+    registration: Corpus | None = None
 
-    def registered(self) -> registry.Corpus:
+    def registered(self) -> Corpus:
         assert self.registration is not None
         return self.registration
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from cer_pipeline import tables
 from cer_pipeline.branch import BranchSpec
-from cer_pipeline.corpora.registry import Corpus
+from cer_pipeline.corpora.corpus import Corpus
 from cer_pipeline.labels import BASIC_COLUMNS
 from cer_pipeline.stage import StageContext
 from cer_pipeline.tables import TableSpec

@@ -1,1 +1,1 @@
-"""One module for every corpus format, the registry of formats, and what several of them read."""
+"""Corpus formats: one module each, their registry, and the readers that several of them share."""

@@ -1,8 +1,7 @@
-"""Reader of caption corpora: CSV files of texts that a vision-language model wrote, with or without labels.
+"""Reader of caption files: CSV files of captions by a vision-language model, with or without labels.
 
-Belongs here: the layout, the names of segments, and every guard against labels that leak or make no sense.
-Does not belong here: training (`branches.scene.train`), or how a text becomes a prediction
-(`branches.scene.caption_head`).
+Belongs here: the layout, the names of segments, and the checks for labels that leak or are not valid. Does not belong
+here: training (`branches.scene.train`) or prediction from captions (`branches.scene.caption_head`).
 
 Layout: `<folder>/<vlm>_<prompt>_<split>.csv`, one file for each model and prompt, with the columns `video_name`, `text`
 and the 8 basic emotions; label columns may be empty. Every (vlm, prompt) is one *view* of the same segments. The three
@@ -10,8 +9,8 @@ corpora name their segments differently, all as `<video>___<rest>_<index>`:
 
 * `01___0003.mp4` (C-EXPR-DB): video 01, segment 3;
 * `117___2038_2158_0034.avi` (AffWild2): video 117, source frames 2038 to 2158, segment 34;
-* `000149120___Angry_0000.avi` (AFEW): video 000149120, segment 0, and the label, spelled out. It is taken off the id
-  here, compared with the label columns, and kept nowhere.
+* `000149120___Angry_0000.avi` (AFEW): video 000149120, segment 0, and the label, spelled out. It is removed from
+  the id here, compared with the label columns, and not stored.
 """
 
 from __future__ import annotations
@@ -26,15 +25,13 @@ from typing import Final
 import numpy as np
 
 from cer_pipeline.corpora.annotations import plain
-from cer_pipeline.corpora.formats.csv_rows import read_sheet
+from cer_pipeline.corpora.formats.csv_rows import read_rows
 from cer_pipeline.corpora.formats.names import nfc
 from cer_pipeline.corpora.leaks.find import class_word
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
 from cer_pipeline.sums import plain_sum
 
-HOP_S: Final = 2.0  # segment i covers [2i, 2i + 4) s in all three corpora
-LENGTH_S: Final = 4.0
 SUM_TOLERANCE: Final = 1e-3  # labels are written with few decimals
 
 NAME: Final = "video_name"
@@ -49,7 +46,7 @@ FOLDERS: Final[dict[str, str]] = {
     "Sad": "Sadness",
     "Surprise": "Surprise",
 }
-"""Class folders of AFEW, as they stand in segment names, and the basic emotions that they mean."""
+"""Class folder of AFEW, as in segment names -> basic emotion."""
 
 _FILE: Final = re.compile(r"(?P<vlm>.+)_(?P<prompt>[^_]+)_(?P<split>[^_]+)\.csv")
 _SEGMENT: Final = re.compile(
@@ -59,10 +56,10 @@ _SEGMENT: Final = re.compile(
 
 @dataclass(frozen=True, order=True)
 class SegmentName:
-    """What the name of a segment says about it, without the label that it may spell.
+    """The parsed name of a segment, without its label.
 
     Args:
-        video_id: the source clip; what groups segments and separates splits.
+        video_id: the source clip, which groups segments and separates splits.
         segment: window index i.
         frames: first and last source frame where the name has them.
     """
@@ -76,45 +73,40 @@ class SegmentName:
         """`video_id/index`, as in every table."""
         return f"{self.video_id}/{self.segment:04d}"
 
-    @property
-    def window_s(self) -> tuple[float, float]:
-        """Nominal window [2i, 2i + 4), s; the last one of a video may end earlier."""
-        return HOP_S * self.segment, HOP_S * self.segment + LENGTH_S
-
 
 def parse_name(name: str) -> tuple[SegmentName, str | None]:
-    """Take a segment's name apart.
+    """Parse the name of a segment.
 
     Args:
         name: such as `000149120___Angry_0000.avi`.
 
     Returns:
-        The name without any label, and the basic emotion that its class folder spells, if it has one.
+        The name without its label, and the basic emotion of its class folder; None without one.
 
     Raises:
-        CerError: the name has another form, an unknown class folder, or a class word in the video's part.
+        CerError: the name has another form, an unknown class folder, or a class word in the part of the video.
     """
-    found = _SEGMENT.fullmatch(name)
-    if found is None:
+    match = _SEGMENT.fullmatch(name)
+    if match is None:
         raise CerError("the name of a segment has another form", name, "name segments as VIDEO___0000.mp4")
-    folder = found["folder"]
+    folder = match["folder"]
     if folder is not None and folder not in FOLDERS:
         raise CerError(f"unknown class {folder!r} in the name of a segment", name, f"known: {', '.join(FOLDERS)}")
-    if word := class_word(found["video"]):
-        raise CerError(f"the name of a video spells the class word {word!r}", name, "rename the video")
-    frames = (int(found["first"]), int(found["last"])) if found["first"] else None
-    return SegmentName(nfc(found["video"]), int(found["index"]), frames), FOLDERS[folder] if folder else None
+    if word := class_word(match["video"]):
+        raise CerError(f"the name of a video contains the class word {word!r}", name, "rename the video")
+    frames = (int(match["first"]), int(match["last"])) if match["first"] else None
+    return SegmentName(nfc(match["video"]), int(match["index"]), frames), FOLDERS[folder] if folder else None
 
 
 @dataclass(frozen=True)
 class CaptionSplit:
-    """The captions of one split, all views aligned.
+    """The captions of one split, aligned over all views.
 
     Args:
-        corpus: name of the corpus (of its folder).
+        corpus: name of the folder.
         split: train, dev or test.
-        segments: in order of video and index; a segment is here if any view has it.
-        texts: view -> one text a segment; None where the view lacks the segment or its text is empty.
+        segments: segments of any view, in order of video and index.
+        texts: view -> one caption for each segment; None where the view lacks the segment or its caption is empty.
         labels: distribution over the 8 basic emotions [n, 8]; None for a split without labels.
         digests: file name -> SHA-256 of every file read.
     """
@@ -131,7 +123,7 @@ class CaptionSplit:
 
     @property
     def videos(self) -> tuple[str, ...]:
-        """The video of every segment: the group of its row."""
+        """The video of every segment, its group in cross-validation."""
         return tuple(s.video_id for s in self.segments)
 
     @property
@@ -146,7 +138,7 @@ class CaptionSplit:
         return self.labels.argmax(1)
 
     def keep(self, rows: Sequence[int] | np.ndarray) -> CaptionSplit:
-        """The same split with only the given rows, in the given order."""
+        """Return the split with only the given rows, in the given order."""
         index = [int(i) for i in rows]
         return replace(
             self,
@@ -157,20 +149,20 @@ class CaptionSplit:
 
 
 def splits(folder: Path) -> dict[str, dict[str, Path]]:
-    """The files of a caption corpus: split -> view -> file, views in order of their names.
+    """Return the files of a caption corpus: split -> view -> file, views in order of their names.
 
     Raises:
-        CerError: the folder does not exist or holds no caption file.
+        CerError: the folder does not exist or contains no caption file.
     """
     if not folder.is_dir():
         raise CerError("the caption folder does not exist", str(folder))
-    found: dict[str, dict[str, Path]] = {}
+    files: dict[str, dict[str, Path]] = {}
     for path in sorted(folder.glob("*.csv")):
         if match := _FILE.fullmatch(path.name):
-            found.setdefault(match["split"], {})[f"{match['vlm']}_{match['prompt']}"] = path
-    if not found:
+            files.setdefault(match["split"], {})[f"{match['vlm']}_{match['prompt']}"] = path
+    if not files:
         raise CerError("no caption file in the folder", str(folder), "name files as VLM_PROMPT_SPLIT.csv")
-    return found
+    return files
 
 
 def read_split(folder: Path, split: str, *, labelled: bool, views: Sequence[str] | None = None) -> CaptionSplit:
@@ -179,11 +171,11 @@ def read_split(folder: Path, split: str, *, labelled: bool, views: Sequence[str]
     Args:
         folder: folder of the corpus.
         split: train, dev or test.
-        labelled: whether every row must have a label. If not, rows may lack them, and none are given on.
-        views: views to read, `VLM_PROMPT`; all that the split has unless given.
+        labelled: whether every row must have a label; if not, labels are dropped.
+        views: views to read, `VLM_PROMPT`; all of the split by default.
 
     Raises:
-        CerError: a file, row or label that cannot be right; the line says which.
+        CerError: a file, row or label that is not valid; the error names it.
     """
     chosen = _chosen(folder, split, views)
     return _aligned(
@@ -195,7 +187,7 @@ def read_as_is(folder: Path, split: str) -> CaptionSplit:
     """Read and align all views of one split, with labels where its files have them.
 
     Raises:
-        CerError: a file, row or label that cannot be right, or only some of the files have labels.
+        CerError: a file, row or label that is not valid, or only some of the files have labels.
     """
     chosen = _chosen(folder, split, None)
     rows = {view: _read_file(path, labelled=None) for view, path in chosen.items()}
@@ -235,9 +227,9 @@ class Overlap:
     """What two splits share, as rows of the first one.
 
     Args:
-        videos: source clips that stand in both.
-        texts: segments of the first split whose text stands word for word in the second, in any view.
-        rows: rows of the first split that either concerns.
+        videos: source clips in both splits.
+        texts: segments of the first split with a caption that is also in the second, in any view.
+        rows: rows of the first split with such a clip or caption.
     """
 
     videos: tuple[str, ...]
@@ -249,7 +241,7 @@ class Overlap:
 
 
 def overlap(train: CaptionSplit, other: CaptionSplit) -> Overlap:
-    """Source clips and exact texts (whatever their case and blanks) of `train` that also stand in `other`."""
+    """Return source clips and captions (case and blanks aside) of `train` that are also in `other`."""
     videos = set(train.videos) & set(other.videos)
     known = {plain(text) for texts in other.texts.values() for text in texts if text}
     copied = [
@@ -265,25 +257,25 @@ def overlap(train: CaptionSplit, other: CaptionSplit) -> Overlap:
 
 
 def separate(train: CaptionSplit, other: CaptionSplit) -> tuple[CaptionSplit, Overlap]:
-    """`train` without the rows that it shares with `other`, and what those were."""
+    """Return `train` without the rows that it shares with `other`, and the overlap."""
     shared = overlap(train, other)
     dropped = set(shared.rows)
     return train.keep([i for i in range(len(train)) if i not in dropped]), shared
 
 
 def check_separate(train: CaptionSplit, other: CaptionSplit) -> None:
-    """Refuse two splits that share a source clip or a text.
+    """Refuse two splits that share a source clip or a caption.
 
     Raises:
-        CerError: they do; the line names the first of each.
+        CerError: they do; the error names the first one.
     """
     shared = overlap(train, other)
     where = f"{train.corpus} {train.split} and {other.corpus} {other.split}"
     then = "leave these rows out of training"
     if shared.videos:
-        raise CerError(f"{len(shared.videos)} source clips stand in both splits, first {shared.videos[0]}", where, then)
+        raise CerError(f"{len(shared.videos)} source clips are in both splits, first {shared.videos[0]}", where, then)
     if shared.texts:
-        raise CerError(f"{len(shared.texts)} texts stand in both splits, first that of {shared.texts[0]}", where, then)
+        raise CerError(f"{len(shared.texts)} texts are in both splits, first that of {shared.texts[0]}", where, then)
 
 
 @dataclass(frozen=True)
@@ -294,20 +286,22 @@ class _Row:
 
 
 def _read_file(path: Path, *, labelled: bool | None) -> dict[SegmentName, _Row]:
-    """Rows by segment. Every row must have a label if `labelled`; if it is None, either all rows have one or none."""
+    """Return segment -> row. Every row must have a label if `labelled`; if None, either all rows have one or none."""
     rows: dict[SegmentName, _Row] = {}
-    seen: dict[str, str] = {}
-    for where, record in read_sheet(path, (NAME, TEXT, *BASIC), (), BASIC):
+    row_of: dict[str, str] = {}
+    for where, record in read_rows(path, (NAME, TEXT, *BASIC), (), BASIC):
         try:
             segment, spelled = parse_name(record[NAME] or "")
         except CerError as error:
             raise CerError(error.what, f"{error.where!r} in {where}", error.then) from None
-        if segment.segment_id in seen:
-            raise CerError(f"the segment {segment.segment_id} stands twice", f"{where} and {seen[segment.segment_id]}")
-        seen[segment.segment_id] = where.partition(" of ")[0]
+        if segment.segment_id in row_of:
+            raise CerError(
+                f"the segment {segment.segment_id} occurs twice", f"{where} and {row_of[segment.segment_id]}"
+            )
+        row_of[segment.segment_id] = where.partition(" of ")[0]
         text = (record[TEXT] or "").strip()
         if Path(record[NAME] or "").stem in text:
-            raise CerError("the text spells the name of its segment", where, "take the name out of the text")
+            raise CerError("the text contains the name of its segment", where, "take the name out of the text")
         label = _label(record, where)
         if (
             labelled is not False
@@ -332,7 +326,7 @@ def _read_file(path: Path, *, labelled: bool | None) -> dict[SegmentName, _Row]:
 
 
 def _label(record: Mapping[str, str], where: str) -> tuple[float, ...] | None:
-    """The label distribution of a row; None where all its label columns are empty."""
+    """Return the label distribution of a row; None where all its label columns are empty."""
     cells = {name: record[name].strip() for name in BASIC}
     if not any(cells.values()):
         return None
@@ -343,7 +337,7 @@ def _label(record: Mapping[str, str], where: str) -> tuple[float, ...] | None:
         except ValueError:
             what = "is empty" if not cell else f"is no number ({cell!r})"
             raise CerError(f"the label of {name} {what}", where, "give all 8 label columns or none") from None
-        if not 0 <= value <= 1:  # also -1, the sentinel of frames without annotation, and nan
+        if not 0 <= value <= 1:  # refuses -1, the sentinel of frames without annotation, and nan
             raise CerError(
                 f"the label of {name} is {cell}, outside 0..1", where, "leave unannotated frames out of means"
             )
@@ -357,9 +351,9 @@ def _label(record: Mapping[str, str], where: str) -> tuple[float, ...] | None:
 def _merge_labels(segments: Sequence[SegmentName], rows: Mapping[str, Mapping[SegmentName, _Row]]) -> np.ndarray:
     merged = np.zeros((len(segments), len(BASIC)))
     for i, segment in enumerate(segments):
-        found = [table[segment] for table in rows.values() if segment in table]
-        for row in found[1:]:
-            if row.label != found[0].label:
-                raise CerError(f"two views label {segment.segment_id} differently", f"{found[0].where} and {row.where}")
-        merged[i] = found[0].label
+        first, *others = [table[segment] for table in rows.values() if segment in table]
+        for row in others:
+            if row.label != first.label:
+                raise CerError(f"two views label {segment.segment_id} differently", f"{first.where} and {row.where}")
+        merged[i] = first.label
     return merged

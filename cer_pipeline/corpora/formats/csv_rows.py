@@ -1,12 +1,12 @@
-"""Tables of text as people's programs write them, with errors that name the row and how the file was read.
+"""Reader of CSV files from spreadsheets and scripts, with errors that name the row and how the file was read.
 
-Belongs here: encoding, delimiter, quotes, header and shape of a table of texts. Does not belong here: what its values
-mean.
+Belongs here: encoding, delimiter, quotes, header and shape of a CSV file. Does not belong here: the meaning of its
+values.
 
-What is taken: UTF-8, and UTF-16 or UTF-32 with a byte order mark; cells separated by commas, semicolons or tabs, in
-quotes or not; line ends of any system. The delimiter is the one that stands most often in the header outside quotes:
-names of columns hold none of the three, values may hold all of them, so rows tell nothing. A first line `sep=;`, which
-spreadsheets write, decides it.
+Accepted are UTF-8, and UTF-16 or UTF-32 with a byte order mark; cells separated by commas, semicolons or tabs, quoted
+or not; and the line ends of any system. The delimiter is the most frequent one of the header outside quotes: names of
+columns contain none of the three, while values may contain all of them. A first line `sep=;`, which spreadsheets write,
+overrides it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import math
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,11 +24,11 @@ from typing import Final
 from cer_pipeline.errors import CerError
 
 DELIMITERS: Final = {",": "commas", ";": "semicolons", "\t": "tabs"}
-"""Delimiters and how messages call them; of equally frequent ones the first."""
+"""Delimiter -> its name in messages; of equally frequent ones the first is taken."""
 
 _MARKS: Final = (
     (codecs.BOM_UTF8, "utf-8-sig", "UTF-8"),
-    (codecs.BOM_UTF32_LE, "utf-32", "UTF-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_LE, "utf-32", "UTF-32"),  # before UTF-16, because it starts with the mark of UTF-16
     (codecs.BOM_UTF32_BE, "utf-32", "UTF-32"),
     (codecs.BOM_UTF16_LE, "utf-16", "UTF-16"),
     (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"),
@@ -38,16 +39,16 @@ _DECIMAL_COMMA: Final = re.compile(r"\s*[+-]?\d*,\d+\s*")
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """One file as rows of cells.
+class CsvFile:
+    """A CSV file as rows of cells.
 
     Args:
         path: the file.
-        header: names of the columns, without blanks at their ends.
-        rows: number of each row in the file and its cells; rows without any text are left out.
+        header: names of the columns, stripped.
+        rows: number in the file and cells of every row that is not empty.
         header_row: number of the header: 1, or 2 below a line `sep=`.
-        delimiter: what separates cells.
-        encoding: how the bytes were read.
+        delimiter: the character that separates cells.
+        encoding: name of the encoding.
     """
 
     path: Path
@@ -58,16 +59,16 @@ class Sheet:
     encoding: str
 
     @property
-    def seen(self) -> str:
-        """How the file was read, for messages."""
+    def how_read(self) -> str:
+        """Encoding and delimiter, for messages."""
         return f"read as {self.encoding}, separated by {DELIMITERS[self.delimiter]}"
 
 
 def read_text(path: Path) -> str:
-    """A file's text, without a byte order mark.
+    """Return the text of a file, without a byte order mark.
 
     Raises:
-        CerError: the file does not exist, cannot be read, or is of another encoding; the line says where.
+        CerError: the file does not exist, cannot be read, or is of another encoding; the error names the line.
     """
     return _decoded(path)[0]
 
@@ -97,13 +98,12 @@ def _decoded(path: Path) -> tuple[str, str]:
 
 
 def delimiter_of(header: str) -> str:
-    """The delimiter of a header line: the one of `DELIMITERS` that stands most often outside quotes."""
-    plain = _QUOTED.sub("", header)
-    return max(DELIMITERS, key=plain.count)
+    """Return the most frequent of `DELIMITERS` in a header line, outside quotes."""
+    return max(DELIMITERS, key=_QUOTED.sub("", header).count)
 
 
-def read_cells(path: Path) -> Sheet:
-    """A file as rows of cells, whatever its columns.
+def read_cells(path: Path) -> CsvFile:
+    """Read a file as rows of cells, whatever its columns.
 
     Raises:
         CerError: the file cannot be read, is of another encoding, or quotes are wrong.
@@ -111,64 +111,74 @@ def read_cells(path: Path) -> Sheet:
     text, encoding = _decoded(path)
     lines = text.splitlines()
     first = lines[0] if lines else ""
-    told = _SEPARATOR_LINE.fullmatch(first.strip(" "))
-    start = 1 if told else 0
-    delimiter = told[1] if told else delimiter_of(first)
+    stated = _SEPARATOR_LINE.fullmatch(first.strip(" "))
+    start = 1 if stated else 0
+    delimiter = stated[1] if stated else delimiter_of(first)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         rows = [(number, tuple(cells)) for number, cells in enumerate(reader, 1)]
     except csv.Error as error:
-        seen = f"{error}; separated by {DELIMITERS[delimiter]}"
-        raise CerError(f"not a CSV file ({seen})", f"{path}, line {reader.line_num}") from None
+        raise CerError(
+            f"not a CSV file ({error}; separated by {DELIMITERS[delimiter]})", f"{path}, line {reader.line_num}"
+        ) from None
     header = tuple(cell.strip() for cell in rows[start][1]) if len(rows) > start else ()
     kept = tuple((number, cells) for number, cells in rows[start + 1 :] if any(cell.strip() for cell in cells))
-    return Sheet(path, header, kept, start + 1, delimiter, encoding)
+    return CsvFile(path, header, kept, start + 1, delimiter, encoding)
 
 
-def read_sheet(
+def read_rows(
     path: Path, needed: Sequence[str], allowed: Sequence[str] | None = None, numbers: Collection[str] = ()
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    """Rows of a CSV file with a header, each with where it stands: "row 2 of FILE", the header being row 1.
+    """Yield place and cells of every row of a CSV file with a header: ("row 2 of FILE", {column: cell}).
 
-    A first column without a name holds row numbers (R and pandas write it) and is passed over; so is any other column
-    without a name, as long as it is empty.
+    The header is row 1. A first column without a name, which R and pandas write for row numbers, is ignored; so is any
+    other column without a name that is empty.
 
     Args:
         path: the file.
-        needed: columns that must be there.
-        allowed: columns that may be there beside them; any unless given.
-        numbers: columns of numbers; a decimal comma in them becomes a point, where commas do not separate the cells.
+        needed: required columns.
+        allowed: optional columns; any by default.
+        numbers: columns of numbers, in which a decimal comma becomes a point unless commas separate the cells.
 
     Raises:
-        CerError: another encoding, no CSV, or a column that is missing, unknown or doubled.
+        CerError: another encoding, no CSV, or a missing, unknown or repeated column.
     """
     yield from rows_of(read_cells(path), needed, allowed, numbers)
 
 
 def rows_of(
-    sheet: Sheet, needed: Sequence[str], allowed: Sequence[str] | None = None, numbers: Collection[str] = ()
+    file: CsvFile, needed: Sequence[str], allowed: Sequence[str] | None = None, numbers: Collection[str] = ()
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    """As `read_sheet`, of a file that has been read."""
-    path, header = sheet.path, sheet.header
+    """As `read_rows`, of a file that `read_cells` returned."""
+    path, header = file.path, file.header
     hint = f"the columns are {','.join([*needed, *(allowed or ())])}"
     if missing := [name for name in needed if name not in header]:
-        raise CerError(f"the file has no column {', '.join(missing)} ({sheet.seen})", str(path), hint)
+        raise CerError(f"the file has no column {', '.join(missing)} ({file.how_read})", str(path), hint)
     named = [name for name in header if name]
-    extra = [] if allowed is None else [name for name in named if name not in (*needed, *allowed)]
-    if extra:
-        raise CerError(f"unknown class or column {', '.join(map(repr, extra))} ({sheet.seen})", str(path), hint)
+    unknown = [] if allowed is None else [name for name in named if name not in (*needed, *allowed)]
+    if unknown:
+        raise CerError(f"unknown class or column {', '.join(map(repr, unknown))} ({file.how_read})", str(path), hint)
     if len(set(named)) != len(named):
-        raise CerError("a column stands twice", str(path), hint)
-    for number, cells in sheet.rows:
+        raise CerError("a column name occurs twice", str(path), hint)
+    for number, cells in file.rows:
         where = f"row {number} of {path}"
         if len(cells) != len(header):
-            raise CerError(f"{len(cells)} values for {len(header)} columns", where, f"the file was {sheet.seen}")
+            raise CerError(f"{len(cells)} values for {len(header)} columns", where, f"the file was {file.how_read}")
         if any(cell.strip() and not name for name, cell in list(zip(header, cells, strict=True))[1:]):
-            raise CerError("a value stands in a column without a name", where, hint)
+            raise CerError("a value in a column without a name", where, hint)
         row = {name: cell for name, cell in zip(header, cells, strict=True) if name}
-        if sheet.delimiter != ",":
+        if file.delimiter != ",":
             row |= {name: cell.replace(",", ".") for name, cell in row.items() if _is_decimal(name, cell, numbers)}
         yield where, row
+
+
+def number_in(cell: str, low: float, high: float = math.inf) -> float | None:
+    """Return the number in a cell; None where there is none, or it is infinite or outside [low, high]."""
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and low <= value <= high else None
 
 
 def _is_decimal(name: str, cell: str, numbers: Collection[str]) -> bool:

@@ -1,6 +1,6 @@
 """The corpus format `folder`: every video below a folder.
 
-Belongs here: walking a folder. Does not belong here: what is kept about a file (`registry`).
+Belongs here: walking a folder, also for other formats. Does not belong here: registering files (`corpora.registry`).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from cer_pipeline.corpora.formats.names import clashes, shown, to_text, video_ids
-from cer_pipeline.corpora.formats.registry import Found, Scan
+from cer_pipeline.corpora.formats.names import clashes, distinguishable, to_text, video_ids
+from cer_pipeline.corpora.formats.registry import Scan, ScannedVideo
 from cer_pipeline.errors import CerError
 from cer_pipeline.media.formats import ENDINGS
 
@@ -22,19 +22,19 @@ ENDINGS_SHOWN: Final = 8
 
 def scan(root: Path, options: Mapping[str, Any]) -> Scan:  # noqa: ARG001
     """Find every video below a folder; see `find`."""
-    return find(root)
+    return find_files(root)
 
 
-def find(root: Path, endings: frozenset[str] = ENDINGS, kind: str = "video") -> Scan:
+def find_files(root: Path, endings: frozenset[str] = ENDINGS, kind: str = "video") -> Scan:
     """Find every video, or other file by its ending, below a folder.
 
-    Symbolic links are followed, but every real folder and file counts once: where it is reached twice, the way
-    without links wins, then the first in order of names. Names that start with a dot are passed over.
+    Symbolic links are followed, and every real folder and file counts once: of two paths to it, the one without links
+    is taken, then the first by name. Names that start with a dot are ignored.
 
     Args:
         root: the folder.
-        endings: of the files, in lower case; in a name they may have any case.
-        kind: what such a file is, for messages.
+        endings: endings of the files, lower case; case is ignored in names.
+        kind: word for such a file in messages.
 
     Raises:
         CerError: there is no such folder, or no such file below it.
@@ -52,20 +52,23 @@ def find(root: Path, endings: frozenset[str] = ENDINGS, kind: str = "video") -> 
     if not walk.files:
         what = "the folder is empty" if walk.is_empty else f"no {kind} file below the folder"
         known = ", ".join(sorted(ending[1:] for ending in endings))
-        there = f" ({'; '.join(walk.told())})" if walk.told() else ""
-        raise CerError(f"{what}{there}", to_text(str(root)), f"{kind}s end in {known}")
+        ignored = f" ({'; '.join(walk.ignored())})" if walk.ignored() else ""
+        raise CerError(f"{what}{ignored}", to_text(str(root)), f"{kind}s end in {known}")
     names = sorted(to_text(path) for path in walk.files)
     ids = video_ids(names)
-    told = [_clash(group, ids) for group in clashes(names)]
-    return Scan([Found(text, ids[text]) for text in names], walk.told(), told)
+    messages = [_clash_message(group, ids) for group in clashes(names)]
+    return Scan([ScannedVideo(text, ids[text]) for text in names], walk.ignored(), messages)
 
 
-def _clash(paths: Sequence[str], ids: Mapping[str, str]) -> str:
-    pairs = " and ".join(f"{name} (the video {ids[path]})" for name, path in zip(shown(paths), paths, strict=True))
-    return f"names that differ in their Unicode form alone: {pairs}"
+def _clash_message(paths: Sequence[str], ids: Mapping[str, str]) -> str:
+    named = zip(distinguishable(paths), paths, strict=True)
+    pairs = " and ".join(f"{name} (the video {ids[path]})" for name, path in named)
+    return f"names that differ only in their Unicode form: {pairs}"
 
 
 class _Walk:
+    """One walk through a folder: the files found, and what was ignored."""
+
     def __init__(self, root: Path, endings: frozenset[str], kind: str) -> None:
         self._endings, self._kind = endings, kind
         self.files: list[str] = []  # below the root, as the operating system gives them
@@ -73,24 +76,24 @@ class _Walk:
         self._root = root
         self._problems: list[str] = []
         self._hidden = 0
-        self._foreign: Counter[str] = Counter()  # by ending, in lower case
-        self._seen: set[tuple[int, int]] = set()
+        self._other_endings: Counter[str] = Counter()  # lower case
+        self._visited: set[tuple[int, int]] = set()
         self._links: list[str] = []
 
     def run(self) -> None:
         self._folder("")
-        while self._links:  # links last, so that a way without one is found first
+        while self._links:  # links last, so that a path without links is found first
             self._links, links = [], sorted(self._links)
             for link in links:
                 self._entry(link)
 
-    def told(self) -> list[str]:
-        """One line for everything that was left out."""
+    def ignored(self) -> list[str]:
+        """Return one line for each kind of file that was left out."""
         hidden = [f"{self._hidden} x hidden name"] if self._hidden else []
         return sorted(self._problems) + self._named_endings() + hidden
 
     def _named_endings(self) -> list[str]:
-        ordered = sorted(self._foreign.items(), key=lambda item: (-item[1], item[0]))
+        ordered = sorted(self._other_endings.items(), key=lambda item: (-item[1], item[0]))
         named = [f"{n} x {to_text(ending) or 'no ending'}" for ending, n in ordered[:ENDINGS_SHOWN]]
         if rest := ordered[ENDINGS_SHOWN:]:
             named.append(f"{sum(n for _, n in rest)} x {len(rest)} other endings")
@@ -134,7 +137,7 @@ class _Walk:
     def _file(self, path: str) -> None:
         ending = os.path.splitext(path)[1].lower()  # noqa: PTH122 (no Path for every file of a large corpus)
         if ending not in self._endings:
-            self._foreign[ending] += 1
+            self._other_endings[ending] += 1
             return
         try:
             if not (self._root / path).is_file():
@@ -149,9 +152,9 @@ class _Walk:
     def _is_new(self, path: str) -> bool:
         status = (self._root / path).stat()
         key = (status.st_dev, status.st_ino)
-        if key in self._seen:
+        if key in self._visited:
             return False
-        self._seen.add(key)
+        self._visited.add(key)
         return True
 
     def _problem(self, path: str, error: OSError) -> None:

@@ -2,9 +2,9 @@
 
 Belongs here: pure functions from names to names. Does not belong here: the file system.
 
-A name is its bytes, read as UTF-8 whatever the locale, so that one folder gives the same texts everywhere. Paths keep
-the form in which they are written; ids of videos are in Unicode's composed form (NFC), because macOS hands out names in
-the decomposed form (NFD), and spreadsheets and editors write the composed one.
+The bytes of a name are read as UTF-8 in every locale, so that a folder gives the same texts everywhere. Paths keep
+their Unicode form; video_ids are in the composed form (NFC), because macOS returns names in the decomposed form (NFD)
+while spreadsheets and editors write the composed one.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ T = TypeVar("T")
 
 
 def to_text(name: str) -> str:
-    r"""A file name as text that can be stored, shown on one line and turned back.
+    r"""Return a file name as one line of text from which `from_text` restores it.
 
-    Bytes that are no UTF-8 and control characters become `\xNN`, and a backslash becomes two, so that no two names
+    Bytes that are not UTF-8 and control characters become `\xNN`, and a backslash becomes two, so that no two names
     give the same text.
 
     Args:
-        name: as the operating system's functions give it (undecodable bytes as lone surrogates).
+        name: as functions of `os` return it (undecodable bytes as lone surrogates).
     """
     return escaped(os.fsencode(name).decode("utf-8", "surrogateescape"))
 
 
 def from_text(text: str) -> str:
-    """The file name behind a text of `to_text`, as the operating system's functions take it."""
+    """Return the file name of a text that `to_text` returned, as functions of `os` take it."""
     name = _ESCAPED.sub(lambda m: "\\" if m[1] == "\\" else _byte(int(m[1][1:], 16)), text)
     return os.fsdecode(name.encode("utf-8", "surrogateescape"))
 
 
 def escaped(text: str) -> str:
-    """A text from inside a file in the form of `to_text`."""
+    """Return a text from inside a file, escaped as by `to_text`."""
     return _TO_ESCAPE.sub(_escape, text)
 
 
@@ -56,12 +56,12 @@ def _byte(value: int) -> str:
 
 
 def nfc(text: str) -> str:
-    """A text in Unicode's composed form, in which equal-looking names are equal."""
+    """Return a text in Unicode's composed form, in which names that look equal are equal."""
     return unicodedata.normalize("NFC", text)
 
 
-def shown(texts: Iterable[str]) -> list[str]:
-    r"""Names for a message: those that would look the same have their characters written out (`Zo\u00eb`)."""
+def distinguishable(texts: Iterable[str]) -> list[str]:
+    r"""Return names for a message, with escapes (`Zo\u00eb`) where some of them look the same."""
     texts = list(texts)
     if len({nfc(text) for text in texts}) == len(texts):
         return texts
@@ -69,11 +69,11 @@ def shown(texts: Iterable[str]) -> list[str]:
 
 
 def video_ids(paths: Iterable[str]) -> dict[str, str]:
-    """The id of every video of a corpus: its path without its ending, composed (NFC).
+    """Return the id of every video of a corpus: its path without its ending, composed (NFC).
 
-    Where that would name two files (`a.mp4` and `a.mov`), each keeps its ending: neither is silently taken for the
-    other, and no file's id depends on which of them was found first. Where two paths differ in their Unicode form
-    alone, the composed one keeps its id, and a digest of its bytes is put behind that of every other: `Zoë~1f2e3d4c`.
+    Where two files would get the same id (`a.mp4` and `a.mov`), each keeps its ending, so that no id depends on which
+    file was found first. Where two paths differ only in their Unicode form, the composed one keeps its id, and the id
+    of every other one ends in a digest of its bytes: `Zoë~1f2e3d4c`.
 
     Args:
         paths: POSIX paths below the corpus folder, as text.
@@ -95,7 +95,7 @@ def video_ids(paths: Iterable[str]) -> dict[str, str]:
 
 
 def clashes(paths: Iterable[str]) -> list[list[str]]:
-    """Groups of paths that differ in their Unicode form alone."""
+    """Return groups of paths that differ only in their Unicode form."""
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for path in paths:
         groups[nfc(path)].append(path)
@@ -107,26 +107,26 @@ def _form(path: str) -> str:
 
 
 def stem(path: str) -> str:
-    """A path without the ending of its last part."""
+    """Return a path without the ending of its last part."""
     folder, slash, name = path.rpartition("/")
     return f"{folder}{slash}{name.rpartition('.')[0]}"
 
 
 class NameIndex(Generic[T]):
-    """Finds things by names that people wrote: the exact spelling first, then the same name in another Unicode form.
+    """Index of items by name: the exact spelling first, then the same name in another Unicode form.
 
     Args:
-        named: pairs of a name and what has it; a thing may have several names, and a name several things.
+        named: pairs of name and item; an item may have several names, and a name several items.
     """
 
     def __init__(self, named: Iterable[tuple[str, T]]) -> None:
         self._exact: defaultdict[str, list[T]] = defaultdict(list)
         self._composed: defaultdict[str, list[T]] = defaultdict(list)
-        for name, thing in named:
-            for place, key in ((self._exact, name), (self._composed, nfc(name))):
-                if thing not in place[key]:
-                    place[key].append(thing)
+        for name, item in named:
+            for index, key in ((self._exact, name), (self._composed, nfc(name))):
+                if item not in index[key]:
+                    index[key].append(item)
 
     def find(self, name: str) -> list[T]:
-        """All that has a name; empty where nothing has."""
+        """Return all items with a name; empty without any."""
         return self._exact.get(name) or self._composed.get(nfc(name)) or []

@@ -1,7 +1,7 @@
-"""Reader of RAVDESS speech: sound files whose names tell actor, emotion, statement and take.
+"""The corpus format `ravdess`: sound files of RAVDESS speech, with actor, emotion, statement and take in their names.
 
-Belongs here: finding the files, reading their names, and saying which are the same recording. Does not belong here:
-sound itself or what is learned from it (`branches.audio.train`).
+Belongs here: finding the files, parsing their names, and removing copies of a recording. Does not belong here: decoding
+sound or training on it (`branches.audio.train`).
 
 Source: Livingstone & Russo 2018, "The Ryerson Audio-Visual Database of Emotional Speech and Song", table 2: a name is
 modality-channel-emotion-intensity-statement-repetition-actor.
@@ -16,17 +16,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from cer_pipeline.corpora.annotations import Annotation, Notes
-from cer_pipeline.corpora.formats.folder import find
+from cer_pipeline.corpora.annotations import Annotation, VideoAnnotations, one_hot
+from cer_pipeline.corpora.formats.folder import find_files
 from cer_pipeline.corpora.formats.names import nfc
-from cer_pipeline.corpora.formats.registry import SPLIT, Found, Scan
+from cer_pipeline.corpora.formats.registry import SPLIT, Scan, ScannedVideo
 from cer_pipeline.corpora.splits import TRAIN
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
 
 EMOTIONS: Final[dict[int, str]] = {
     1: "Neutral",
-    2: "Neutral",  # "calm": in this project's vocabulary it has no class of its own
+    2: "Neutral",  # "calm", which is no class of this project
     3: "Happiness",
     4: "Sadness",
     5: "Anger",
@@ -37,10 +37,10 @@ EMOTIONS: Final[dict[int, str]] = {
 """Third number of a name -> basic emotion."""
 
 _NAME: Final = re.compile(r"(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)")
-_SOUND: Final = (".flac", ".wav")
+_SOUND: Final = frozenset({".flac", ".wav"})
 EMOTION: Final = 3
 ACTOR: Final = 7
-"""Which numbers of a name tell the emotion and the actor, from 1."""
+"""Positions of emotion and actor among the numbers of a name, from 1."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Clip:
     Args:
         name: file name without its ending.
         path: the file.
-        actor: number of the actor, who is the group of cross-validation.
+        actor: number of the actor, the group of cross-validation.
         label: position in `BASIC`.
         calm: whether the recording is "calm", counted as Neutral.
         sha256: of the file.
@@ -65,26 +65,26 @@ class Clip:
 
 
 def read_ravdess(folder: Path) -> list[Clip]:
-    """All spoken clips below a folder, in order of actor and name; a recording that stands twice stands once.
+    """Return all spoken clips below a folder without copies, in order of actor and name.
 
     Args:
-        folder: holds the folders `Actor_NN` with .flac or .wav files.
+        folder: contains the folders `Actor_NN` with .flac or .wav files.
 
     Raises:
-        CerError: no folder, no clip, a name of another form or with an unknown emotion, or one recording under two
+        CerError: no folder, no clip, a name of another form or with an unknown emotion, or one recording with two
             emotions or actors.
     """
     if not folder.is_dir():
         raise CerError("the folder does not exist", str(folder))
     clips: list[Clip] = []
-    seen: dict[str, Clip] = {}
+    by_content: dict[str, Clip] = {}
     for path in sorted(p for p in folder.glob("Actor_*/*") if p.suffix.lower() in _SOUND):
         clip = _clip(path)
-        twin = seen.setdefault(clip.sha256, clip)
-        if twin is clip:
+        first = by_content.setdefault(clip.sha256, clip)
+        if first is clip:
             clips.append(clip)
-        elif (twin.label, twin.actor) != (clip.label, clip.actor):
-            where = f"{twin.path.name} and {path.name} in {path.parent}"
+        elif (first.label, first.actor) != (clip.label, clip.actor):
+            where = f"{first.path.name} and {path.name} in {path.parent}"
             raise CerError("one recording has two labels or actors", where, "remove the wrong one")
     if not clips:
         raise CerError("no speech clip", str(folder), "expected Actor_NN/03-01-EE-II-SS-RR-NN.flac or .wav")
@@ -92,37 +92,36 @@ def read_ravdess(folder: Path) -> list[Clip]:
 
 
 def scan(root: Path, options: Mapping[str, Any]) -> Scan:
-    """Find the sound files, with their labels; the actor is the source, so that no actor stands in two splits.
+    """Find the sound files with their labels; the actor is the source, so that no actor is in two splits.
 
-    A name spells the emotion as a number, so the video_id leaves that number out and ends in a digest of the name
-    instead: `Actor_01/03-01-01-02-01-01-1f2e3d4c`. Without `--split` all clips are for training.
+    A name contains the emotion as a number, so the video_id leaves that number out and ends in a digest of the name
+    instead: `Actor_01/03-01-01-02-01-01-1f2e3d4c`. Without `--split` all clips are in the split train.
 
     Raises:
         CerError: no folder or clip, or a name of another form or with an unknown emotion.
     """
-    walked = find(root, frozenset(_SOUND), "sound")
+    found = find_files(root, _SOUND, "sound")
     split = None if options.get(SPLIT) else TRAIN
-    return replace(walked, files=[_found(file.path, split) for file in walked.files])
+    return replace(found, videos=[_labelled(video.path, split) for video in found.videos])
 
 
-def _found(path: str, split: str | None) -> Found:
+def _labelled(path: str, split: str | None) -> ScannedVideo:
     match = _match(Path(path))
     folder = str(PurePosixPath(path).parent)
     rest = "-".join(match[i] for i in range(1, 8) if i != EMOTION)
     token = hashlib.blake2b(PurePosixPath(path).stem.encode(), digest_size=4).hexdigest()
-    label = EMOTIONS[int(match[EMOTION])]
-    clip = tuple(1.0 if name == label else 0.0 for name in BASIC)
-    return Found(path, nfc(f"{folder}/{rest}-{token}"), split, f"Actor_{match[ACTOR]}", Notes(Annotation(clip=clip)))
+    labels = Annotation(clip=one_hot(EMOTIONS[int(match[EMOTION])]))
+    return ScannedVideo(path, nfc(f"{folder}/{rest}-{token}"), split, f"Actor_{match[ACTOR]}", VideoAnnotations(labels))
 
 
 def _match(path: Path) -> re.Match[str]:
     match = _NAME.fullmatch(path.stem)
     if not match:
-        raise CerError("the name is not of RAVDESS's form", str(path), "expected 03-01-EE-II-SS-RR-NN")
+        raise CerError("the name is not of the form of RAVDESS", str(path), "expected 03-01-EE-II-SS-RR-NN")
     if int(match[EMOTION]) not in EMOTIONS:
         raise CerError(f"unknown emotion {match[EMOTION]}", str(path), "use 01 to 08")
     if path.parent.name != f"Actor_{match[ACTOR]}":
-        raise CerError("the folder and the name tell different actors", str(path), "move or rename the file")
+        raise CerError("the folder and the name give different actors", str(path), "move or rename the file")
     return match
 
 

@@ -1,7 +1,11 @@
-"""The corpus formats, by name.
+"""The corpus formats by name, and the types that a format returns.
 
-Belongs here: one entry for every format, and the shape of what a format finds. Does not belong here: how one is read
-(a module of its own, with a function `scan`).
+Belongs here: one entry for every format, plug-ins, and the types `ScannedVideo` and `Scan`. Does not belong here:
+reading a format, which is the function `scan` of a module of its own.
+
+A new format is one module with a function `scan(root, options) -> Scan` and one entry in `FORMATS`. A plug-in needs no
+entry: it is a distribution with an entry point in the group `cer_pipeline.formats`, whose name is the name of the
+format and whose object is a `Format`. It is loaded when a corpus of that format is used.
 """
 
 from __future__ import annotations
@@ -9,16 +13,62 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, cast
 
-from cer_pipeline.corpora.annotations import Notes
+from cer_pipeline.corpora.annotations import VideoAnnotations
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
 
+GROUP: Final = "cer_pipeline.formats"
 LABELS: Final = "labels"
 SPLIT: Final = "split"
 CAPTIONS: Final = "captions"
+
+
+@dataclass(frozen=True)
+class ScannedVideo:
+    """One video that a format found.
+
+    Args:
+        path: POSIX path of its file below the root, as text (`names.to_text`).
+        video_id: its id in every table; see `names.video_ids`.
+        split: train, dev or test, where the format knows one.
+        source: the clip that it was cut from or shows, which may not be in two splits. The video_id by default.
+        annotations: labels and captions.
+        windows: window indices of a video without a media file.
+        content: SHA-256 and size in bytes of what replaces the file of such a video.
+    """
+
+    path: str
+    video_id: str
+    split: str | None = None
+    source: str = ""
+    annotations: VideoAnnotations = field(default_factory=VideoAnnotations)
+    windows: tuple[int, ...] = ()
+    content: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a format found below a root.
+
+    Args:
+        videos: the videos.
+        ignored: one line for each kind of file that was left out.
+        messages: one line for each other fact that a user may want to know.
+        content: digest of a corpus without videos.
+    """
+
+    videos: list[ScannedVideo]
+    ignored: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+    content: str = ""
+
+
+Scanner = Callable[[Path, Mapping[str, Any]], Scan]
+"""Root and options -> what the format found; raises CerError where the root does not hold what the format expects."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +76,17 @@ class Format:
     """One corpus format.
 
     Args:
-        scan: import path of its `scan(root, options) -> Scan`.
-        meaning: one clause for people.
-        media: whether there is a media file behind every video.
-        takes: options beside the path that it understands.
-        spans: whether `--labels` is a table of stretches of time (`cexpr.attach_spans`); else the format reads it.
-        trains: what a corpus of this format can train where it holds no videos at all; empty where it holds some.
-        classes: basic emotions that the format annotates; empty where the annotation tells.
+        scan: its `Scanner`, or the import path "module:function" of one, which is imported when it is called.
+        meaning: what the format is, as a clause.
+        media: whether every video has a media file.
+        takes: options that it takes beside the path.
+        spans: whether `--labels` names a table of time spans (`span_tables`), which is read for it; else `scan` reads
+            the option itself.
+        trains: what a corpus of this format trains where it holds no videos at all; empty where it holds some.
+        classes: basic emotions that the format annotates; empty where the annotations decide.
     """
 
-    scan: str
+    scan: Scanner | str
     meaning: str
     media: bool = True
     takes: tuple[str, ...] = (SPLIT, CAPTIONS)
@@ -62,7 +113,7 @@ FORMATS: Final[Mapping[str, Format]] = {
     ),
     "cexpr": Format(
         "cer_pipeline.corpora.formats.cexpr:scan",
-        "videos, with or without stretches of compound expressions",
+        "videos, with or without time spans of compound expressions",
         takes=(LABELS, SPLIT, CAPTIONS),
         spans=True,
     ),
@@ -75,7 +126,7 @@ FORMATS: Final[Mapping[str, Format]] = {
     ),
     "ravdess": Format(
         "cer_pipeline.corpora.formats.ravdess:scan",
-        "spoken clips whose names tell the emotion",
+        "spoken clips with the emotion in their names",
         takes=(SPLIT,),
         classes=BASIC[:-1],
     ),
@@ -94,69 +145,48 @@ FORMATS: Final[Mapping[str, Format]] = {
         trains="text_minilm",
     ),
 }
-
-
-@dataclass(frozen=True)
-class Found:
-    """One video of a corpus.
-
-    Args:
-        path: POSIX path of its file below the root, as text (`names.to_text`).
-        video_id: see `names.video_ids`.
-        split: train, dev or test, where the format knows one.
-        source: the clip that it was cut from or shows; what may not stand in two splits. The video_id unless given.
-        notes: labels and captions.
-        windows: window indices of a video without a media file.
-        content: SHA-256 and bytes of what stands for the file of such a video.
-    """
-
-    path: str
-    video_id: str
-    split: str | None = None
-    source: str = ""
-    notes: Notes = field(default_factory=Notes)
-    windows: tuple[int, ...] = ()
-    content: tuple[str, int] | None = None
-
-
-@dataclass(frozen=True)
-class Scan:
-    """What a format finds below a root.
-
-    Args:
-        files: the videos.
-        ignored: one line for everything that was left out and that a user may miss.
-        told: one line for everything else that a user may want to know.
-        content: digest of a corpus without videos.
-    """
-
-    files: list[Found]
-    ignored: list[str] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
-    content: str = ""
+"""The formats of this project: name -> format."""
 
 
 def format_of(name: str) -> Format:
-    """The format of a name.
+    """Return the format of a name, of this project or of a plug-in.
 
     Raises:
-        CerError: there is none of that name.
+        CerError: there is none of that name, or the plug-in cannot be loaded or holds no format.
     """
-    if name not in FORMATS:
-        raise CerError("unknown corpus format", name, f"choose one of: {', '.join(sorted(FORMATS))}")
-    return FORMATS[name]
+    if name in FORMATS:
+        return FORMATS[name]
+    plugins = metadata.entry_points(group=GROUP)
+    if name not in plugins.names:
+        known = ", ".join(sorted({*FORMATS, *plugins.names}))
+        raise CerError("unknown corpus format", name, f"choose one of: {known}; or install the plug-in that has it")
+    where = f"{name} = {plugins[name].value}"
+    try:
+        loaded = plugins[name].load()
+    except (ImportError, AttributeError) as error:
+        raise CerError(f"the plug-in cannot be loaded ({error})", where, "install it again") from error
+    if not isinstance(loaded, Format):
+        raise CerError("the plug-in holds no corpus format", where, "name a `formats.registry.Format`")
+    return loaded
 
 
-def scan(format_: str, root: Path, options: Mapping[str, Any]) -> Scan:
+def scan(name: str, root: Path, options: Mapping[str, Any]) -> Scan:
     """Find the videos of a corpus.
 
+    Args:
+        name: of the format.
+        root: folder or file of the corpus.
+        options: option -> value; those of other commands are ignored.
+
     Raises:
-        CerError: unknown format or an option that it does not take, or the root does not hold what the format expects.
+        CerError: unknown format, an option that the format does not take, or the root does not hold what the format
+            expects.
     """
-    known = format_of(format_)
-    if foreign := [name for name in (LABELS, SPLIT, CAPTIONS) if options.get(name) and name not in known.takes]:
-        takes = ", ".join(f"--{name}" for name in known.takes) or "none"
-        raise CerError(f"the format {format_} takes no --{foreign[0]}", str(options[foreign[0]]), f"it takes: {takes}")
-    module, _, name = known.scan.partition(":")
-    reader = cast("Callable[[Path, Mapping[str, Any]], Scan]", getattr(importlib.import_module(module), name))
-    return reader(root, options)
+    known = format_of(name)
+    if refused := [option for option in (LABELS, SPLIT, CAPTIONS) if options.get(option) and option not in known.takes]:
+        takes = ", ".join(f"--{option}" for option in known.takes) or "none"
+        raise CerError(f"the format {name} takes no --{refused[0]}", str(options[refused[0]]), f"it takes: {takes}")
+    if not isinstance(known.scan, str):
+        return known.scan(root, options)
+    module, _, function = known.scan.partition(":")
+    return cast("Scanner", getattr(importlib.import_module(module), function))(root, options)

@@ -1,11 +1,10 @@
-"""Readers of labelled sentences: GoEmotions with its Ekman mapping, and MELD.
+"""The corpus format `utterances`: labelled sentences of GoEmotions with its Ekman mapping, or of MELD.
 
-Belongs here: the files as they come, turned into one plain shape, and clear errors for rows that cannot be read.
-Does not belong here: what is learned from them (`branches.text.train`) or how a sentence becomes numbers
-(`branches.text.head`).
+Belongs here: reading the files of both corpora into `Utterance`s, with errors that name the row. Does not belong here:
+training (`branches.text.train`) or embedding sentences (`branches.text.head`).
 
-Labels are positions in `labels.BASIC`. Neither corpus has "Other". A GoEmotions row may carry several labels; all are
-kept, and whoever reads them states its own rule.
+Labels are positions in `labels.BASIC`. Neither corpus has "Other". A row of GoEmotions may have several labels; all are
+kept, and each caller documents which rows it uses.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cer_pipeline.corpora.annotations import plain
-from cer_pipeline.corpora.formats.csv_rows import read_sheet, read_text
+from cer_pipeline.corpora.formats.csv_rows import read_rows, read_text
 from cer_pipeline.corpora.formats.registry import Scan
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
@@ -31,7 +30,7 @@ NATIVE: Final[dict[str, str]] = {
     "sadness": "Sadness",
     "surprise": "Surprise",
 }
-"""The seven classes of both corpora (GoEmotions: ekman_mapping.json of its authors; MELD: column Emotion) as ours."""
+"""Class of both corpora (GoEmotions: ekman_mapping.json of its authors; MELD: column Emotion) -> basic emotion."""
 
 MELD_COLUMNS: Final = ("Utterance", "Emotion", "Dialogue_ID", "Utterance_ID")
 
@@ -41,8 +40,8 @@ class Utterance:
     """One labelled sentence.
 
     Args:
-        id: the corpus's own id of the row.
-        text: the sentence as it stands in the file, without blanks at its ends.
+        id: id of the row in its corpus.
+        text: the sentence as it is in the file, stripped.
         labels: positions in `BASIC`, ascending, at least one.
     """
 
@@ -65,7 +64,7 @@ def read_goemotions(folder: Path, split: str) -> list[Utterance]:
     classes = [_class(name, f"{folder / 'labels.txt'}, line {i}") for i, name in enumerate(names, 1)]
     path = folder / f"{split}.tsv"
     rows: list[Utterance] = []
-    # Sentences may hold characters that str.splitlines takes for line ends, so split at the newline alone.
+    # Sentences may contain characters at which str.splitlines breaks lines, so split at the newline alone.
     for number, line in enumerate(read_text(path).replace("\r\n", "\n").split("\n"), 1):
         if not line:
             continue
@@ -85,7 +84,7 @@ def read_goemotions(folder: Path, split: str) -> list[Utterance]:
         if not labels:
             raise CerError("a row has no label", where, "remove the row")
         rows.append(Utterance(name, text, tuple(sorted(labels))))
-    return _some(rows, path)
+    return _not_empty(rows, path)
 
 
 def read_meld(folder: Path, split: str) -> list[Utterance]:
@@ -100,20 +99,20 @@ def read_meld(folder: Path, split: str) -> list[Utterance]:
     """
     path = folder / f"{split}_sent_emo.csv"
     rows: list[Utterance] = []
-    for where, row in read_sheet(path, MELD_COLUMNS):
+    for where, row in read_rows(path, MELD_COLUMNS):
         text = row["Utterance"].strip()
         if not text:
             raise CerError("a row has no text", where, "remove the row")
         label = _class(row["Emotion"].strip(), where)
         rows.append(Utterance(f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}", text, (label,)))
-    return _some(rows, path)
+    return _not_empty(rows, path)
 
 
 def scan(folder: Path, options: Mapping[str, Any]) -> Scan:  # noqa: ARG001
-    """Check a folder of GoEmotions (it has labels.txt) or MELD; it holds no videos.
+    """Read a folder of GoEmotions, which has labels.txt, or of MELD; the corpus has no videos.
 
     Raises:
-        CerError: the folder holds neither, or see `read_goemotions` and `read_meld`.
+        CerError: the folder contains neither, or see `read_goemotions` and `read_meld`.
     """
     if not folder.is_dir():
         raise CerError("the folder does not exist", str(folder), "check the path")
@@ -125,16 +124,16 @@ def scan(folder: Path, options: Mapping[str, Any]) -> Scan:  # noqa: ARG001
         then = "expected labels.txt with train.tsv, or train_sent_emo.csv"
         raise CerError("neither GoEmotions nor MELD", str(folder), then)
     rows = {split: read(folder, split) for split in splits}
-    told = [f"{split}: {len(found)} sentences" for split, found in rows.items()]
-    for split, found in rows.items():
-        seen = 0 if split == "train" else len(found) - len(unseen(found, rows["train"]))
-        told += [f"{seen} sentences of {split} also stand in train"] if seen else []
+    messages = [f"{split}: {len(sentences)} sentences" for split, sentences in rows.items()]
+    for split, sentences in rows.items():
+        shared = 0 if split == "train" else len(sentences) - len(unseen(sentences, rows["train"]))
+        messages += [f"{shared} sentences of {split} are also in train"] if shared else []
     content = hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files)).hexdigest()
-    return Scan([], told=told, content=content)
+    return Scan([], messages=messages, content=content)
 
 
 def unseen(rows: Iterable[Utterance], train: Iterable[Utterance]) -> list[Utterance]:
-    """The rows whose text, blanks and case aside, is in no training row."""
+    """Return the rows whose text, case and blanks aside, is not in the training rows."""
     known = {plain(row.text) for row in train}
     return [row for row in rows if plain(row.text) not in known]
 
@@ -146,7 +145,7 @@ def _class(name: str, where: str) -> int:
     return BASIC.index(label)
 
 
-def _some(rows: Sequence[Utterance], path: Path) -> list[Utterance]:
+def _not_empty(rows: Sequence[Utterance], path: Path) -> list[Utterance]:
     if not rows:
         raise CerError("no labelled sentence", str(path))
     return list(rows)

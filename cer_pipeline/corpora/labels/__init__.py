@@ -1,1 +1,1 @@
-"""The tables `labels` and `frame_labels`: annotations put on windows and frames."""
+"""The tables `labels` and `frame_labels`: labels of windows and frames."""

@@ -1,9 +1,9 @@
-"""The stages `labels` and `frame_labels`: what people wrote about segments and frames.
+"""Specs of the stages `labels` and `frame_labels`: annotations of segments and frames.
 
-Belongs here: their specs with plans. Light: it loads no model library. Does not belong here: the rows (`stages`) or
-reading annotation files (the formats).
+Belongs here: specs and plans. This module loads no model library. Does not belong here: the rows (`stages`) or reading
+annotation files (the formats).
 
-Nothing that a model reads may depend on these tables (a test holds that): they are inputs of metrics and training.
+These tables are inputs of metrics and training alone; a test checks that no stage that predicts depends on them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ANNOTATED: Final = "is_annotated"
 
 
 def plan_labels(inputs: Inputs, profile: Profile) -> pa.Table:  # noqa: ARG001
-    """One unit for every video: its windows, its time line, and what was written about it."""
+    """Return one unit for every video, which depends on its windows, frame times and annotation."""
     segments = inputs.table("segments", ["video_id", "segment"])
     indices: defaultdict[str, list[int]] = defaultdict(list)
     for video, index in zip(*(segments.column(n).to_pylist() for n in ("video_id", "segment")), strict=True):
@@ -38,7 +38,7 @@ def plan_labels(inputs: Inputs, profile: Profile) -> pa.Table:  # noqa: ARG001
 
 
 def plan_frame_labels(inputs: Inputs, profile: Profile) -> pa.Table:  # noqa: ARG001
-    """One unit for every video: its time line, and what was written about it."""
+    """Return one unit for every video, which depends on its frame times and annotation."""
     videos: list[str] = inputs.table("videos", ["video_id"]).column("video_id").to_pylist()
     return _plan(inputs, videos, [""] * len(videos))
 
@@ -46,7 +46,7 @@ def plan_frame_labels(inputs: Inputs, profile: Profile) -> pa.Table:  # noqa: AR
 def _plan(inputs: Inputs, videos: list[str], windows: list[str]) -> pa.Table:
     files = {f.video_id: f for f in inputs.registered().files_of(inputs.shard)}
     annotated = {video for video in videos if video in files and files[video].labels}
-    # Times count for annotated videos alone: a corpus without labels is not looked at again when it is decoded anew.
+    # Only annotated videos depend on frame times, so decoding a corpus without labels again changes no unit here.
     frames = inputs.digests("frames") if annotated else {}
     rows = []
     for video, window in zip(videos, windows, strict=True):
@@ -62,12 +62,12 @@ def _plan(inputs: Inputs, videos: list[str], windows: list[str]) -> pa.Table:
                 ANNOTATED: bool(labels),
             }
         )
-    kinds = [(UNIT, pa.string()), (INPUTS, pa.string()), (SPLIT, pa.string()), (EXCLUDED, pa.string())]
-    return pa.Table.from_pylist(rows, schema=pa.schema([*kinds, (ANNOTATED, pa.bool_())]))
+    fields = [(UNIT, pa.string()), (INPUTS, pa.string()), (SPLIT, pa.string()), (EXCLUDED, pa.string())]
+    return pa.Table.from_pylist(rows, schema=pa.schema([*fields, (ANNOTATED, pa.bool_())]))
 
 
 def segment_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:
-    """Keys of the rows of `labels` of a video."""
+    """Return the keys of the rows of `labels` of a video."""
     return [
         {"segment_id": f"{unit[UNIT]}/{index:04d}", "video_id": unit[UNIT], "segment": index}
         for index in unit[SEGMENTS]
@@ -75,7 +75,7 @@ def segment_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def frame_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:
-    """Key of the one row of `frame_labels` of a video without annotated frames."""
+    """Return the key of the one row of `frame_labels` of a video without annotated frames."""
     return [{"video_id": unit[UNIT], "frame": NO_FRAME}]
 
 

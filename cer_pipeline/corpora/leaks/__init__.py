@@ -1,1 +1,1 @@
-"""Videos or texts that stand in two splits: finding them, and the check that blocks them."""
+"""Leaks between splits: finding videos and texts in two splits, and the check of the table `labels`."""

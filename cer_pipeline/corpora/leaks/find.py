@@ -1,10 +1,10 @@
-"""What may not stand in two splits, and how it is kept apart.
+"""Leaks: source clips and copies in two splits, labels in names, and held-out videos in a training.
 
-Belongs here: finding source clips and copies that two splits share, names that spell a label, and rows that a training
-may not see. Does not belong here: reading a format, or telling anybody (`registry`, the check on `labels`).
+Belongs here: finding and removing leaks. Does not belong here: reading a format, or reporting (`corpora.registry`, the
+check on `labels`).
 
-The rule: a clip or a copy belongs to the split that is held out most (test, then dev, then train). Its other copies
-stay in the corpus but lose their split and their labels, so that nothing is learned or chosen on them.
+A clip or copy belongs to the most held-out split that it is in (test, then dev, then train). Its other copies stay in
+the corpus without split and labels, so that nothing is trained or chosen on them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from cer_pipeline.corpora.formats.names import shown
-from cer_pipeline.corpora.formats.registry import Found
+from cer_pipeline.corpora.formats.names import distinguishable
+from cer_pipeline.corpora.formats.registry import ScannedVideo
 from cer_pipeline.corpora.splits import DEV, TEST, TRAIN
 from cer_pipeline.errors import CerError
 
@@ -24,7 +24,7 @@ HELD_OUT_FIRST: Final = (TEST, DEV, TRAIN)
 
 EXCLUDE: Final = "exclude"  # leave the less held-out copies out of their split
 REFUSE: Final = "refuse"
-KEEP: Final = "keep"  # register as it is; the check on `labels` then stops whatever would learn from it
+KEEP: Final = "keep"  # register as it is; the check on `labels` then blocks training
 MODES: Final = (EXCLUDE, REFUSE, KEEP)
 
 _CLASS_WORD: Final = re.compile(
@@ -35,32 +35,32 @@ _CLASS_WORD: Final = re.compile(
 
 
 def class_word(name: str) -> str | None:
-    """The first word for a class that a name spells, on its own between other characters; None without one."""
-    found = _CLASS_WORD.search(name)
-    return found[0] if found else None
+    """Return the first class word in a name, delimited by characters that are no letters; None without one."""
+    match = _CLASS_WORD.search(name)
+    return match[0] if match else None
 
 
 def check_name(video_id: str, where: str = "") -> None:
-    """Refuse a labelled video whose id spells a label.
+    """Refuse a labelled video whose id contains a class word.
 
     Raises:
         CerError: it does.
     """
     if word := class_word(video_id):
-        what = f"the name of a labelled video spells the class word {word!r}"
+        what = f"the name of a labelled video contains the class word {word!r}"
         raise CerError(what, where or video_id, "rename the file or its folder")
 
 
 @dataclass(frozen=True)
 class Member:
-    """One video as the search for leaks sees it.
+    """One video, as far as it matters to leaks.
 
     Args:
         corpus: name of its corpus.
         video_id: its id.
         split: train, dev or test; None where it belongs to none.
-        source: the clip that it was cut from, whose name holds inside its corpus only.
-        contents: digests of its file and of its texts, which hold everywhere.
+        source: the clip that it was cut from; compared inside its corpus only.
+        contents: digests of its file and of its captions; compared across corpora.
     """
 
     corpus: str
@@ -72,7 +72,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Leak:
-    """A member of a split that also stands in one that is held out more.
+    """A member of a split that is also in a more held-out split.
 
     Args:
         member: the less held-out one.
@@ -85,7 +85,7 @@ class Leak:
     why: str
 
     def line(self) -> str:
-        """For people."""
+        """Return the message about it."""
         where = self.other.split or ""
         if self.other.corpus != self.member.corpus:
             where = f"{where} of {self.other.corpus}"
@@ -93,15 +93,15 @@ class Leak:
 
 
 def find(members: Iterable[Member]) -> list[Leak]:
-    """At most one leak for every member, members in order of corpus and id."""
+    """Return at most one leak for every member, in order of corpus and video_id."""
     ordered = sorted((m for m in members if m.split in HELD_OUT_FIRST), key=lambda m: (m.corpus, m.video_id))
     sources: dict[tuple[str, str], Member] = {}
     contents: dict[str, Member] = {}
     leaks: list[Leak] = []
     for split in HELD_OUT_FIRST:
-        mine = [m for m in ordered if m.split == split]
-        leaks += [leak for m in mine if (leak := _leak(m, sources, contents))]
-        for m in mine:
+        of_split = [m for m in ordered if m.split == split]
+        leaks += [leak for m in of_split if (leak := _leak(m, sources, contents))]
+        for m in of_split:
             sources.setdefault((m.corpus, m.source), m)
             for content in m.contents:
                 contents.setdefault(content, m)
@@ -117,48 +117,46 @@ def _leak(member: Member, sources: dict[tuple[str, str], Member], contents: dict
     return None
 
 
-def tell_apart(files: Sequence[Found]) -> list[Found]:
-    """Give copies of one video_id in several splits ids of their own: `NAME@train`, `NAME@dev`.
+def unique_ids(videos: Sequence[ScannedVideo]) -> list[ScannedVideo]:
+    """Rename videos of one video_id in several splits: `NAME@train`, `NAME@dev`.
 
     Raises:
-        CerError: two files of one split have one id.
+        CerError: two files of one split have the same id.
     """
-    by_id: defaultdict[str, list[Found]] = defaultdict(list)
-    for file in files:
-        by_id[file.video_id].append(file)
-    out = []
+    by_id: defaultdict[str, list[ScannedVideo]] = defaultdict(list)
+    for video in videos:
+        by_id[video.video_id].append(video)
+    renamed = []
     for video_id, same in by_id.items():
-        if len({file.split for file in same}) != len(same):
-            where = " and ".join(shown(sorted(file.path for file in same)[:2]))
+        if len({video.split for video in same}) != len(same):
+            where = " and ".join(distinguishable(sorted(video.path for video in same)[:2]))
             raise CerError(f"two files of one split are the video {video_id}", where, "rename or remove one")
-        alone = len(same) == 1
-        out += [
-            replace(file, video_id=video_id if alone else f"{video_id}@{file.split}", source=file.source or video_id)
-            for file in same
-        ]
-    return out
+        for video in same:
+            new_id = video_id if len(same) == 1 else f"{video_id}@{video.split}"
+            renamed.append(replace(video, video_id=new_id, source=video.source or video_id))
+    return renamed
 
 
 def separate(members: Sequence[Member], mode: str) -> tuple[dict[str, str], list[str]]:
-    """Which videos of one corpus leave their split.
+    """Find the videos of one corpus that must leave their split.
 
     Args:
         members: its videos.
         mode: one of `MODES`.
 
     Returns:
-        (video_id -> reason, one line for people where there is anything to tell).
+        video_id -> reason, and at most one message.
 
     Raises:
         CerError: there is a leak and the mode is `REFUSE`, or the mode is unknown.
     """
     if mode not in MODES:
-        raise CerError("unknown way with leaks", mode, f"choose one of: {', '.join(MODES)}")
+        raise CerError("unknown mode for leaks", mode, f"choose one of: {', '.join(MODES)}")
     leaks = find(members)
     if not leaks:
         return {}, []
     if mode == REFUSE:
-        what = f"{len(leaks)} videos also stand in a split that is held out"
+        what = f"{len(leaks)} videos are also in a split that is held out"
         raise CerError(what, leaks[0].line(), "remove them, or let them be left out of their split")
     if mode == KEEP:
         return {}, [
@@ -167,19 +165,19 @@ def separate(members: Sequence[Member], mode: str) -> tuple[dict[str, str], list
     reasons = {
         leak.member.video_id: f"left out of {leak.member.split}: {leak.why} {leak.other.split}" for leak in leaks
     }
-    told = f"{len(leaks)} videos are left out of their split, first {leaks[0].line()}"
-    return reasons, [told]
+    message = f"{len(leaks)} videos are left out of their split, first {leaks[0].line()}"
+    return reasons, [message]
 
 
 def check_training(chosen: Iterable[Member], everything: Callable[[], Iterable[Member]]) -> None:
-    """Refuse a selection of videos to learn from that is not apart from what is held out.
+    """Refuse training videos that are held out.
 
     Args:
-        chosen: what would be learned from.
-        everything: all videos of all registered corpora.
+        chosen: the videos of the training.
+        everything: function that returns all videos of all registered corpora.
 
     Raises:
-        CerError: one of them is not in a training split, or stands in a held-out one too.
+        CerError: one of them is not in a training split, or is in a held-out one too.
     """
     rows = list(chosen)
     for member in rows:
@@ -187,7 +185,5 @@ def check_training(chosen: Iterable[Member], everything: Callable[[], Iterable[M
             where = f"{member.video_id} of {member.corpus}"
             raise CerError(f"a row of the split {member.split or 'none'} is in training", where, "choose train alone")
     held = [m for m in everything() if m.split in (DEV, TEST)]
-    if leaks := find([*rows, *held]):
-        mine = [leak for leak in leaks if leak.member.split == TRAIN]
-        if mine:
-            raise CerError(f"{len(mine)} training videos are held out elsewhere", mine[0].line(), "leave them out")
+    if leaks := [leak for leak in find([*rows, *held]) if leak.member.split == TRAIN]:
+        raise CerError(f"{len(leaks)} training videos are held out elsewhere", leaks[0].line(), "leave them out")

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cer_pipeline.corpora import registry
+from cer_pipeline.corpora.corpus import Corpus
 from cer_pipeline.corpora.formats import votes as vote_files
 from cer_pipeline.corpora.shards import corpus_table
 from cer_pipeline.errors import CerError
@@ -95,7 +95,7 @@ class FusionData:
 
 def read(
     home: Home,
-    corpora: Sequence[registry.Corpus],
+    corpora: Sequence[Corpus],
     branches: Sequence[str] = (),
     renamed: Mapping[str, str] | None = None,
     last_actor: int | None = None,
@@ -144,7 +144,7 @@ def check(data: FusionData) -> None:
             raise CerError(what, where, f"at least {LEAST_VIDEOS} are needed: add videos of it")
 
 
-def _votes(corpus: registry.Corpus, names: Mapping[str, str], last_actor: int | None) -> FusionData:
+def _votes(corpus: Corpus, names: Mapping[str, str], last_actor: int | None) -> FusionData:
     votes = vote_files.read_votes(corpus.root)
     places = [BASIC.index(label) for label in vote_files.CLASSES.values()]
     p, t = np.zeros((len(votes.clips), 2, len(BASIC))), np.zeros((len(votes.clips), len(BASIC)))
@@ -182,13 +182,13 @@ class Labelled:
     groups: NDArray[np.str_]
 
 
-def labelled(home: Home, corpus: registry.Corpus) -> Labelled:
+def labelled(home: Home, corpus: Corpus) -> Labelled:
     """The labelled segments of a corpus; those of other splits than train are left out, where it has splits.
 
     Raises:
         CerError: no labels of basic emotions, or a training split without any, or without a class that others have.
     """
-    labels = corpus_table(home, corpus, "labels", ["segment_id", "video_id", "split", "status", *LABEL_COLUMNS])
+    labels = corpus_table(home, corpus.name, "labels", ["segment_id", "video_id", "split", "status", *LABEL_COLUMNS])
     values = matrix(labels, LABEL_COLUMNS)
     known = np.array([s == Status.OK for s in texts(labels, "status")], bool) & np.isfinite(values).all(axis=1)
     known &= np.nan_to_num(values).sum(axis=1) > 0
@@ -212,7 +212,7 @@ def labelled(home: Home, corpus: registry.Corpus) -> Labelled:
     return Labelled(tuple(segments[i] for i in rows), own, values[rows], groups)
 
 
-def _tables(home: Home, corpus: registry.Corpus, branches: Sequence[str]) -> FusionData:
+def _tables(home: Home, corpus: Corpus, branches: Sequence[str]) -> FusionData:
     """One corpus with tables."""
     known = labelled(home, corpus)
     offered = [b for b in tables_on_disk(home, corpus, "probabilities") if not branches or b in branches]
@@ -232,7 +232,7 @@ def _tables(home: Home, corpus: registry.Corpus, branches: Sequence[str]) -> Fus
     )
 
 
-def tables_on_disk(home: Home, corpus: registry.Corpus, kind: str) -> list[str]:
+def tables_on_disk(home: Home, corpus: Corpus, kind: str) -> list[str]:
     """Branches of which every shard of a corpus has a table `kind/BRANCH`, sorted."""
     folder = home.table_folder(kind)
     names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
@@ -240,9 +240,9 @@ def tables_on_disk(home: Home, corpus: registry.Corpus, kind: str) -> list[str]:
     return [n for n, files in zip(names, made, strict=True) if files and all(files)]
 
 
-def _said(home: Home, corpus: registry.Corpus, branch: str, segments: Sequence[str]) -> tuple[Array, str]:
+def _said(home: Home, corpus: Corpus, branch: str, segments: Sequence[str]) -> tuple[Array, str]:
     """What a branch says of some segments [n, 8], and where that comes from."""
-    table = corpus_table(home, corpus, f"probabilities/{branch}", ["segment_id", "status", *BASIC_COLUMNS])
+    table = corpus_table(home, corpus.name, f"probabilities/{branch}", ["segment_id", "status", *BASIC_COLUMNS])
     place = {s: i for i, s in enumerate(texts(table, "segment_id"))}
     lost = next((s for s in segments if s not in place), None)
     if lost is not None:

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from cer_pipeline.corpora import registry
+from cer_pipeline.corpora.corpus import Corpus
 from cer_pipeline.corpora.shards import corpus_table
 from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.feature_level import FLAT, FeatureFusion, FeatureHead, Shape, save
@@ -118,7 +118,7 @@ def train(request: Request) -> dict[str, Any]:
     return train_features(data, request.out, settings, progress=request.progress)
 
 
-def read(home: Home, corpora: Sequence[registry.Corpus], branches: Sequence[str] = ()) -> FeatureData:
+def read(home: Home, corpora: Sequence[Corpus], branches: Sequence[str] = ()) -> FeatureData:
     """The labelled segments of some corpora; those of other splits than train are left out, where there are splits.
 
     Raises:
@@ -292,10 +292,8 @@ def card(scores: Mapping[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _features(
-    home: Home, corpus: registry.Corpus, branch: str, segments: Sequence[str]
-) -> tuple[Floats, NDArray[np.bool_]]:
-    table = corpus_table(home, corpus, f"features/{branch}", ["segment_id", "status", "features"])
+def _features(home: Home, corpus: Corpus, branch: str, segments: Sequence[str]) -> tuple[Floats, NDArray[np.bool_]]:
+    table = corpus_table(home, corpus.name, f"features/{branch}", ["segment_id", "status", "features"])
     place = {s: i for i, s in enumerate(table.column("segment_id").to_pylist())}
     lost = next((s for s in segments if s not in place), None)
     if lost is not None:

@@ -15,8 +15,8 @@ from cer_pipeline import tables
 from cer_pipeline.branches.text import branch as text
 from cer_pipeline.branches.text import train as training
 from cer_pipeline.branches.text.head import CLASSES, AdaptedEncoder, TextHead, load_encoder, mean_pool, pad
+from cer_pipeline.corpora.corpus import Corpus
 from cer_pipeline.corpora.formats.utterances import Utterance
-from cer_pipeline.corpora.registry import Corpus
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.profiles import load_profile

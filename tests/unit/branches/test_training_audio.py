@@ -15,8 +15,8 @@ from cer_pipeline.branches.audio import train as training
 from cer_pipeline.branches.audio import whisper_encoder as audio_encoder
 from cer_pipeline.branches.audio.augment import RATE, WINDOW, trimmed, variant
 from cer_pipeline.branches.audio.heads import CLASSES, STATE, AudioHead
+from cer_pipeline.corpora.corpus import Corpus
 from cer_pipeline.corpora.formats.ravdess import EMOTIONS
-from cer_pipeline.corpora.registry import Corpus
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
 from cer_pipeline.sound_file import write_sound_file

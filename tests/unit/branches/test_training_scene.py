@@ -18,8 +18,8 @@ from cer_pipeline.branches.scene import train as scene
 from cer_pipeline.branches.scene.caption_head import CLASSES, SceneHead
 from cer_pipeline.branches.scene.caption_scores import FUSED, compound_table, predict, score
 from cer_pipeline.branches.scene.train import SceneSettings, train_scene_minilm
+from cer_pipeline.corpora.corpus import Corpus
 from cer_pipeline.corpora.formats.caption_files import read_split
-from cer_pipeline.corpora.registry import Corpus
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND_COLUMNS
 from cer_pipeline.store.home import Home

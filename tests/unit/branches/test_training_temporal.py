@@ -18,7 +18,7 @@ from cer_pipeline.branches.face import temporal_head as heads
 from cer_pipeline.branches.face import train as training
 from cer_pipeline.branches.face.specs import MAMBA, STEP_FEATURES, STEPS, TRANSFORMER
 from cer_pipeline.branches.face.train import TemporalSettings
-from cer_pipeline.corpora.registry import Corpus
+from cer_pipeline.corpora.corpus import Corpus
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.store.home import Home

@@ -1,4 +1,4 @@
-"""The caption reader aligns views, keeps AFEW's label out of every id, and refuses what cannot be right in one line."""
+"""The caption reader aligns views, keeps the label of AFEW out of every id, and refuses invalid rows in one line."""
 
 from __future__ import annotations
 
@@ -43,22 +43,22 @@ def write(folder: Path, rows: list[list[str]], name: str = "m_prompt1_train.csv"
 
 
 @pytest.mark.parametrize(
-    ("name", "video_id", "segment", "frames", "window"),
+    ("name", "video_id", "segment", "frames"),
     [
-        ("01___0003.mp4", "01", 3, None, (6.0, 10.0)),
-        ("000149120___Angry_0000.avi", "000149120", 0, None, (0.0, 4.0)),
-        ("117___2038_2158_0034.avi", "117", 34, (2038, 2158), (68.0, 72.0)),
-        ("10-60-1280x720_right___0_120_0000.avi", "10-60-1280x720_right", 0, (0, 120), (0.0, 4.0)),
+        ("01___0003.mp4", "01", 3, None),
+        ("000149120___Angry_0000.avi", "000149120", 0, None),
+        ("117___2038_2158_0034.avi", "117", 34, (2038, 2158)),
+        ("10-60-1280x720_right___0_120_0000.avi", "10-60-1280x720_right", 0, (0, 120)),
     ],
 )
-def test_a_name_gives_video_index_frames_and_window(name, video_id, segment, frames, window):
+def test_a_name_gives_video_index_and_frames(name, video_id, segment, frames):
     parsed, _ = parse_name(name)
-    assert (parsed.video_id, parsed.segment, parsed.frames, parsed.window_s) == (video_id, segment, frames, window)
+    assert (parsed.video_id, parsed.segment, parsed.frames) == (video_id, segment, frames)
     assert parsed.segment_id == f"{video_id}/{segment:04d}"
 
 
 @pytest.mark.parametrize(("folder", "label"), FOLDERS.items())
-def test_the_label_in_a_name_is_told_apart_and_stands_in_no_id(folder, label):
+def test_the_label_in_a_name_is_returned_apart_and_is_not_in_the_id(folder, label):
     parsed, spelled = parse_name(f"000149120___{folder}_0000.avi")
     assert spelled == label
     assert parsed == parse_name("000149120___0000.avi")[0]
@@ -66,7 +66,7 @@ def test_the_label_in_a_name_is_told_apart_and_stands_in_no_id(folder, label):
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("clip.avi", "another form"),
         ("", "another form"),
@@ -75,17 +75,17 @@ def test_the_label_in_a_name_is_told_apart_and_stands_in_no_id(folder, label):
         ("clip-HAPPY___0000.avi", "HAPPY"),
     ],
 )
-def test_names_of_another_form_and_names_that_spell_a_class_are_refused(name, says):
-    with pytest.raises(CerError, match=says):
+def test_names_of_another_form_and_names_with_a_class_word_are_refused(name, message):
+    with pytest.raises(CerError, match=message):
         parse_name(name)
 
 
 @pytest.mark.parametrize("name", ["sadler___0000.mp4", "angerona___0000.mp4"])
-def test_a_name_that_only_begins_like_a_class_is_let_pass(name):
+def test_a_word_that_only_begins_like_a_class_is_accepted(name):
     assert parse_name(name)[0].segment == 0
 
 
-def test_views_are_aligned_by_segment_and_what_a_view_lacks_is_none(tmp_path):
+def test_views_are_aligned_by_segment_with_none_for_missing_captions(tmp_path):
     write(tmp_path, ROWS)
     write(tmp_path, [[*ROWS[2][:1], "  ", *ROWS[2][2:]], ROWS[0]], "m_prompt2_train.csv")
     split = read_split(tmp_path, "train", labelled=True)
@@ -98,7 +98,7 @@ def test_views_are_aligned_by_segment_and_what_a_view_lacks_is_none(tmp_path):
     assert set(split.digests) == {"m_prompt1_train.csv", "m_prompt2_train.csv"}
 
 
-def test_nothing_that_leaves_the_reader_spells_a_folder_label(tmp_path):
+def test_the_result_of_the_reader_contains_no_folder_label(tmp_path):
     rows = [
         [f"00000{i}___{folder}_0000.avi", "A face.", *one_hot(label)]
         for i, (folder, label) in enumerate(FOLDERS.items())
@@ -116,7 +116,7 @@ def test_soft_labels_stay_distributions_and_the_first_of_a_tie_is_the_target(tmp
     assert split.targets.tolist() == [0]
 
 
-def test_empty_label_columns_are_read_when_asked_for_and_refused_otherwise(tmp_path):
+def test_empty_label_columns_are_accepted_for_unlabelled_splits_only(tmp_path):
     write(tmp_path, [["01___0000.mp4", "A face.", *[""] * 8]], "m_prompt1_test.csv")
     assert read_split(tmp_path, "test", labelled=False).labels is None
     with pytest.raises(CerError, match="label columns are all empty"):
@@ -132,40 +132,40 @@ def changed(row: int, column: str, value: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("rows", "says"),
+    ("rows", "message"),
     [
         (changed(1, "Anger", "0.7"), r"sum to 0\.7.*row 3"),
         (changed(2, "Fear", "-1"), r"Fear is -1.*row 4"),
         (changed(2, "Fear", "nan"), r"Fear is nan.*row 4"),
         (changed(0, "Disgust", "much"), r"Disgust is no number.*row 2"),
         (changed(0, "Disgust", ""), r"Disgust is empty.*row 2"),
-        (changed(1, "video_name", "000149120___Angry_0000.avi"), r"000149120/0000 stands twice.*row 3.*row 2"),
+        (changed(1, "video_name", "000149120___Angry_0000.avi"), r"000149120/0000 occurs twice.*row 3.*row 2"),
         (changed(1, "video_name", "000149120___Fear_0001.avi"), r"name says Fear.*Anger.*row 3"),
         (changed(1, "video_name", "000149120___Shy_0001.avi"), r"unknown class 'Shy'.*row 3"),
-        (changed(1, "text", "Frames of 000149120___Angry_0001 show a face."), r"text spells the name.*row 3"),
+        (changed(1, "text", "Frames of 000149120___Angry_0001 show a face."), r"text contains the name.*row 3"),
         ([*ROWS, ["000888000___Sad_0000.avi", "Tears.", *[""] * 8]], r"row without a label.*row 5"),
         ([], "no rows"),
     ],
 )
-def test_a_row_that_cannot_be_right_is_named_with_its_class(tmp_path, rows, says):
+def test_an_invalid_row_is_named_with_its_class(tmp_path, rows, message):
     write(tmp_path, rows)
-    with pytest.raises(CerError, match=says) as caught:
+    with pytest.raises(CerError, match=message) as caught:
         read_split(tmp_path, "train", labelled=True)
     assert "\n" not in caught.value.line()
 
 
-def test_columns_that_are_missing_unknown_or_twice_are_named(tmp_path):
+def test_missing_unknown_and_repeated_columns_are_named(tmp_path):
     write(tmp_path / "a", [r[:-1] for r in ROWS], header=HEADER[:-1])
     write(tmp_path / "b", [[*r, "0"] for r in ROWS], header=[*HEADER, "Contempt"])
     write(tmp_path / "c", [[*r, "0"] for r in ROWS], header=[*HEADER, "Fear"])
     write(tmp_path / "d", [ROWS[0], ROWS[1][:-2]])
-    for name, says in {
+    for name, message in {
         "a": "no column Other",
         "b": "'Contempt'",
-        "c": "stands twice",
+        "c": "occurs twice",
         "d": "8 values .* row 3",
     }.items():
-        with pytest.raises(CerError, match=says):
+        with pytest.raises(CerError, match=message):
             read_split(tmp_path / name, "train", labelled=True)
 
 
@@ -212,16 +212,16 @@ def pair(tmp_path: Path, dev_rows: list[list[str]]) -> tuple[CaptionSplit, Capti
     return read_split(tmp_path, "train", labelled=True), read_split(tmp_path, "dev", labelled=True)
 
 
-def test_splits_of_different_clips_are_let_pass(tmp_path):
+def test_splits_of_different_clips_are_accepted(tmp_path):
     train, dev = pair(tmp_path, [["000999000___Sad_0000.avi", "Tears.", *one_hot("Sadness")]])
     assert not overlap(train, dev)
     check_separate(train, dev)
     assert len(separate(train, dev)[0]) == len(train)
 
 
-def test_a_shared_source_clip_is_caught_and_its_rows_leave_training(tmp_path):
+def test_a_shared_source_clip_is_found_and_its_rows_leave_training(tmp_path):
     train, dev = pair(tmp_path, [["000149120___Angry_0002.avi", "Another text.", *one_hot("Anger")]])
-    with pytest.raises(CerError, match="1 source clips stand in both splits, first 000149120"):
+    with pytest.raises(CerError, match="1 source clips are in both splits, first 000149120"):
         check_separate(train, dev)
     rest, shared = separate(train, dev)
     assert shared.videos == ("000149120",)
@@ -231,9 +231,9 @@ def test_a_shared_source_clip_is_caught_and_its_rows_leave_training(tmp_path):
     check_separate(rest, dev)
 
 
-def test_a_test_row_in_training_is_caught_under_another_name(tmp_path):
+def test_a_test_row_in_training_is_found_under_another_name(tmp_path):
     train, dev = pair(tmp_path, [["000999000___Happy_0000.avi", "a  BROAD smile.", *one_hot("Happiness")]])
-    with pytest.raises(CerError, match="1 texts stand in both splits, first that of 000777000/0000"):
+    with pytest.raises(CerError, match="1 texts are in both splits, first that of 000777000/0000"):
         check_separate(train, dev)
     check_separate(separate(train, dev)[0], dev)
 

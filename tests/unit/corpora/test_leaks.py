@@ -1,4 +1,4 @@
-"""What stands in two splits is found, belongs to the more held-out one, and is kept out of training."""
+"""Clips and copies in two splits are found, belong to the more held-out one, and leave training."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cer_pipeline.corpora.formats.registry import Found
+from cer_pipeline.corpora.formats.registry import ScannedVideo
 from cer_pipeline.corpora.leaks.find import (
     EXCLUDE,
     KEEP,
@@ -17,7 +17,7 @@ from cer_pipeline.corpora.leaks.find import (
     class_word,
     find,
     separate,
-    tell_apart,
+    unique_ids,
 )
 from cer_pipeline.errors import CerError
 
@@ -29,14 +29,14 @@ def member(
 
 
 @pytest.mark.parametrize("name", ["Angry/001", "x_HAPPY-2", "clip sad", "surprised.1", "a/neutral"])
-def test_a_word_for_a_class_is_found_in_a_name(name):
+def test_a_class_word_in_a_name_is_found(name):
     assert class_word(name)
-    with pytest.raises(CerError, match=r"spells the class word.*rename"):
+    with pytest.raises(CerError, match=r"contains the class word.*rename"):
         check_name(name)
 
 
 @pytest.mark.parametrize("name", ["sadler", "angerona", "10-60-1280x720_right", "000149120", "undisgusted", "fearless"])
-def test_a_word_inside_another_is_none(name):
+def test_a_class_word_inside_another_word_is_ignored(name):
     assert class_word(name) is None
     check_name(name)
 
@@ -52,20 +52,22 @@ def test_a_shared_source_clip_and_an_exact_copy_belong_to_the_more_held_out_spli
         member("g", None, contents=("y",)),
     ]
     assert [leak.member.video_id for leak in find(members)] == ["a", "b", "d"]
-    excluded, told = separate(members, EXCLUDE)
+    excluded, messages = separate(members, EXCLUDE)
     assert excluded["a"] == "left out of train: the source clip also stands in test"
     assert excluded["b"] == "left out of dev: the source clip also stands in test"
     assert excluded["d"] == "left out of train: an exact copy of it stands in dev"
-    assert told == ["3 videos are left out of their split, first a (train): the source clip also stands in test (c)"]
+    assert messages == [
+        "3 videos are left out of their split, first a (train): the source clip also stands in test (c)"
+    ]
 
 
-def test_leaks_are_refused_or_kept_when_that_is_wanted():
+def test_leaks_are_refused_or_kept_as_the_mode_says():
     members = [member("a", "train", "s"), member("b", "dev", "s")]
-    with pytest.raises(CerError, match=r"1 videos also stand in a split that is held out: a \(train\)") as caught:
+    with pytest.raises(CerError, match=r"1 videos are also in a split that is held out: a \(train\)") as caught:
         separate(members, REFUSE)
     assert "\n" not in caught.value.line()
-    excluded, told = separate(members, KEEP)
-    assert (excluded, len(told)) == ({}, 1)
+    excluded, messages = separate(members, KEEP)
+    assert (excluded, len(messages)) == ({}, 1)
     with pytest.raises(CerError, match="exclude, refuse, keep"):
         separate(members, "ignore")
 
@@ -85,7 +87,7 @@ MEMBERS = st.lists(
 
 @settings(deadline=None)
 @given(MEMBERS)
-def test_what_is_left_after_exclusion_is_apart_whatever_the_order(members):
+def test_no_leak_remains_after_exclusion_in_any_order(members):
     excluded, _ = separate(members, EXCLUDE)
     rest = [m for m in members if m.video_id not in excluded]
     assert find(rest) == []
@@ -97,7 +99,7 @@ def test_what_is_left_after_exclusion_is_apart_whatever_the_order(members):
         assert all(m.source != o.source and not set(m.contents) & set(o.contents) for o in held)
 
 
-def test_a_name_is_a_source_in_its_own_corpus_and_a_copy_everywhere():
+def test_sources_are_compared_in_one_corpus_and_contents_across_corpora():
     here, there = member("01", "train", contents=("x",)), member("01", "test", corpus="d")
     assert find([here, there]) == []
     copy = member("99", "test", contents=("x",), corpus="d")
@@ -105,11 +107,15 @@ def test_a_name_is_a_source_in_its_own_corpus_and_a_copy_everywhere():
 
 
 def test_one_clip_in_two_splits_gets_two_ids_and_keeps_its_source():
-    files = [Found("a.avi", "a", "train"), Found("b.avi", "a", "dev"), Found("c.avi", "c", "train")]
-    told = tell_apart(files)
-    assert [(f.video_id, f.source) for f in told] == [("a@train", "a"), ("a@dev", "a"), ("c", "c")]
+    files = [
+        ScannedVideo("a.avi", "a", "train"),
+        ScannedVideo("b.avi", "a", "dev"),
+        ScannedVideo("c.avi", "c", "train"),
+    ]
+    renamed = unique_ids(files)
+    assert [(f.video_id, f.source) for f in renamed] == [("a@train", "a"), ("a@dev", "a"), ("c", "c")]
     with pytest.raises(CerError, match=r"two files of one split are the video a: a\.avi and b\.avi"):
-        tell_apart([Found("a.avi", "a", "train"), Found("b.avi", "a", "train")])
+        unique_ids([ScannedVideo("a.avi", "a", "train"), ScannedVideo("b.avi", "a", "train")])
 
 
 def test_a_training_on_held_out_rows_is_refused():

@@ -1,4 +1,4 @@
-"""Readers of labelled speech and sentences: what they find, and one clear line for what they cannot read."""
+"""Readers of labelled speech and sentences: their rows, and one line for every invalid file."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_goemotions_rows_keep_all_their_labels(tmp_path: Path) -> None:
         ("", "no labelled sentence"),
     ],
 )
-def test_a_bad_goemotions_row_is_named(tmp_path: Path, row: str, message: str) -> None:
+def test_an_invalid_goemotions_row_is_named(tmp_path: Path, row: str, message: str) -> None:
     folder = goemotions(tmp_path, ("fine\t3\ta1\n" if row else "") + row)
     with pytest.raises(CerError, match=message) as error:
         read_goemotions(folder, "train")
@@ -54,7 +54,7 @@ def test_a_bad_goemotions_row_is_named(tmp_path: Path, row: str, message: str) -
     assert not row or "line 2" in error.value.line()
 
 
-def test_goemotions_without_a_split_or_with_an_unknown_class(tmp_path: Path) -> None:
+def test_goemotions_without_a_split_or_with_an_unknown_class_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CerError, match="does not exist"):
         read_goemotions(goemotions(tmp_path, "a\t1\tb\n"), "dev")
     (tmp_path / "labels.txt").write_text("anger\nboredom\n")
@@ -77,13 +77,13 @@ def test_meld_rows_may_hold_commas_quotes_and_line_ends(tmp_path: Path) -> None:
         (MELD_HEADER, "no labelled sentence"),
     ],
 )
-def test_a_bad_meld_file_is_named(tmp_path: Path, text: str, message: str) -> None:
+def test_an_invalid_meld_file_is_named(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "train_sent_emo.csv").write_text(text, "utf-8")
     with pytest.raises(CerError, match=message):
         read_meld(tmp_path, "train")
 
 
-def test_a_file_of_another_encoding_says_at_which_line(tmp_path: Path) -> None:
+def test_the_error_for_another_encoding_names_the_line(tmp_path: Path) -> None:
     (tmp_path / "train_sent_emo.csv").write_bytes(MELD_HEADER.encode() + b"1,caf\xe9,A,joy,x,0,0\n")
     with pytest.raises(CerError, match=r"not UTF-8 at line 2 .byte 0xe9: perhaps Latin-1"):
         read_meld(tmp_path, "train")
@@ -102,7 +102,7 @@ def clip(folder: Path, name: str, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def test_ravdess_names_give_actor_and_emotion_and_a_twin_counts_once(tmp_path: Path) -> None:
+def test_ravdess_names_give_actor_and_emotion_and_copies_are_removed(tmp_path: Path) -> None:
     clip(tmp_path, "03-01-02-01-01-01-07", b"a")
     clip(tmp_path, "03-01-02-01-01-02-07", b"a")
     clip(tmp_path, "03-01-08-01-01-01-02", b"b")
@@ -112,22 +112,22 @@ def test_ravdess_names_give_actor_and_emotion_and_a_twin_counts_once(tmp_path: P
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("03-01-09-01-01-01-01", "unknown emotion 09"), ("speech-01", "not of RAVDESS's form")],
+    [("03-01-09-01-01-01-01", "unknown emotion 09"), ("speech-01", "not of the form of RAVDESS")],
 )
-def test_a_bad_ravdess_name_is_told(tmp_path: Path, name: str, message: str) -> None:
+def test_an_invalid_ravdess_name_is_refused(tmp_path: Path, name: str, message: str) -> None:
     clip(tmp_path, name, b"a")
     with pytest.raises(CerError, match=message):
         read_ravdess(tmp_path)
 
 
-def test_one_recording_under_two_emotions_is_told(tmp_path: Path) -> None:
+def test_one_recording_with_two_emotions_is_refused(tmp_path: Path) -> None:
     clip(tmp_path, "03-01-05-01-01-01-01", b"a")
     clip(tmp_path, "03-01-04-01-01-01-01", b"a")
     with pytest.raises(CerError, match="two labels or actors"):
         read_ravdess(tmp_path)
 
 
-def test_ravdess_without_clips(tmp_path: Path) -> None:
+def test_a_folder_without_ravdess_clips_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CerError, match="no speech clip"):
         read_ravdess(tmp_path)
     with pytest.raises(CerError, match="does not exist"):
@@ -136,10 +136,10 @@ def test_ravdess_without_clips(tmp_path: Path) -> None:
 
 def test_the_real_corpora_have_the_documented_sizes(shared_data: Path) -> None:
     meld = shared_data / "text" / "meld"
-    told, train = read_meld(meld, "dev"), read_meld(meld, "train")
-    assert (len(train), len(told), len(unseen(told, train))) == (9989, 1109, 974)
+    dev, train = read_meld(meld, "dev"), read_meld(meld, "train")
+    assert (len(train), len(dev), len(unseen(dev, train))) == (9989, 1109, 974)
     sentences = [len(read_goemotions(shared_data / "text" / "goemotions", s)) for s in ("train", "dev", "test")]
     assert sentences == [43410, 5426, 5427]
     clips = read_ravdess(shared_data / "speech" / "ravdess")
-    assert len(clips) == 1199  # 1,200 with one that stands twice
+    assert len(clips) == 1199  # 1,200 with one copy
     assert {c.actor for c in clips} == set(range(1, 21))

@@ -123,7 +123,7 @@ def test_a_track_that_no_video_has_is_refused_in_one_line(folder):
 def test_videos_with_several_tracks_are_told_of(made):
     (line,) = sound_tracks.messages(made.tables["videos"].to_pylist(), "clips")
     assert line.startswith(
-        "4 videos have more than one sound track (all_silent, default_second, default_silent, …); heard is: "
+        "4 videos have more than one sound track (all_silent, default_second, default_silent, …); in use: "
     )
     assert "`cer corpus add clips PATH --audio-track N`" in line
     assert sound_tracks.messages([{"video_id": "old"}], "clips") == []

@@ -1,4 +1,4 @@
-"""Settings: typed sections, refusals that help, and what `cer settings` says."""
+"""Settings: typed sections, errors with the next step, and the output of `cer settings`."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def test_every_setting_of_a_profile_has_a_model_with_its_meaning(name: str) -> N
 
 
 @pytest.mark.parametrize("name", profile_names())
-def test_values_enter_the_keys_as_they_are_written(name: str) -> None:
+def test_values_are_returned_as_they_are_written(name: str) -> None:
     written = tomllib.loads(profile_text(name))
     assert json.dumps(load_profile(name).sections, sort_keys=True) == json.dumps(written, sort_keys=True)
 
 
-def test_every_number_of_the_default_profile_says_why() -> None:
+def test_every_number_of_the_default_profile_has_a_reason() -> None:
     numbers = [s for s in settings(load_profile()) if isinstance(s.default, int | float)]
     assert [s.key for s in numbers if not s.reason] == []
 
@@ -48,10 +48,10 @@ def test_every_number_of_the_default_profile_says_why() -> None:
         ("fusion.method=best", "fusion.method: Input should be 'equal', 'static' or 'dynamic'"),
         ("describer.shot=[0.1, 0.2, 0.3]", "describer.shot: the values must descend"),
         ("describer.brightness=[0.9, 0.1]", "describer.brightness: the values must ascend"),
-        ("margin=0.4", "a setting must read section.setting=value"),
+        ("margin=0.4", "a setting is written section.setting=value"),
     ],
 )
-def test_a_mistake_is_told_in_one_line_with_the_next_step(override: str, line: str) -> None:
+def test_a_mistake_ends_in_one_line_with_the_next_step(override: str, line: str) -> None:
     with pytest.raises(CerError) as caught:
         load_profile(overrides=[override])
     assert line in caught.value.line()
@@ -66,25 +66,25 @@ def test_a_mistake_in_the_settings_file_names_the_file(tmp_path: Path) -> None:
         load_profile(settings=file)
 
 
-def test_a_whole_number_serves_where_a_fraction_is_meant() -> None:
+def test_an_int_is_accepted_as_a_float() -> None:
     profile = load_profile(overrides=["faces.margin=1"])
     assert (profile["faces"]["margin"], type(profile["faces"]["margin"])) == (1.0, float)
 
 
-def test_a_setting_knows_where_it_comes_from(tmp_path: Path) -> None:
+def test_the_origin_of_a_setting_is_recorded(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("[faces]\nmargin = 0.4\ncrop_side = 128\n")
     profile = load_profile(settings=file, overrides=["faces.crop_side=64"])
-    found = {key: explain(profile, key) for key in ("faces.margin", "faces.crop_side", "faces.crop_quality")}
-    assert {key: s.origin for key, s in found.items()} == {
+    described = {key: explain(profile, key) for key in ("faces.margin", "faces.crop_side", "faces.crop_quality")}
+    assert {key: s.origin for key, s in described.items()} == {
         "faces.margin": str(file),
         "faces.crop_side": "faces.crop_side=64",
         "faces.crop_quality": "profile embedded",
     }
-    assert (found["faces.margin"].value, found["faces.margin"].default) == (0.4, 0.5)
+    assert (described["faces.margin"].value, described["faces.margin"].default) == (0.4, 0.5)
 
 
-def test_what_is_computed_anew_are_the_tables_that_read_the_section_and_what_follows() -> None:
+def test_a_change_recomputes_the_tables_that_read_the_section_and_those_downstream() -> None:
     specs = stages(load_profile())
     first, later = recomputed(specs, "speech")
     assert first == ["speech"]

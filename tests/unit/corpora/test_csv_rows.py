@@ -1,4 +1,4 @@
-"""Tables as spreadsheets and statistics programs write them give the same rows; what cannot be read is named."""
+"""CSV files of spreadsheets and statistics programs give the same rows; errors name the place."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from cer_pipeline.corpora import registry
 from cer_pipeline.corpora.annotations import read_labels
 from cer_pipeline.corpora.formats.affwild2 import read_frames
 from cer_pipeline.corpora.formats.caption_files import read_split
-from cer_pipeline.corpora.formats.csv_rows import delimiter_of, read_cells, read_sheet
+from cer_pipeline.corpora.formats.csv_rows import delimiter_of, read_cells, read_rows
 from cer_pipeline.corpora.formats.utterances import Utterance, read_meld
 from cer_pipeline.corpora.formats.votes import read_votes
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, COMPOUND
 from tests.helpers import corpus_files as files
+
+pytestmark = pytest.mark.usefixtures("lengths_once")
 
 COLUMNS = ("video", "begin", "note")
 ROWS = [("a;b", "0.5", 'says "no", twice'), ("c\td", "1.25", "")]
@@ -33,23 +35,23 @@ def written(delimiter: str, quoting: Any = csv.QUOTE_MINIMAL, end: str = "\n") -
 
 
 def rows(path: Path) -> list[dict[str, str]]:
-    return [row for _, row in read_sheet(path, COLUMNS, numbers=("begin",))]
+    return [row for _, row in read_rows(path, COLUMNS, numbers=("begin",))]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-def test_a_table_means_the_same_however_it_is_written(tmp_path, delimiter, quoting, end, encoding):
+def test_encodings_delimiters_and_quotes_give_the_same_rows(tmp_path, delimiter, quoting, end, encoding):
     path = tmp_path / "a.csv"
     path.write_bytes(written(delimiter, quoting, end).encode(encoding))
     assert [tuple(row.values()) for row in rows(path)] == ROWS
 
 
-def test_a_first_line_that_names_the_delimiter_decides_it(tmp_path):
+def test_a_first_line_that_names_the_delimiter_sets_it(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("sep=;\r\n" + written(";", end="\r\n"), "utf-8", newline="")
-    assert [where for where, _ in read_sheet(path, COLUMNS)] == [f"row {n} of {path}" for n in (3, 4)]
+    assert [where for where, _ in read_rows(path, COLUMNS)] == [f"row {n} of {path}" for n in (3, 4)]
 
 
 @given(st.lists(st.text("abc,;\t xyz", min_size=1, max_size=8), min_size=2, max_size=6), st.sampled_from(",;\t"))
@@ -57,7 +59,7 @@ def test_the_delimiter_of_a_quoted_header_is_never_one_inside_quotes(names, deli
     assert delimiter_of(delimiter.join(f'"{name}"' for name in names)) == delimiter
 
 
-def test_a_decimal_comma_is_read_where_commas_separate_nothing_and_in_numbers_alone(tmp_path):
+def test_a_decimal_comma_is_read_in_columns_of_numbers_unless_commas_separate_cells(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("video;begin;note\n1,5;1,5;1,5\n", "utf-8")
     assert rows(path) == [{"video": "1,5", "begin": "1.5", "note": "1,5"}]
@@ -65,17 +67,17 @@ def test_a_decimal_comma_is_read_where_commas_separate_nothing_and_in_numbers_al
     assert rows(path) == [{"video": "1,5", "begin": "1,5", "note": "x"}], "it may separate thousands"
 
 
-def test_row_numbers_without_a_name_and_blank_rows_and_columns_are_passed_over(tmp_path):
+def test_unnamed_row_numbers_and_blank_rows_and_columns_are_ignored(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text('"","video","begin","note",\n"1","a","0","x",\n,,,,\n\n"2","b","1","y",\n', "utf-8")
     assert [row["video"] for row in rows(path)] == ["a", "b"]
     path.write_text("video,begin,note,\na,0,x,lost\n", "utf-8")
-    with pytest.raises(CerError, match="a value stands in a column without a name: row 2"):
+    with pytest.raises(CerError, match="a value in a column without a name: row 2"):
         rows(path)
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (b"video;begin\na;0\n", r"no column note \(read as UTF-8, separated by semicolons\)"),
         (b"video|begin|note\na|0|x\n", r"no column video, begin, note \(read as UTF-8, separated by commas\)"),
@@ -87,10 +89,10 @@ def test_row_numbers_without_a_name_and_blank_rows_and_columns_are_passed_over(t
         (b"", r"no column video, begin, note"),
     ],
 )
-def test_what_cannot_be_read_is_named_with_what_was_seen(tmp_path, content, says):
+def test_errors_name_the_place_and_how_the_file_was_read(tmp_path, content, message):
     path = tmp_path / "a.csv"
     path.write_bytes(content)
-    with pytest.raises(CerError, match=says) as caught:
+    with pytest.raises(CerError, match=message) as caught:
         rows(path)
     assert "\n" not in caught.value.line()
     assert str(path) in caught.value.line()
@@ -107,7 +109,7 @@ def rewritten(path: Path, delimiter: str) -> Path:
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-def test_every_reader_takes_every_form(tmp_path, delimiter):
+def test_every_reader_accepts_every_csv_form(tmp_path, delimiter):
     names = ("video", "begin", "end", *COMPOUND)
     video = files.put(tmp_path / "v/01.mp4")
     spans = rewritten(
@@ -130,7 +132,7 @@ def test_every_reader_takes_every_form(tmp_path, delimiter):
     assert read_frames(rewritten(files.annotation(tmp_path / "1.txt", [0, -1, 7]), delimiter)) == (0, -1, 7)
 
 
-def test_an_unknown_class_names_the_delimiter_that_was_seen(tmp_path):
+def test_the_error_for_an_unknown_class_names_the_delimiter(tmp_path):
     video = files.put(tmp_path / "v/01.mp4")
     spans = files.spans(tmp_path / "spans.csv", [["01", 0, 1, 1]], ("video", "begin", "end", "Bored"))
     with pytest.raises(CerError, match=r"unknown class or column 'Bored' \(read as UTF-8, separated by commas\)"):

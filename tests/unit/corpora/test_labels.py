@@ -1,4 +1,4 @@
-"""Annotations put on windows and frames: the sentinel enters no mean, time stamps decide, gaps have no label."""
+"""Labels of windows and frames: the sentinel enters no mean, time stamps decide, gaps have no label."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cer_pipeline.corpora.annotations import NOT_ANNOTATED, Annotation, Caption, Notes, Span
+from cer_pipeline.corpora.annotations import NOT_ANNOTATED, Annotation, Caption, Span, VideoAnnotations
 from cer_pipeline.corpora.labels.stages import frame_shares, shares, span_frame_shares, span_shares, spans_at
 from cer_pipeline.labels import BASIC, COMPOUND
 
@@ -35,39 +35,39 @@ def naive(values: list[int], times: list[float], start: float, end: float) -> tu
     st.lists(st.floats(0.001, 0.5), max_size=40),
     st.integers(0, 3),
 )
-def test_a_windows_label_is_the_mean_over_its_annotated_frames(values, steps, index):
+def test_the_label_of_a_window_is_the_mean_over_its_annotated_frames(values, steps, index):
     times = np.cumsum([0.0, *steps])
-    found, share = frame_shares(values, times, 2.0 * index, 2.0 * index + 4)
+    label, share = frame_shares(values, times, 2.0 * index, 2.0 * index + 4)
     expected, expected_share = naive(values, times.tolist(), 2.0 * index, 2.0 * index + 4)
     assert share == pytest.approx(expected_share)
     if expected is None:
-        assert found is None
+        assert label is None
     else:
-        assert found is not None
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+        assert label is not None
+        np.testing.assert_allclose(label, expected, rtol=0, atol=1e-12)
 
 
 def test_a_sentinel_enters_no_mean():
     values = [4] * 19 + [3] * 60 + [NOT_ANNOTATED] * 41
-    found, share = frame_shares(values, np.arange(120) / 30, 0, 4)
-    assert found is not None
-    assert found[BASIC.index("Happiness")] == pytest.approx(19 / 79)
-    assert found.sum() == pytest.approx(1)
+    label, share = frame_shares(values, np.arange(120) / 30, 0, 4)
+    assert label is not None
+    assert label[BASIC.index("Happiness")] == pytest.approx(19 / 79)
+    assert label.sum() == pytest.approx(1)
     assert share == pytest.approx(79 / 120)
 
 
-def test_frames_belong_to_a_window_by_their_own_times():
+def test_frames_belong_to_a_window_by_their_time_stamps():
     uneven = np.array([0.0, 0.1, 0.2, 3.9, 4.0, 4.1])
-    found, share = frame_shares([0, 0, 0, 1, 2, 2], uneven, 0, 4)
-    assert found is not None
-    np.testing.assert_array_equal(found[:3], [0.75, 0.25, 0])
+    label, share = frame_shares([0, 0, 0, 1, 2, 2], uneven, 0, 4)
+    assert label is not None
+    np.testing.assert_array_equal(label[:3], [0.75, 0.25, 0])
     assert share == 1
 
 
-def test_annotations_without_a_frame_lie_in_no_window_and_frames_without_one_count_as_not_annotated():
-    found, share = frame_shares([1, 1, 5, 5, 5], np.array([0.0, 1.0]), 0, 4)
-    assert found is not None
-    assert found[BASIC.index("Anger")] == 1
+def test_annotations_without_a_frame_are_ignored_and_frames_without_one_are_not_annotated():
+    label, share = frame_shares([1, 1, 5, 5, 5], np.array([0.0, 1.0]), 0, 4)
+    assert label is not None
+    assert label[BASIC.index("Anger")] == 1
     _, share = frame_shares([1], np.array([0.0, 1.0, 2.0, 3.0]), 0, 4)
     assert share == 0.25
 
@@ -80,36 +80,36 @@ def test_a_window_without_annotated_frames_has_no_label():
 SPANS = (Span(0, 3, compound=compound("Sadly Angry")), Span(2, 6, compound=compound("Sadly Fearful", "Sadly Angry")))
 
 
-def test_stretches_share_a_time_that_several_cover():
-    _, found = spans_at(SPANS, 2.5)
-    assert found is not None
-    np.testing.assert_allclose(found[-2:], [0.25, 0.75])
-    assert spans_at(SPANS, 6.0) == (None, None), "the end is no part of a stretch"
+def test_overlapping_time_spans_share_their_time():
+    _, label = spans_at(SPANS, 2.5)
+    assert label is not None
+    np.testing.assert_allclose(label[-2:], [0.25, 0.75])
+    assert spans_at(SPANS, 6.0) == (None, None), "the end of a span is exclusive"
 
 
-def test_time_is_cut_where_stretches_begin_and_end():
-    _, found, share = span_shares(SPANS, 0, 4)
-    assert found is not None
+def test_a_window_is_cut_where_time_spans_begin_and_end():
+    _, label, share = span_shares(SPANS, 0, 4)
+    assert label is not None
     fearful, angry = (1 * 0.25 + 1 * 0.5) / 4, (2 * 1 + 1 * 0.75 + 1 * 0.5) / 4
-    np.testing.assert_allclose(found[-2:], [fearful, angry])
+    np.testing.assert_allclose(label[-2:], [fearful, angry])
     assert share == 1
     _, _, share = span_shares(SPANS, 4, 8)
     assert share == 0.5
     assert span_shares(SPANS, 8, 12) == (None, None, 0.0)
 
 
-def test_with_many_frames_the_mean_over_frames_is_that_over_time():
+def test_the_mean_over_many_frames_is_the_mean_over_time():
     times = np.arange(0, 8, 1 / 500)
     for start in (0.0, 2.0, 4.0):
         _, exact, covered = span_shares(SPANS, start, start + 4)
-        _, found, share = span_frame_shares(SPANS, times, start, start + 4)
+        _, label, share = span_frame_shares(SPANS, times, start, start + 4)
         assert exact is not None
-        assert found is not None
-        np.testing.assert_allclose(found, exact, atol=2e-3)
+        assert label is not None
+        np.testing.assert_allclose(label, exact, atol=2e-3)
         assert share == pytest.approx(covered, abs=2e-3)
 
 
-def test_a_clips_label_holds_in_every_window_and_a_windows_label_in_its_own():
+def test_the_label_of_a_clip_holds_in_every_window_and_that_of_a_window_in_it_alone():
     segment = {"segment": 3, "start_s": 6.0, "end_s": 10.0}
     clip = Annotation(clip=tuple(float(name == "Fear") for name in BASIC))
     basic, compounds, share = shares(clip, segment, np.empty(0))
@@ -131,11 +131,13 @@ def test_a_clips_label_holds_in_every_window_and_a_windows_label_in_its_own():
         Annotation(spans=SPANS),
     ],
 )
-def test_an_annotation_survives_being_kept(annotation):
+def test_an_annotation_is_restored_from_its_json(annotation):
     assert Annotation.from_json(annotation.to_json()) == annotation
     assert Annotation.from_json(annotation.to_json()).classes == annotation.classes
 
 
-def test_equal_texts_have_one_digest_whatever_their_case_and_blanks():
-    notes = Notes(None, (Caption(0, "m_1", "A  Smile."), Caption(1, "m_1", "a smile."), Caption(2, "m_1", None)))
-    assert len(notes.text_digests) == 1
+def test_the_digest_of_a_text_ignores_case_and_blanks():
+    annotations = VideoAnnotations(
+        None, (Caption(0, "m_1", "A  Smile."), Caption(1, "m_1", "a smile."), Caption(2, "m_1", None))
+    )
+    assert len(annotations.text_digests) == 1

@@ -1,4 +1,4 @@
-"""Registering folders: which files belong, what they are called, what has changed."""
+"""Registering folders: their files, video_ids and changes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cer_pipeline.corpora import registry
+from cer_pipeline.corpora.corpus import parse_shard_key, shard_key, shard_of
 from cer_pipeline.corpora.formats.names import from_text, to_text, video_ids
 from cer_pipeline.errors import CerError
 from cer_pipeline.media.formats import ENDINGS
 from tests.helpers import corpus_files as files
+
+pytestmark = pytest.mark.usefixtures("lengths_once")
 
 
 @pytest.fixture
@@ -44,7 +47,7 @@ def ids(home: Path) -> list[str]:
     return [f.video_id for f in registry.load(home, "c").files]
 
 
-def test_every_video_below_the_folder_is_registered_whatever_its_case(home, root):
+def test_every_video_below_the_folder_is_registered_in_any_case(home, root):
     put(root, "a.mp4", "B.MOV", "deep/er/c.MkV", "d.avi", "e.webm", "f.m4v", "g.mpg", "h.mpeg", "i.ts", "j.txt", "k")
     changes = registry.register(home, "c", root)
     assert ids(home) == ["B", "a", "d", "deep/er/c", "e", "f", "g", "h", "i"] == sorted(changes.added)
@@ -78,7 +81,7 @@ NAMES = [
 ]
 
 
-def test_every_name_is_found_again_and_stays_on_one_line(home, root):
+def test_every_file_name_is_restored_and_is_one_line(home, root):
     put(root, *(f"{name}.mp4" for name in NAMES))
     registry.register(home, "c", root)
     corpus = registry.load(home, "c")
@@ -93,7 +96,7 @@ def test_every_name_is_found_again_and_stays_on_one_line(home, root):
 
 @settings(deadline=None)
 @given(st.binary(min_size=1, max_size=12).filter(lambda b: b"\0" not in b and b"/" not in b).map(os.fsdecode))
-def test_a_name_survives_being_text(name):
+def test_a_file_name_is_restored_from_its_text(name):
     text = to_text(name)
     assert from_text(text) == name
     assert "\n" not in text
@@ -108,9 +111,9 @@ def test_a_name_survives_being_text(name):
     )
 )
 def test_ids_are_unique_and_do_not_depend_on_the_order(paths):
-    found = video_ids(paths)
-    assert len(set(found.values())) == len(paths)
-    assert found == video_ids(reversed(paths))
+    ids_of = video_ids(paths)
+    assert len(set(ids_of.values())) == len(paths)
+    assert ids_of == video_ids(reversed(paths))
 
 
 def test_links_are_followed_once_and_loops_end(home, root, tmp_path):
@@ -127,14 +130,14 @@ def test_links_are_followed_once_and_loops_end(home, root, tmp_path):
     assert any(line.startswith("broken.mp4: ") for line in changes.ignored)
 
 
-def test_hidden_files_and_folders_are_passed_over(home, root):
+def test_hidden_files_and_folders_are_ignored(home, root):
     put(root, "a.mp4", ".b.mp4", ".trash/c.mp4")
     changes = registry.register(home, "c", root)
     assert ids(home) == ["a"]
     assert changes.ignored == ("2 x hidden name",)
 
 
-def test_again_finds_new_changed_and_removed_files_and_touches_only_their_shards(home, root, monkeypatch):
+def test_refreshing_finds_new_changed_and_removed_files_and_changes_only_their_shards(home, root, monkeypatch):
     monkeypatch.setattr(registry, "VIDEOS_PER_SHARD", 4)
     put(root, *(f"v{i}.mp4" for i in range(40)))
     first = registry.register(home, "c", root)
@@ -146,7 +149,7 @@ def test_again_finds_new_changed_and_removed_files_and_touches_only_their_shards
     again = registry.register(home, "c", root)
     assert (again.added, again.changed, again.removed) == (("new",), ("v1",), ("v2",))
     assert len(again.unchanged) == 38
-    assert set(again.shards) == {registry.shard_of(v, 10) for v in ("new", "v1", "v2")}
+    assert set(again.shards) == {shard_of(v, 10) for v in ("new", "v1", "v2")}
     after = registry.load(home, "c")
     assert after.shards == 10
     assert sorted(f.video_id for s in after.shard_labels() for f in after.files_of(s)) == [
@@ -186,14 +189,14 @@ def test_a_file_that_vanishes_or_cannot_be_read_is_named(home, root, monkeypatch
     assert ids(home) == ["a"]
 
 
-def test_hashing_tells_how_far_it_is(home, root):
+def test_hashing_reports_its_progress(home, root):
     put(root, "a.mp4", "bb.mp4")
-    told = []
-    registry.register(home, "c", root, progress=lambda done, total, name: told.append((done, total, name)))
-    assert told == [(5, 11, "a.mp4"), (11, 11, "bb.mp4")]
+    calls = []
+    registry.register(home, "c", root, progress=lambda done, total, name: calls.append((done, total, name)))
+    assert calls == [(5, 11, "a.mp4"), (11, 11, "bb.mp4")]
 
 
-def test_another_folder_under_the_same_name_is_hashed_anew(home, root, tmp_path):
+def test_another_folder_under_the_same_name_is_hashed_again(home, root, tmp_path):
     put(root, "a.mp4")
     registry.register(home, "c", root)
     put(tmp_path, "other/a.mp4")
@@ -202,7 +205,7 @@ def test_another_folder_under_the_same_name_is_hashed_anew(home, root, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["", "Media", "a-b", "../x", "a b", "ä", "x" * 41, "a/b", "a\n"])
-def test_names_that_could_not_be_folders_and_partitions_are_refused(home, root, name):
+def test_names_that_are_no_folder_or_partition_names_are_refused(home, root, name):
     put(root, "a.mp4")
     with pytest.raises(CerError, match="not a corpus name"):
         registry.register(home, name, root)
@@ -210,7 +213,7 @@ def test_names_that_could_not_be_folders_and_partitions_are_refused(home, root, 
         registry.load(home, name)
 
 
-def test_mistakes_are_told_in_one_line(home, root):
+def test_mistakes_end_in_one_line(home, root):
     cases = {root / "gone": "does not exist", root: "the folder is empty"}
     (root.parent / "file.mp4").touch()
     cases[root.parent / "file.mp4"] = "not a folder"
@@ -246,7 +249,7 @@ def test_a_corpus_can_be_listed_and_removed(home, root):
         registry.remove(home, "a")
 
 
-def test_a_damaged_registry_is_told_and_can_be_removed(home, root):
+def test_a_damaged_registration_is_reported_and_can_be_removed(home, root):
     put(root, "a.mp4")
     registry.register(home, "c", root)
     path = home / "corpora/c.json"
@@ -260,17 +263,17 @@ def test_a_damaged_registry_is_told_and_can_be_removed(home, root):
 
 
 @pytest.mark.parametrize("key", ["media-s000", "a_1-s012", "x-s1000"])
-def test_shard_keys_can_be_taken_apart(key):
-    assert registry.shard_key(*registry.parse_shard_key(key)) == key
+def test_shard_keys_can_be_parsed(key):
+    assert shard_key(*parse_shard_key(key)) == key
 
 
 @pytest.mark.parametrize("key", ["media", "Media-s000", "media-000", "media-s00", "a...b-s000", "m-s000\n"])
 def test_other_keys_are_refused(key):
     with pytest.raises(CerError):
-        registry.parse_shard_key(key)
+        parse_shard_key(key)
 
 
-def test_an_unknown_video_is_a_mistake(home, root):
+def test_an_unknown_video_is_refused(home, root):
     put(root, "a.mp4")
     registry.register(home, "c", root)
     with pytest.raises(CerError, match="no such video"):
@@ -282,7 +285,7 @@ def test_an_unknown_video_is_a_mistake(home, root):
 NFC, NFD = unicodedata.normalize("NFC", "Zoë"), unicodedata.normalize("NFD", "Zoë")
 
 
-def test_ids_are_composed_while_paths_stay_as_they_are_written(home, root):
+def test_ids_are_composed_and_paths_keep_their_unicode_form(home, root):
     put(root, f"{NFD}/{NFD}.mp4")
     registry.register(home, "c", root)
     (file,) = registry.load(home, "c").files
@@ -290,17 +293,17 @@ def test_ids_are_composed_while_paths_stay_as_they_are_written(home, root):
     assert registry.load(home, "c").source(f"{NFC}/{NFC}").read_bytes() == os.fsencode(f"{NFD}/{NFD}.mp4")
 
 
-def test_two_names_that_differ_in_their_form_alone_stay_apart_and_are_told(home, root):
+def test_names_that_differ_only_in_their_unicode_form_are_two_videos_and_reported(home, root):
     put(root, f"{NFC}.mp4", f"{NFD}.mp4", "other.mp4")
-    told = registry.register(home, "c", root).told
+    messages = registry.register(home, "c", root).messages
     first, second = sorted(set(ids(home)) - {"other"})
     assert (first, second.startswith(f"{NFC}~"), len(second)) == (NFC, True, len(NFC) + 9)
     corpus = registry.load(home, "c")
     assert [corpus.source(v).name for v in (first, second)] == [f"{NFC}.mp4", f"{NFD}.mp4"]
-    assert len(told) == 1
-    assert r"Zoe\u0308.mp4" in told[0]
-    assert r"Zo\xeb.mp4" in told[0]
-    assert second in told[0]
+    assert len(messages) == 1
+    assert r"Zoe\u0308.mp4" in messages[0]
+    assert r"Zo\xeb.mp4" in messages[0]
+    assert second in messages[0]
 
 
 @settings(deadline=None)
@@ -313,15 +316,15 @@ def test_two_names_that_differ_in_their_form_alone_stay_apart_and_are_told(home,
     )
 )
 def test_ids_in_every_form_are_unique_composed_and_independent_of_the_order(paths):
-    found = video_ids(paths)
-    assert len(set(found.values())) == len(paths)
-    assert found == video_ids(reversed(paths))
-    assert all(unicodedata.is_normalized("NFC", video) for video in found.values())
+    ids_of = video_ids(paths)
+    assert len(set(ids_of.values())) == len(paths)
+    assert ids_of == video_ids(reversed(paths))
+    assert all(unicodedata.is_normalized("NFC", video) for video in ids_of.values())
 
 
 @pytest.mark.parametrize("written", [NFC, NFD])
 @pytest.mark.parametrize("stored", [NFC, NFD])
-def test_annotations_find_their_video_in_whichever_form_either_is_written(home, root, tmp_path, stored, written):
+def test_annotations_find_their_video_in_any_unicode_form(home, root, tmp_path, stored, written):
     put(root, f"deep/{stored}.mp4", "b.mp4")
     marks = files.marks("Sadly Angry")
     labels = files.spans(tmp_path / "l.csv", [[written, 0, 1, *marks]])
@@ -337,14 +340,14 @@ def test_annotations_find_their_video_in_whichever_form_either_is_written(home, 
     assert [f.video_id for f in registry.load(home, "w").files if f.labels] == [NFC]
 
 
-def test_where_both_forms_are_there_an_annotation_belongs_to_the_one_it_spells(home, root, tmp_path):
+def test_with_both_unicode_forms_an_annotation_belongs_to_the_exact_spelling(home, root, tmp_path):
     put(root, f"{NFC}.mp4", f"{NFD}.mp4")
     labels = files.spans(tmp_path / "l.csv", [[NFD, 0, 1, *files.marks("Sadly Angry")]])
     registry.register(home, "c", root, "folder", {"labels": str(labels)})
     assert [f.path for f in registry.load(home, "c").files if f.labels] == [f"{NFD}.mp4"]
 
 
-def test_texts_of_names_are_those_of_their_bytes_whatever_the_locale(monkeypatch):
+def test_texts_of_names_do_not_depend_on_the_locale(monkeypatch):
     name = "Zoë\udcff"
     here = to_text(name)
     data = os.fsencode(name)
@@ -354,7 +357,7 @@ def test_texts_of_names_are_those_of_their_bytes_whatever_the_locale(monkeypatch
     assert from_text(here) == data.decode("iso-8859-1")
 
 
-def test_every_ending_that_a_reader_takes_is_found_and_others_are_named(home, root):
+def test_every_supported_ending_is_found_and_others_are_named(home, root):
     put(root, *(f"v{i}{ending}" for i, ending in enumerate(sorted(ENDINGS))))
     put(root, "card.MTS", "a.xyz", "b.XYZ", "c", ".hidden.xyz")
     changes = registry.register(home, "c", root)
@@ -362,7 +365,7 @@ def test_every_ending_that_a_reader_takes_is_found_and_others_are_named(home, ro
     assert changes.ignored == ("2 x .xyz, 1 x no ending (not taken for a video)", "1 x hidden name")
 
 
-def test_a_folder_without_video_says_what_is_there(home, root):
+def test_the_error_for_a_folder_without_video_names_its_files(home, root):
     put(root, "a.xyz", *(f"x.{n}" for n in "abcdefghijkl"))
     with pytest.raises(CerError, match=r"no video file below the folder \(1 x \.a, .* 5 x 5 other endings"):
         registry.register(home, "c", root)
@@ -384,7 +387,7 @@ def in_place(path: Path, content: bytes) -> None:
     )
 
 
-def test_a_file_replaced_in_place_with_the_same_size_and_time_is_noticed(home, root):
+def test_a_file_replaced_in_place_with_the_same_size_and_time_is_found(home, root):
     put(root, "a.mp4", "b.mp4")
     registry.register(home, "c", root)
     time.sleep(0.05)  # the clock of a file system ticks every few milliseconds
@@ -394,7 +397,7 @@ def test_a_file_replaced_in_place_with_the_same_size_and_time_is_noticed(home, r
     assert registry.load(home, "c").files[0].sha256 == hashlib.sha256(b"other").hexdigest()
 
 
-def test_all_files_are_read_again_where_asked(home, root, monkeypatch):
+def test_rehash_reads_all_files_again(home, root, monkeypatch):
     put(root, "a.mp4")
     registry.register(home, "c", root)
     in_place(root / "a.mp4", b"other")
@@ -422,7 +425,7 @@ def test_a_registration_of_an_older_version_is_read_and_its_files_are_hashed_onc
     assert registry.load(home, "c").files[0].ctime_ns > 0
 
 
-def test_why_a_folder_cannot_be_looked_into(home, root):
+def test_an_absent_empty_or_unreadable_folder_is_reported(home, root):
     put(root, "a.mp4")
     registry.register(home, "c", root)
     corpus = registry.load(home, "c")
