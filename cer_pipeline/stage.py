@@ -206,7 +206,6 @@ class StageSpec:
         optional_models: zoo ids that the stage uses where they are present and does without where they are not.
         placeholder_keys: key values of the rows of a unit that has no value; by default one row, with the plan's keys.
         kinds: tags for the UI.
-        pool: Dagster concurrency pool, "" for none.
         may_be_empty: whether a unit may have no row (a video without frames has no row a frame).
         chunk_units: units that are computed and cached together; a crash loses at most these.
         level: what must have a row each: "video", "segment", "sample" or "frame"; told by the table's key unless given.
@@ -224,7 +223,6 @@ class StageSpec:
     optional_models: tuple[str, ...] = ()
     placeholder_keys: Callable[[dict[str, Any]], list[dict[str, Any]]] | None = None
     kinds: tuple[str, ...] = ("parquet",)
-    pool: str = ""
     may_be_empty: bool = False
     chunk_units: int = 64
     level: str = ""

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 from cer_pipeline.arrow import pc
 from cer_pipeline.status import Status
 from cer_pipeline.store.files import commit
-from cer_pipeline.store.fingerprint import digest
+from cer_pipeline.store.fingerprint import content_digests, digest
 from cer_pipeline.tables import TableSpec
 
 SUM_TOLERANCE = 1e-6
@@ -100,6 +101,35 @@ def _check_distribution(spec: TableSpec, table: pa.Table, group: Sequence[str]) 
         total = values if total is None else pc.add(total, values)
     if total is not None and not pc.all(pc.less(pc.abs(pc.subtract(total, 1.0)), SUM_TOLERANCE), min_count=0).as_py():
         raise InvalidRows(f"{spec.name}: {group[0]} ... {group[-1]} do not sum to 1")
+
+
+def add_store_columns(spec: TableSpec, rows: pa.Table, keys: Mapping[str, str] | str) -> pa.Table:
+    """Return checked rows in key order with the columns `row_key` and `content`.
+
+    Args:
+        spec: the table.
+        rows: rows with the columns of the table.
+        keys: row key of each unit; one row key if all rows together are one unit.
+
+    Raises:
+        InvalidRows: see `conform`.
+    """
+    table = conform(spec, rows).sort_by(sort_order(spec))
+    units: list[str] = table.column(spec.unit).to_pylist()
+    if isinstance(keys, str):
+        starts, row_keys = [0] if units else [], [keys] * len(units)
+    else:
+        starts, row_keys = [i for i, u in enumerate(units) if i == 0 or u != units[i - 1]], [keys[u] for u in units]
+    digests = content_digests(table, starts)
+    lengths = [stop - start for start, stop in pairwise([*starts, len(units)])]
+    content = [d for d, n in zip(digests, lengths, strict=True) for _ in range(n)]
+    table = table.append_column("row_key", pa.array(row_keys, pa.string()))
+    return table.append_column("content", pa.array(content, pa.string()))
+
+
+def sort_order(spec: TableSpec) -> list[tuple[str, str]]:
+    """Return the sort keys of a table, as `pyarrow.Table.sort_by` takes them."""
+    return [(name, "ascending") for name in spec.key]
 
 
 def write_table(path: Path, spec: TableSpec, pieces: Iterable[pa.Table], plan: str, units: int) -> Footer:
