@@ -14,6 +14,9 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+SAMPLE_RATE_HZ: Final = 16_000
+"""Sample rate of the sound in the table `audio`, which every speech model of this project reads."""
+
 MAGIC: Final = ((b"fLaC", "flac"), (b"ID3", "flac"), (b"RIFF", "wav"), (b"RF64", "wav"))
 """How the files begin, and FFmpeg's demuxer for each. The demuxer is named and never guessed: a playlist under the name
 of a sound file would open further files."""

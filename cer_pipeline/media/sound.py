@@ -1,7 +1,7 @@
 """The sound of a file on the time line of its packets, mixed to one channel: a row of `audio`.
 
 Belongs here: decoding, placing, resampling and encoding of sound. Runs in the child process of `sandbox` only.
-Does not belong here: how channels are mixed (`mix`), which track is heard (`tracks`), reading a row back (`audio`).
+Does not belong here: how channels are mixed (`mix`), which track is heard (`tracks`).
 
 Sound is decoded twice where it has several channels: once to judge the mix, once to make it. Nothing is kept but one
 second at a time, whatever the length.
@@ -25,11 +25,11 @@ from av.audio.stream import AudioStream
 from av.codec.context import Flags as CodecFlags
 from av.container import InputContainer
 
-from cer_pipeline.media.audio import RATE_HZ
 from cer_pipeline.media.container import Complaints, SoundLine, open_media, read_lines, video_stream
 from cer_pipeline.media.errors import MediaError
 from cer_pipeline.media.mix import NAMELESS, Floats, Judge, Mix
 from cer_pipeline.media.windows import MICRO, micros
+from cer_pipeline.sound_file import SAMPLE_RATE_HZ
 from cer_pipeline.status import Status
 from cer_pipeline.tables import AUDIO
 
@@ -79,7 +79,7 @@ def extract(request: dict[str, Any], emit: Callable[[Any], None]) -> dict[str, A
         MediaError: no sound could be decoded.
     """
     path, number = request["path"], request["audio_track"]
-    limit = round(micros(request["duration_s"]) * RATE_HZ / MICRO)
+    limit = round(micros(request["duration_s"]) * SAMPLE_RATE_HZ / MICRO)
     with open_media(path) as container:
         tracks = container.streams.audio
         if not 1 <= number <= len(tracks):
@@ -96,8 +96,8 @@ def extract(request: dict[str, Any], emit: Callable[[Any], None]) -> dict[str, A
     target.unlink()
     row = {
         "video_id": request["video_id"],
-        "sample_rate": RATE_HZ,
-        "duration_s": length / RATE_HZ,
+        "sample_rate": SAMPLE_RATE_HZ,
+        "duration_s": length / SAMPLE_RATE_HZ,
         "mix": "; then ".join(mix.told for mix in mixes.values()),
         "flac": data,
         "status": str(Status.OK),
@@ -225,8 +225,8 @@ class _Run:
     @classmethod
     def starting(cls, start_us: int, rate: int, names: tuple[str, ...]) -> Self:
         """A run without sound yet; it starts between two samples of 16 kHz, so a little silence comes first."""
-        place = start_us * RATE_HZ // MICRO
-        lead = round((start_us / MICRO - place / RATE_HZ) * rate)
+        place = start_us * SAMPLE_RATE_HZ // MICRO
+        lead = round((start_us / MICRO - place / SAMPLE_RATE_HZ) * rate)
         return cls(start_us, rate, names, place, waiting=[np.zeros((len(names), lead), np.float32)])
 
     @property
@@ -253,10 +253,12 @@ class _Run:
     def _ready(self, *, flush: bool) -> Iterator[Part]:
         sound = np.concatenate(self.waiting, axis=1) if self.waiting else np.zeros((len(self.names), 0), np.float32)
         self.waiting = []
-        if self.rate != RATE_HZ:
+        if self.rate != SAMPLE_RATE_HZ:
             # Channel by channel: FFmpeg needs no layout for one.
             if not self.resamplers:
-                self.resamplers = [AudioResampler(format="fltp", layout="mono", rate=RATE_HZ) for _ in self.names]
+                self.resamplers = [
+                    AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE_HZ) for _ in self.names
+                ]
             sound = np.stack([self._resampled(i, channel, flush) for i, channel in enumerate(sound)])
         if sound.shape[1]:
             yield Part(self.place, sound, self.names)
@@ -282,7 +284,7 @@ class _Flac:
 
     def __init__(self, path: Path) -> None:
         self._container = av.open(str(path), "w", format="flac", options=dict(BIT_EXACT))
-        self._stream: Any = self._container.add_stream("flac", rate=RATE_HZ, layout="mono")
+        self._stream: Any = self._container.add_stream("flac", rate=SAMPLE_RATE_HZ, layout="mono")
         self._stream.codec_context.flags |= CodecFlags.bitexact
         self._stream.codec_context.open()
         self._size = self._stream.codec_context.frame_size
@@ -302,7 +304,7 @@ class _Flac:
     def write(self, start: int, sound: Floats) -> None:
         """Write sound at its place; silence before it."""
         while self._head < start:
-            self._take(np.zeros(min(RATE_HZ, start - self._head), np.int16))
+            self._take(np.zeros(min(SAMPLE_RATE_HZ, start - self._head), np.int16))
         scaled = np.rint(sound * FULL_SCALE)
         self._take(np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16))
 
@@ -316,7 +318,7 @@ class _Flac:
         for at in range(0, stop, self._size):
             samples = self._waiting[None, at : min(at + self._size, stop)]
             frame = AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="s16", layout="mono")
-            frame.sample_rate, frame.pts = RATE_HZ, self._done
+            frame.sample_rate, frame.pts = SAMPLE_RATE_HZ, self._done
             self._container.mux(self._stream.encode(frame))
             self._done += samples.shape[1]
         self._waiting = self._waiting[stop:]

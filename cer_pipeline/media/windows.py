@@ -121,31 +121,5 @@ def listed_window(index: int, is_tail: bool, layout: Layout = DEFAULT) -> Window
     return Window(index, start / MICRO, stop / MICRO, first, samples, is_tail)
 
 
-def windows_of_sample(sample: int, duration_s: float, layout: Layout = DEFAULT) -> list[int]:
-    """Indices of the windows that own a sample, ascending."""
-    last = count_windows(duration_s, layout) - 1
-    near = range(max(0, (sample * MICRO // layout.rate_hz - layout.length_us) // layout.hop_us), last + 1)
-    owned = []
-    for index in near:
-        found = window(index, duration_s, layout)
-        if found.first_sample > sample:
-            break
-        if sample < found.first_sample + found.samples:
-            owned.append(index)
-    return owned
-
-
-def windows_of_time(time_s: float, duration_s: float, layout: Layout = DEFAULT) -> list[int]:
-    """Indices of the windows that cover a time, ascending; never empty.
-
-    A time before the start belongs to the first window, one at or after the end of the video to the last one: time
-    stamps of single frames may lie outside the duration that the container states.
-    """
-    count, time = count_windows(duration_s, layout), max(0, micros(time_s))
-    last = min(count - 1, time // layout.hop_us)
-    first = max(0, (time - layout.length_us) // layout.hop_us + 1)
-    return list(range(min(first, count - 1), last + 1))
-
-
 def _ceil(numerator: int, denominator: int) -> int:
     return -(-numerator // denominator)

@@ -8,11 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
+from cer_pipeline.arrow import pc
 from cer_pipeline.corpora import registry
 from cer_pipeline.media.specs import STAGES
 from cer_pipeline.profiles import load_profile
+from cer_pipeline.sound_file import SAMPLE_RATE_HZ, read_sound_file
 from cer_pipeline.stage import StageContext
 from tests.helpers.memory_inputs import MemoryInputs, NoWeights
 
@@ -40,12 +44,20 @@ class Made:
 
     def rows(self, table: str, video_id: str) -> list[dict]:
         """The rows of one video."""
-        return [row for row in self.tables[table].to_pylist() if row["video_id"] == video_id]
+        rows = self.tables[table]
+        return rows.filter(pc.equal(rows.column("video_id"), video_id)).to_pylist()
 
     def video(self, video_id: str) -> dict:
         """Its row of `videos`."""
         (row,) = self.rows("videos", video_id)
         return row
+
+    def sound(self, video_id: str) -> NDArray[np.float32]:
+        """Its sound, [n] at 16 kHz."""
+        (row,) = self.rows("audio", video_id)
+        samples, rate = read_sound_file(row["flac"])
+        assert (rate, samples.shape[1]) == (SAMPLE_RATE_HZ, 1)
+        return samples[:, 0]
 
     def times(self, video_id: str) -> list[float]:
         """Its time line."""

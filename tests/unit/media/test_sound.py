@@ -9,7 +9,6 @@ import pytest
 
 from cer_pipeline.corpora import registry, sound_tracks
 from cer_pipeline.errors import CerError
-from cer_pipeline.media.audio import read_audio
 from cer_pipeline.media.specs import AUDIO, FRAMES, VIDEOS
 from cer_pipeline.profiles import load_profile
 from cer_pipeline.stage import StageContext
@@ -45,8 +44,7 @@ def made(folder, tmp_path_factory) -> Made:
 
 def heard(made: Made, video: str) -> tuple[int, float]:
     """Frequency (Hz) and level (RMS) of the second half."""
-    (row,) = made.rows("audio", video)
-    sound = read_audio(row["flac"])[16_000:30_000]
+    sound = made.sound(video)[16_000:30_000]
     return round(int(np.abs(np.fft.rfft(sound)).argmax()) * 16_000 / len(sound)), float(np.sqrt(np.mean(sound**2)))
 
 

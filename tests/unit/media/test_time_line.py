@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
 
-from cer_pipeline.media.audio import read_audio
 from tests.helpers.clips import join, make_clap, make_clip
 from tests.helpers.media_stages import Made, make
 
@@ -75,8 +74,7 @@ def made(tmp_path_factory) -> Made:
 
 def beeps(made: Made, video: str) -> list[float]:
     """When the sound sets in, after at least 0.3 s of silence, s."""
-    (row,) = made.rows("audio", video)
-    loud = np.flatnonzero(np.abs(read_audio(row["flac"])) > 0.2) / 16_000
+    loud = np.flatnonzero(np.abs(made.sound(video)) > 0.2) / 16_000
     return [float(loud[0]), *(float(b) for a, b in pairwise(loud) if b - a > 0.3)]
 
 
@@ -168,8 +166,7 @@ def test_an_empty_packet_shows_the_frame_before_again(made):
 
 def test_the_picture_decides_nothing_about_the_sound(made):
     """Sound with and without a picture that pauses or starts late is the same."""
-    (row,) = made.rows("audio", "late")
-    sound = read_audio(row["flac"])
+    sound = made.sound("late")
     assert len(sound) == pytest.approx(48_000, abs=1_500)
     seconds = np.sqrt(np.mean(sound[: 2 * 16_000].reshape(2, -1) ** 2, axis=1))
     assert seconds == pytest.approx([0.5 / 2**0.5] * 2, rel=0.1)

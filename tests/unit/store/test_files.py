@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -70,12 +71,17 @@ def test_a_lock_is_held_by_one_block_at_a_time(tmp_path):
     assert order == ["first", "second"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written_to_is_reported_with_the_step_of_the_caller(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(CerError, match="cannot write here: .* - set OTHER"):
-        commit_bytes(tmp_path / "a", b"", remedy="set OTHER")
-    with pytest.raises(CerError, match="cannot write here: .* - set OTHER"), exclusive(tmp_path / "l", "set OTHER"):
+def test_a_folder_that_cannot_be_written_to_is_reported_with_the_step_of_the_caller(tmp_path, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    line = rf"cannot write here: {tmp_path} - set OTHER"
+    with pytest.raises(CerError, match=line):
+        commit_bytes(tmp_path / "a", b"", "set OTHER")
+    with pytest.raises(CerError, match=line):
+        commit_tree(tmp_path, lambda folder: None, "set OTHER")
+    with pytest.raises(CerError, match=line), exclusive(tmp_path / "l", "set OTHER"):
         pass
 
 
