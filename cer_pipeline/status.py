@@ -28,7 +28,7 @@ class Status(StrEnum):
     FAILED = "failed"  # an unforeseen error; `reason` says which; tried again on the next materialisation
 
 
-QUIET: Final[frozenset[str]] = frozenset({Status.OK, Status.NOT_APPLICABLE})
+EXPECTED: Final[frozenset[str]] = frozenset({Status.OK, Status.NOT_APPLICABLE})
 """Statuses that need nobody's attention: the value is there, or none is due."""
 
 RETRIED: Final[frozenset[str]] = frozenset({Status.FAILED})

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cer_pipeline.status import QUIET, Status
+from cer_pipeline.status import EXPECTED, Status
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,7 +83,7 @@ def status_counts(by_status: Mapping[str, int]) -> str:
 
     What calls for nothing stands in brackets, apart from what may.
     """
-    quiet = [name for name in by_status if name in QUIET and name != Status.OK]
+    quiet = [name for name in by_status if name in EXPECTED and name != Status.OK]
     listed = [f"{name} {n}" for name, n in by_status.items() if name not in quiet]
     aside = [f"({', '.join(f'{name} {by_status[name]}' for name in quiet)})"] if quiet else []
     return " ".join([", ".join(listed), *aside]).strip()

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from cer_pipeline.errors import CerError
-from cer_pipeline.machine.installation import DISTRIBUTION, Loaded, load_all
+from cer_pipeline.machine.installation import DISTRIBUTION, LoadResult, load_all
 from cer_pipeline.machine.trials import try_all
 from cer_pipeline.store.home import Home, default_home
 from cer_pipeline.zoo import State, Zoo, list_models, open_zoo
@@ -37,7 +37,7 @@ NVIDIA: Final = Path("/proc/driver/nvidia/gpus")  # one entry a GPU, made by the
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """One thing that was looked at.
 
     Args:
@@ -58,9 +58,9 @@ def diagnose(
     *,
     home: Home | None = None,
     zoo: Zoo | None = None,
-    load: Callable[[], Sequence[Loaded]] = load_all,
+    load: Callable[[], Sequence[LoadResult]] = load_all,
     attempt: Callable[[Mapping[str, Path]], Mapping[str, str]] = try_all,
-) -> list[Finding]:
+) -> list[CheckResult]:
     """Look at everything that a run needs.
 
     Args:
@@ -76,7 +76,7 @@ def diagnose(
         zoo = zoo or open_zoo(heads=home.heads)
         wanted = list_models(zoo, profile)
     except CerError as error:
-        return [*found, Finding("folders", False, f"{error.what}: {error.where}".strip(": "), error.then)]
+        return [*found, CheckResult("folders", False, f"{error.what}: {error.where}".strip(": "), error.then)]
     loads, judged = all(finding.ok for finding in found), weights(zoo, profile)
     found += [memory(), temporary_folder(), *folder_of_the_home(home.root), judged]
     if any(row.state is State.MISSING for row in wanted):
@@ -90,15 +90,15 @@ def diagnose(
     return [*found, gpu(profile)]
 
 
-def python_version(version: tuple[int, int] = sys.version_info[:2]) -> Finding:
+def python_version(version: tuple[int, int] = sys.version_info[:2]) -> CheckResult:
     """Whether Python is new enough."""
     text = f"{version[0]}.{version[1]}"
     if version >= MINIMUM_PYTHON:
-        return Finding("Python", True, text)
-    return Finding("Python", False, f"{text}, 3.11 or newer is needed", "make install PYTHON=/path/to/python3.11")
+        return CheckResult("Python", True, text)
+    return CheckResult("Python", False, f"{text}, 3.11 or newer is needed", "make install PYTHON=/path/to/python3.11")
 
 
-def installed(load: Callable[[], Sequence[Loaded]] = load_all) -> list[Finding]:
+def installed(load: Callable[[], Sequence[LoadResult]] = load_all) -> list[CheckResult]:
     """One finding for all direct dependencies that load, one for each that does not.
 
     Args:
@@ -107,14 +107,14 @@ def installed(load: Callable[[], Sequence[Loaded]] = load_all) -> list[Finding]:
     try:
         results = load()
     except metadata.PackageNotFoundError:
-        return [Finding("packages", False, f"{DISTRIBUTION} is not installed", "make install, or pip install .")]
-    failed = [Finding(one.name, False, one.error, one.remedy) for one in results if one.error]
-    return failed or [Finding("packages", True, f"all {len(results)} direct dependencies load")]
+        return [CheckResult("packages", False, f"{DISTRIBUTION} is not installed", "make install, or pip install .")]
+    failed = [CheckResult(one.name, False, one.error, one.remedy) for one in results if one.error]
+    return failed or [CheckResult("packages", True, f"all {len(results)} direct dependencies load")]
 
 
 def trials(
     models: Mapping[str, Path], attempt: Callable[[Mapping[str, Path]], Mapping[str, str]] = try_all
-) -> list[Finding]:
+) -> list[CheckResult]:
     """One finding for the decoding of media and all models that load, one for each that does not.
 
     Args:
@@ -123,11 +123,11 @@ def trials(
     """
     errors = attempt(models)
     remedy = "cer doctor --packages; where that finds nothing, report it"
-    failed = [Finding(name, False, error, remedy) for name, error in errors.items() if error]
-    return failed or [Finding("trial", True, f"media can be decoded; these load: {', '.join(errors)}")]
+    failed = [CheckResult(name, False, error, remedy) for name, error in errors.items() if error]
+    return failed or [CheckResult("trial", True, f"media can be decoded; these load: {', '.join(errors)}")]
 
 
-def memory(available: float | None = None) -> Finding:
+def memory(available: float | None = None) -> CheckResult:
     """Whether enough memory is free.
 
     Args:
@@ -135,11 +135,13 @@ def memory(available: float | None = None) -> Finding:
     """
     available = _available_memory() if available is None else available
     if available is None:
-        return Finding("memory", True, "not known on this system")
+        return CheckResult("memory", True, "not known on this system")
     text = f"{available / GIGABYTE:.1f} GB free"
     if available >= MEMORY * GIGABYTE:
-        return Finding("memory", True, text)
-    return Finding("memory", False, f"{text}, {MEMORY:.0f} GB are needed", "close other programs, or add swap space")
+        return CheckResult("memory", True, text)
+    return CheckResult(
+        "memory", False, f"{text}, {MEMORY:.0f} GB are needed", "close other programs, or add swap space"
+    )
 
 
 def _available_memory() -> float | None:
@@ -158,7 +160,7 @@ def _available_memory() -> float | None:
     return free
 
 
-def folder_of_the_home(folder: Path) -> list[Finding]:
+def folder_of_the_home(folder: Path) -> list[CheckResult]:
     """Whether the home folder can be written, its disk has room, and a database and a lock work there."""
     can_write = writable("home folder", folder)
     return (
@@ -168,17 +170,17 @@ def folder_of_the_home(folder: Path) -> list[Finding]:
     )
 
 
-def writable(name: str, folder: Path, remedy: str = SET_HOME) -> Finding:
+def writable(name: str, folder: Path, remedy: str = SET_HOME) -> CheckResult:
     """Whether files can be written in a folder (or in the nearest one above it that exists)."""
     nearest = _nearest(folder)
     try:
         with tempfile.TemporaryFile(dir=nearest):
-            return Finding(name, True, str(folder))
+            return CheckResult(name, True, str(folder))
     except OSError as error:
-        return Finding(name, False, f"{folder}: {error.strerror or error}", remedy)
+        return CheckResult(name, False, f"{folder}: {error.strerror or error}", remedy)
 
 
-def database(folder: Path) -> Finding:
+def database(folder: Path) -> CheckResult:
     """Whether SQLite, in which Dagster keeps its state, and file locks work on the disk of a folder.
 
     Both fail on some network drives. Dagster 1.13 opens its databases with a write-ahead log.
@@ -193,20 +195,20 @@ def database(folder: Path) -> Finding:
             with path.open("rb") as handle:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (sqlite3.Error, OSError) as error:
-        return Finding("database", False, f"SQLite and locks do not work at {folder} ({error})", SET_HOME_LOCAL)
-    return Finding("database", True, f"SQLite and locks work at {folder}")
+        return CheckResult("database", False, f"SQLite and locks do not work at {folder} ({error})", SET_HOME_LOCAL)
+    return CheckResult("database", True, f"SQLite and locks work at {folder}")
 
 
-def temporary_folder() -> Finding:
+def temporary_folder() -> CheckResult:
     """Whether temporary files can be made: sound is decoded into one."""
     try:
         with tempfile.TemporaryFile():
-            return Finding("temporary folder", True, tempfile.gettempdir())
+            return CheckResult("temporary folder", True, tempfile.gettempdir())
     except OSError as error:
-        return Finding("temporary folder", False, str(error), "set TMPDIR to a folder that you may write in")
+        return CheckResult("temporary folder", False, str(error), "set TMPDIR to a folder that you may write in")
 
 
-def space(name: str, folder: Path, need: float) -> Finding:
+def space(name: str, folder: Path, need: float) -> CheckResult:
     """Whether the disk of a folder has room.
 
     Args:
@@ -217,8 +219,8 @@ def space(name: str, folder: Path, need: float) -> Finding:
     free = shutil.disk_usage(_nearest(folder)).free / GIGABYTE
     text = f"{free:.1f} GB free at {folder}"
     if free >= need:
-        return Finding(name, True, text)
-    return Finding(name, False, f"{text}, {need:.1f} GB are needed", "free some space, or move the folder")
+        return CheckResult(name, True, text)
+    return CheckResult(name, False, f"{text}, {need:.1f} GB are needed", "free some space, or move the folder")
 
 
 def _nearest(folder: Path) -> Path:
@@ -231,7 +233,7 @@ def missing_bytes(zoo: Zoo, profile: str) -> int:
     return sum(row.entry.bytes for row in rows if row.state is not State.PRESENT and row.entry.kind == "model")
 
 
-def weights(zoo: Zoo, profile: str) -> Finding:
+def weights(zoo: Zoo, profile: str) -> CheckResult:
     """Whether the models of a profile are here and are what they should be (this hashes them)."""
     verdicts = [zoo.verdict(row.entry.id) for row in list_models(zoo, profile) if row.entry.kind != "media"]
     by_state = {state: [v.model for v in verdicts if v.state is state] for state in State}
@@ -242,10 +244,10 @@ def weights(zoo: Zoo, profile: str) -> Finding:
     remedy = f"cer models pull {' '.join(pullable)}".strip() if not ok else ""
     if by_state[State.UNPINNED]:
         remedy = f"pin revision and SHA-256 in cer_pipeline/zoo/{profile}.toml, then cer models pull"
-    return Finding("weights", ok, "; ".join(parts), remedy)
+    return CheckResult("weights", ok, "; ".join(parts), remedy)
 
 
-def gpu(profile: str, devices: Path = NVIDIA) -> Finding:
+def gpu(profile: str, devices: Path = NVIDIA) -> CheckResult:
     """Whether an NVIDIA GPU and a torch that can use it are here; the embedded profile needs none.
 
     Args:
@@ -255,10 +257,10 @@ def gpu(profile: str, devices: Path = NVIDIA) -> Finding:
     found = len(list(devices.iterdir())) if devices.is_dir() else 0
     if not found:
         ok = profile == "embedded"
-        return Finding("GPU", ok, "none; the CPU is used", "" if ok else "use a machine with an NVIDIA GPU")
+        return CheckResult("GPU", ok, "none; the CPU is used", "" if ok else "use a machine with an NVIDIA GPU")
     torch = metadata.version("torch")
     if torch.endswith("+cpu"):
         ok = profile == "embedded"
         remedy = "" if ok else "install a CUDA build of the same torch version"
-        return Finding("GPU", ok, f"{found} NVIDIA, but torch {torch} cannot use it", remedy)
-    return Finding("GPU", True, f"{found} NVIDIA, torch {torch}")
+        return CheckResult("GPU", ok, f"{found} NVIDIA, but torch {torch} cannot use it", remedy)
+    return CheckResult("GPU", True, f"{found} NVIDIA, torch {torch}")

@@ -18,7 +18,7 @@ from typing import Final
 TIME_LIMIT_S: Final = 600.0  # a first import from a slow disk compiles thousands of files
 
 
-def outcomes(module: str, names: Sequence[str], time_limit_s: float = TIME_LIMIT_S) -> dict[str, str]:
+def run_attempts(module: str, names: Sequence[str], time_limit_s: float = TIME_LIMIT_S) -> dict[str, str]:
     """Have a module attempt things in a child process, one after the other.
 
     Args:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Final
 
-from cer_pipeline.machine.child import outcomes, serve
+from cer_pipeline.machine.child import run_attempts, serve
 from cer_pipeline.machine.system_libraries import named_in, packages
 
 DISTRIBUTION: Final = "cer-pipeline"
@@ -60,7 +60,7 @@ CALLS: Final[dict[str, Callable[[], None]]] = {"mediapipe": _mediapipe, "imageio
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadResult:
     """How loading one distribution went.
 
     Args:
@@ -89,7 +89,7 @@ def direct_dependencies() -> list[str]:
     return found
 
 
-def load_all(names: Sequence[str] | None = None) -> list[Loaded]:
+def load_all(names: Sequence[str] | None = None) -> list[LoadResult]:
     """Load distributions in child processes, one after the other.
 
     Args:
@@ -98,9 +98,9 @@ def load_all(names: Sequence[str] | None = None) -> list[Loaded]:
     Raises:
         importlib.metadata.PackageNotFoundError: cer-pipeline is not installed, only imported.
     """
-    errors = outcomes(__name__, direct_dependencies() if names is None else names)
+    errors = run_attempts(__name__, direct_dependencies() if names is None else names)
     return [
-        Loaded(name, error + _tag(name), _remedy(name, error)) if error else Loaded(name)
+        LoadResult(name, error + _tag(name), _remedy(name, error)) if error else LoadResult(name)
         for name, error in errors.items()
     ]
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from cer_pipeline.machine.child import outcomes, serve
+from cer_pipeline.machine.child import run_attempts, serve
 from cer_pipeline.profiles import load_profile
 
 TIME_LIMIT_S: Final = 300.0  # a slow machine loads all models within a minute
@@ -100,7 +100,7 @@ def try_all(models: Mapping[str, Path]) -> dict[str, str]:
         For `DECODING` and each model that can be tried what went wrong; empty where nothing did.
     """
     names = {DECODING: DECODING} | {f"{model}={path}": model for model, path in models.items() if model in MODELS}
-    return {names[name]: error for name, error in outcomes(__name__, list(names), TIME_LIMIT_S).items()}
+    return {names[name]: error for name, error in run_attempts(__name__, list(names), TIME_LIMIT_S).items()}
 
 
 def _attempt(name: str) -> None:

@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 
 from cer_pipeline.media.container import (
     HEADER_TOLERANCE_S,
-    Complaints,
+    ErrorLog,
     Lines,
     has_codec,
     mp4_header,
@@ -54,7 +54,7 @@ def probe(request: dict[str, Any], _emit: Callable[[Any], None]) -> dict[str, An
         MediaError: the file gives no row.
     """
     path, limit = request["path"], request["max_duration_s"]
-    complaints = Complaints()
+    errors = ErrorLog()
     track = choose(path, request.get("audio_track"))
     with open_media(path) as container:
         row: dict[str, Any] = {"container": container.format.name, "status": str(Status.OK), "reason": None}
@@ -66,7 +66,7 @@ def probe(request: dict[str, Any], _emit: Callable[[Any], None]) -> dict[str, An
             raise MediaError(Status.UNDECODABLE, "the file holds neither video nor sound")
         if stream is None and audio is None:
             raise MediaError(Status.NO_VIDEO, f"the file has no video stream, and {track.reason}")
-        lines = read_lines(container, stream, audio, complaints)
+        lines = read_lines(container, stream, audio, errors)
         if stream is None and not all(map(has_codec, container.streams.video)):
             row |= {"status": str(Status.UNDECODABLE), "reason": "the video stream is of an unknown codec"}
         elif stream is None:

@@ -25,9 +25,9 @@ from av.audio.stream import AudioStream
 from av.codec.context import Flags as CodecFlags
 from av.container import InputContainer
 
-from cer_pipeline.media.container import Complaints, SoundLine, open_media, read_lines, video_stream
+from cer_pipeline.media.container import ErrorLog, SoundLine, open_media, read_lines, video_stream
 from cer_pipeline.media.errors import MediaError
-from cer_pipeline.media.mix import NAMELESS, Floats, Judge, Mix
+from cer_pipeline.media.mix import NAMELESS, Floats, Mix, MixAnalysis
 from cer_pipeline.media.windows import MICRO, micros
 from cer_pipeline.sound_file import SAMPLE_RATE_HZ
 from cer_pipeline.status import Status
@@ -84,7 +84,7 @@ def extract(request: dict[str, Any], emit: Callable[[Any], None]) -> dict[str, A
         tracks = container.streams.audio
         if not 1 <= number <= len(tracks):
             raise MediaError(Status.NO_AUDIO, "the file has no such sound track")
-        line = read_lines(container, video_stream(container), tracks[number - 1], Complaints()).sound
+        line = read_lines(container, video_stream(container), tracks[number - 1], ErrorLog()).sound
     mixes, length = _judged(path, number, line, limit)
     if not length:
         raise MediaError(Status.UNDECODABLE, "no sound could be decoded")
@@ -98,7 +98,7 @@ def extract(request: dict[str, Any], emit: Callable[[Any], None]) -> dict[str, A
         "video_id": request["video_id"],
         "sample_rate": SAMPLE_RATE_HZ,
         "duration_s": length / SAMPLE_RATE_HZ,
-        "mix": "; then ".join(mix.told for mix in mixes.values()),
+        "mix": "; then ".join(mix.description for mix in mixes.values()),
         "flac": data,
         "status": str(Status.OK),
         "reason": None,
@@ -109,12 +109,12 @@ def extract(request: dict[str, Any], emit: Callable[[Any], None]) -> dict[str, A
 
 def _judged(path: str, number: int, line: SoundLine, limit: int) -> tuple[dict[tuple[str, ...], Mix], int]:
     """The mix for each arrangement of channels, and the length of the sound in samples."""
-    judges: dict[tuple[str, ...], Judge] = {}
+    judges: dict[tuple[str, ...], MixAnalysis] = {}
     length = 0
     for part in parts(path, number, line, limit):
-        judges.setdefault(part.names, Judge(part.names)).hear(part.start, part.sound)
+        judges.setdefault(part.names, MixAnalysis(part.names)).add(part.start, part.sound)
         length = part.start + part.sound.shape[1]
-    return {names: judge.verdict() for names, judge in judges.items()}, length
+    return {names: judge.mix() for names, judge in judges.items()}, length
 
 
 def parts(path: str, number: int, line: SoundLine, limit: int) -> Iterator[Part]:

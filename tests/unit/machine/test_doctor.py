@@ -16,8 +16,8 @@ import pytest
 
 from cer_pipeline.errors import CerError
 from cer_pipeline.machine import checks as doctor
-from cer_pipeline.machine.checks import Finding, diagnose
-from cer_pipeline.machine.installation import Loaded
+from cer_pipeline.machine.checks import CheckResult, diagnose
+from cer_pipeline.machine.installation import LoadResult
 from cer_pipeline.machine.system_libraries import REQUIRED, WINDOWS
 from cer_pipeline.store.home import Home
 from cer_pipeline.zoo import Entry, File, Zoo
@@ -38,17 +38,19 @@ def zoo_of(tmp_path: Path, content: bytes | None) -> Zoo:
 
 
 def test_packages_that_load_get_one_good_line() -> None:
-    (finding,) = doctor.installed(lambda: [Loaded("numpy"), Loaded("torch")])
+    (finding,) = doctor.installed(lambda: [LoadResult("numpy"), LoadResult("torch")])
     assert (finding.ok, finding.detail, finding.remedy) == (True, "all 2 direct dependencies load", "")
 
 
 def test_each_package_that_does_not_load_is_named_with_its_remedy() -> None:
-    findings = doctor.installed(lambda: [Loaded("numpy"), Loaded("av", "OSError: no", "pip"), Loaded("h5py", "x", "y")])
-    assert findings == [Finding("av", False, "OSError: no", "pip"), Finding("h5py", False, "x", "y")]
+    findings = doctor.installed(
+        lambda: [LoadResult("numpy"), LoadResult("av", "OSError: no", "pip"), LoadResult("h5py", "x", "y")]
+    )
+    assert findings == [CheckResult("av", False, "OSError: no", "pip"), CheckResult("h5py", False, "x", "y")]
 
 
 def test_an_import_from_a_folder_is_no_installation() -> None:
-    def load() -> list[Loaded]:
+    def load() -> list[LoadResult]:
         raise metadata.PackageNotFoundError("cer-pipeline")
 
     (finding,) = doctor.installed(load)
@@ -63,10 +65,10 @@ def test_everything_is_looked_at_and_nothing_is_tried_where_packages_do_not_load
         tried.append(sorted(models))
         return dict.fromkeys(models, "") | {"decoding": ""}
 
-    def look(content: bytes | None, error: str = "") -> dict[str, Finding]:
+    def look(content: bytes | None, error: str = "") -> dict[str, CheckResult]:
         shutil.rmtree(tmp_path / "mine", ignore_errors=True)
         zoo = zoo_of(tmp_path, content)
-        found = diagnose(home=Home(tmp_path), zoo=zoo, load=lambda: [Loaded("av", error)], attempt=attempt)
+        found = diagnose(home=Home(tmp_path), zoo=zoo, load=lambda: [LoadResult("av", error)], attempt=attempt)
         return {f.name: f for f in found}
 
     good = look(b"weights")
@@ -92,7 +94,7 @@ def test_a_home_that_is_not_known_is_a_finding(monkeypatch: pytest.MonkeyPatch) 
         raise CerError("the home folder of this user is not known", "$HOME", "set CER_HOME")
 
     monkeypatch.setattr(doctor, "default_home", unknown)
-    found = diagnose(load=lambda: [Loaded("av")])
+    found = diagnose(load=lambda: [LoadResult("av")])
     assert [(f.name, f.remedy) for f in found if not f.ok] == [("folders", "set CER_HOME")]
 
 

@@ -59,7 +59,7 @@ def distribution(folder: Path, name: str, code: str, tag: str = "py3-none-any") 
 def test_every_attempt_is_answered_whatever_the_others_do(folder: Path) -> None:
     (folder / "some_attempts.py").write_text(ATTEMPTS)
     names = ["good", "raises", "crashes", "leaves", "exits", "also good"]
-    found = child.outcomes("some_attempts", names)
+    found = child.run_attempts("some_attempts", names)
     assert found == {
         "good": "",
         "raises": "OSError: two lines",
@@ -72,7 +72,7 @@ def test_every_attempt_is_answered_whatever_the_others_do(folder: Path) -> None:
 
 def test_a_hang_is_ended_and_named(folder: Path) -> None:
     (folder / "some_attempts.py").write_text(ATTEMPTS)
-    found = child.outcomes("some_attempts", ["good", "hangs"], time_limit_s=3)
+    found = child.run_attempts("some_attempts", ["good", "hangs"], time_limit_s=3)
     assert found == {"good": "", "hangs": "it ends the process (no answer within 3 s)"}
 
 

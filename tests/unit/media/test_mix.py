@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cer_pipeline.media.mix import BLOCK, RAMP, Judge, base_weights
+from cer_pipeline.media.mix import BLOCK, RAMP, MixAnalysis, base_weights
 
 STEREO = ("FL", "FR")
 FIVE_ONE = ("FL", "FR", "FC", "LFE", "SL", "SR")
@@ -26,12 +26,12 @@ def hum(seconds: float = 5.0) -> np.ndarray:
 
 def mixed(names, *channels, step=3_000):
     sound = np.stack(channels).astype(np.float32)
-    judge = Judge(names)
+    judge = MixAnalysis(names)
     for at in range(0, sound.shape[1], step):
-        judge.hear(at, sound[:, at : at + step])
-    mix = judge.verdict()
+        judge.add(at, sound[:, at : at + step])
+    mix = judge.mix()
     parts = [mix.apply(at, sound[:, at : at + step]) for at in range(0, sound.shape[1], step)]
-    return mix.told, np.concatenate(parts)
+    return mix.description, np.concatenate(parts)
 
 
 def test_one_channel_is_taken_as_it_is():

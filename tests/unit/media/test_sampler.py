@@ -18,11 +18,13 @@ from cer_pipeline.status import Status
 SECOND = 1_000_000
 
 
-def sampled(times, samples, end=None, interval=40_000, torn_at=None, hold=SECOND // 2, lasts=40_000):
+def sampled(times, samples, end=None, interval=40_000, damaged_before=None, hold=SECOND // 2, lasts=40_000):
     sampler = Sampler(samples, 5, interval, hold)
     out = []
     for number, time in enumerate(times):
-        out += sampler.frame(Shown(time, number, picture=number, torn=number == torn_at, until_us=time + lasts))
+        out += sampler.frame(
+            Shown(time, number, picture=number, after_damage=number == damaged_before, until_us=time + lasts)
+        )
     return out + list(sampler.finish(end or End((times[-1] if times else 0) + interval)))
 
 
@@ -98,9 +100,9 @@ def test_where_the_file_is_cut_off_frames_are_missing_not_held():
 
 def test_a_hole_is_damage_only_where_the_file_is_torn():
     times = [0, 40_000, SECOND]
-    whole, torn = sampled(times, 6, lasts=SECOND), sampled(times, 6, torn_at=2, lasts=SECOND)
+    whole, after_damage = sampled(times, 6, lasts=SECOND), sampled(times, 6, damaged_before=2, lasts=SECOND)
     assert [s.status for s in whole] == [Status.OK] * 6
-    assert [s.status for s in torn] == [Status.OK] + [Status.UNDECODABLE] * 4 + [Status.OK]
+    assert [s.status for s in after_damage] == [Status.OK] + [Status.UNDECODABLE] * 4 + [Status.OK]
 
 
 def test_a_damaged_frame_is_not_replaced_by_the_one_before():
@@ -124,35 +126,35 @@ def line(keys: str, disposable: str = "", times: list[int] | None = None) -> Tim
     return TimeLine(
         times=times or [i * 40_000 for i in range(count)],
         key=[c == "K" for c in keys],
-        bad=[False] * count,
-        discard=[False] * count,
+        corrupt=[False] * count,
+        hidden=[False] * count,
         disposable=[str(i) in disposable.split() for i in range(count)],
-        torn=[False] * count,
+        after_damage=[False] * count,
     )
 
 
 def test_damage_spreads_up_to_the_next_key_frame():
     damage = Damage(line("K...K..."))
-    damage.spoil(2)
-    assert [i for i in range(8) if damage.is_spoilt(i)] == [3]
+    damage.mark(2)
+    assert [i for i in range(8) if damage.is_predicted_from_damage(i)] == [3]
 
 
 def test_damage_to_a_frame_that_no_other_needs_does_not_spread():
     damage = Damage(line("K...K...", disposable="2"))
-    damage.spoil(2)
-    assert not any(damage.is_spoilt(i) for i in range(8))
+    damage.mark(2)
+    assert not any(damage.is_predicted_from_damage(i) for i in range(8))
 
 
 def test_frames_shown_before_their_key_frame_depend_on_the_group_before():
     # packets 3 and 4 follow the key packet 2 in the file but are shown before it
     damage = Damage(line("K.K..", times=[0, 40_000, 160_000, 80_000, 120_000]))
-    damage.spoil(1)
-    assert [i for i in range(5) if damage.is_spoilt(i)] == [3, 4]
+    damage.mark(1)
+    assert [i for i in range(5) if damage.is_predicted_from_damage(i)] == [3, 4]
 
 
 def test_an_error_explains_missing_frames_shortly_before_it_and_no_others():
     damage = Damage(line("K" * 300))
-    damage.fault(200)
+    damage.decoder_error(200)
     assert [damage.explains(i) for i in (100, 136, 200, 201)] == [False, True, True, False]
 
 
