@@ -32,9 +32,9 @@ from cer_pipeline.status import Status
 from cer_pipeline.tables import FRAMES
 
 THREADS: Final = 4
-"""Threads of the decoder for a file with undamaged packets. The number is fixed, since the frames of a damaged file depend
-on it. A file whose packets show damage is decoded by one thread, since several threads lose the frames before an error
-at the end."""
+"""Threads of the decoder for a file with undamaged packets. The number is fixed, since the frames of a damaged file
+depend on it. A file whose packets show damage is decoded by one thread, since several threads lose the frames before an
+error at the end."""
 
 BATCH_BYTES: Final = 8 << 20
 BATCH_ROWS: Final = 512

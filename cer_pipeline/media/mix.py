@@ -3,9 +3,9 @@
 Belongs here: the weights of the channels. Pure: no media library. Does not belong here: decoding (`sound`).
 
 The channels are mixed as FFmpeg mixes to mono, without silent channels. If channels are the inverse of each other, the
-mix cancels them. If one of many noisy channels holds a voice, the mix attenuates it. So each second is mixed in this way
-only if the power of the mix is about what the power of its channels predicts; otherwise its strongest channel is used.
-Power is that of the first difference of the sound, which attenuates hum and rumble.
+mix cancels them. If one of many noisy channels holds a voice, the mix attenuates it. So each second is mixed in this
+way only if the power of the mix is about what the power of its channels predicts; otherwise its strongest channel is
+used. Power is that of the first difference of the sound, which attenuates hum and rumble.
 """
 
 from __future__ import annotations
