@@ -18,8 +18,8 @@ SAMPLE_RATE_HZ: Final = 16_000
 """Sample rate of the sound in the table `audio`, which every speech model of this project reads."""
 
 MAGIC: Final = ((b"fLaC", "flac"), (b"ID3", "flac"), (b"RIFF", "wav"), (b"RF64", "wav"))
-"""First bytes of the files, with FFmpeg's demuxer for each. FFmpeg must not guess the demuxer, since a playlist with the
-name of a sound file would open further files."""
+"""First bytes of the files, with FFmpeg's demuxer for each. FFmpeg must not guess the demuxer, since a playlist with
+the name of a sound file would open further files."""
 
 BLOCK: Final = 4096
 """Samples in a block: FFmpeg's FLAC encoder takes this many at 16 kHz."""

@@ -2,8 +2,8 @@
 
 Belongs here: storing and reading computed rows. Does not belong here: which keys are needed (`materialise`).
 
-A chunk holds complete units. Its footer lists its row keys and the run that computed them. So a key is looked up without
-reading rows, and the origin of a value is known also after later runs have rewritten the table.
+A chunk holds complete units. Its footer lists its row keys and the run that computed them. So a key is looked up
+without reading rows, and the origin of a value is known also after later runs have rewritten the table.
 """
 
 from __future__ import annotations
