@@ -83,14 +83,8 @@ def noise_pictures(count: int) -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def made(folder, tmp_path_factory) -> Made:
-    return make(tmp_path_factory.mktemp("home"), folder)
-
-
-@pytest.fixture(scope="module")
-def sandbox():
-    with Sandbox(Limits()) as box:
-        yield box
+def made(folder, tmp_path_factory, sandbox) -> Made:
+    return make(tmp_path_factory.mktemp("home"), folder, sandbox=sandbox)
 
 
 def shades(made: Made, video: str) -> list[int | None]:
@@ -253,17 +247,18 @@ def test_rows_are_the_same_bytes_when_made_again_in_another_order(made, folder, 
     few.mkdir()
     for name in ("late.mp4", "hole.mp4", "cut.mp4", "uneven.mkv"):
         shutil.copy(folder / name, few)
-    again = make(tmp_path, few)
+    with Sandbox(Limits()) as fresh:
+        again = make(tmp_path, few, sandbox=fresh)
     for video in ("late", "hole", "cut", "uneven"):
         for table in ("videos", "segments", "frames", "audio"):
             assert again.rows(table, video) == made.rows(table, video)
 
 
-def test_pictures_are_capped_and_keep_their_shape(folder, tmp_path):
+def test_pictures_are_capped_and_keep_their_shape(folder, tmp_path, sandbox):
     few = tmp_path / "few"
     few.mkdir()
     shutil.copy(folder / "noise.mp4", few)
-    row = make(tmp_path, few, ("videos", "frames"), "frames.long_side=160").rows("frames", "noise")[0]
+    row = make(tmp_path, few, ("videos", "frames"), "frames.long_side=160", sandbox=sandbox).rows("frames", "noise")[0]
     assert (row["width"], row["height"]) == (160, 120) == picture_of(row["jpeg"]).shape[1::-1]
 
 

@@ -12,7 +12,6 @@ import pytest
 from cer_pipeline.corpora.formats.folder import find
 from cer_pipeline.media.container import FORMATS
 from cer_pipeline.media.formats import ENDINGS, VIDEO
-from cer_pipeline.media.sandbox import Limits, Sandbox
 
 FRAMES = 12
 MUXERS = {  # demuxer -> muxer and codec of a file of its kind; None: the muxer that the ending means
@@ -45,12 +44,6 @@ def clip(path: Path, muxer: str | None, codec: str) -> Path:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
     return path
-
-
-@pytest.fixture(scope="module")
-def sandbox():
-    with Sandbox(Limits()) as found:
-        yield found
 
 
 def test_every_demuxer_for_pictures_that_is_let_near_a_file_has_an_ending():

@@ -38,8 +38,8 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(folder, tmp_path_factory) -> Made:
-    return make(tmp_path_factory.mktemp("home"), folder, ("videos", "audio"))
+def made(folder, tmp_path_factory, sandbox) -> Made:
+    return make(tmp_path_factory.mktemp("home"), folder, ("videos", "audio"), sandbox=sandbox)
 
 
 def heard(made: Made, video: str) -> tuple[int, float]:
@@ -85,8 +85,8 @@ def test_the_default_track_is_heard_unless_it_is_silent(made, video, tracks, tra
         assert heard(made, video)[0] == pytest.approx(frequency, abs=2)
 
 
-def test_a_corpus_may_ask_for_another_track(folder, tmp_path):
-    made = make(tmp_path, folder, ("videos", "audio"), options={"audio_track": 2})
+def test_a_corpus_may_ask_for_another_track(folder, tmp_path, sandbox):
+    made = make(tmp_path, folder, ("videos", "audio"), options={"audio_track": 2}, sandbox=sandbox)
     assert made.video("no_default")["audio_track_reason"] == "track 2 was asked for"
     assert heard(made, "no_default")[0] == pytest.approx(1500, abs=2)
     (lacking,) = made.rows("audio", "one")
@@ -135,10 +135,10 @@ class OlderInputs(FolderInputs):
         return whole.select([c for c in columns or whole.column_names if c in whole.column_names])
 
 
-def test_tables_of_an_older_version_are_planned_from(folder, tmp_path):
+def test_tables_of_an_older_version_are_planned_from(made, folder, tmp_path):
     registry.register(tmp_path, "clips", folder)
     inputs = OlderInputs(corpus="clips", registration=registry.load(tmp_path, "clips"))
-    old = make(tmp_path, folder, ("videos",)).tables["videos"]
+    old = made.tables["videos"]
     inputs.tables["videos"] = old.drop_columns(["audio_tracks", "audio_track", "audio_track_reason"])
     for spec in (FRAMES, AUDIO):
         plan = spec.plan(inputs, load_profile())

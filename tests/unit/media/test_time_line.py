@@ -39,7 +39,7 @@ def claims(path: Path, seconds: float) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Made:
+def made(tmp_path_factory, sandbox) -> Made:
     folder, parts = tmp_path_factory.mktemp("clips"), tmp_path_factory.mktemp("parts")
     early = make_clap(parts / "early.ts", 10, offset_s=100)
     start = make_clap(parts / "start.ts", 20)
@@ -69,7 +69,7 @@ def made(tmp_path_factory) -> Made:
     make_clip(folder / "slow.mp4", [0, 10, 20], **H264)
     make_clip(folder / "away.mkv", [*EVEN[:25], *(7200 + t for t in EVEN[:25])], **MPEG4)
     make_clip(folder / "late.mkv", [1.5 + t for t in EVEN[:25]], sound=(0.0, 3.0), **MPEG4)
-    return make(tmp_path_factory.mktemp("home"), folder)
+    return make(tmp_path_factory.mktemp("home"), folder, sandbox=sandbox)
 
 
 def beeps(made: Made, video: str) -> list[float]:

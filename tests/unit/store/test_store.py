@@ -380,7 +380,7 @@ VALUES = st.lists(
         }
     ),
     min_size=1,
-    max_size=5,
+    max_size=3,
 )
 SCHEMA = pa.schema(
     [
