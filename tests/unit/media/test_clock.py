@@ -16,13 +16,13 @@ PAUSE = 10 * SECOND
 VIDEO, SOUND = 40_000, 64_000
 
 
-def stream(times: list[int], lasts: int, places: list[int]) -> PacketTimes:
+def stream(times: list[int], duration: int, positions: list[int]) -> PacketTimes:
     stamps = np.array(times, np.int64)
     return PacketTimes(
-        np.array(places, np.int64),
+        np.array(positions, np.int64),
         stamps,
         stamps.copy(),
-        np.full(len(times), lasts, np.int64),
+        np.full(len(times), duration, np.int64),
         np.zeros(len(times), bool),
     )
 
@@ -31,14 +31,14 @@ def file(*parts: tuple[int, float, float]) -> list[PacketTimes]:
     """Picture and sound of parts (start on the clock of the file, s of picture, s of sound), interleaved by time."""
     packets: list[tuple[int, int]] = []
     for start, picture_s, sound_s in parts:
-        own = [(start + t, 0) for t in range(0, round(picture_s * SECOND), VIDEO)]
-        own += [(start + t, 1) for t in range(0, round(sound_s * SECOND), SOUND)]
-        packets += sorted(own)
-    out = []
-    for s, lasts in enumerate((VIDEO, SOUND)):
-        mine = [(time, at) for at, (time, which) in enumerate(packets) if which == s]
-        out.append(stream([t for t, _ in mine], lasts, [at for _, at in mine]))
-    return out
+        part = [(start + t, 0) for t in range(0, round(picture_s * SECOND), VIDEO)]
+        part += [(start + t, 1) for t in range(0, round(sound_s * SECOND), SOUND)]
+        packets += sorted(part)
+    streams = []
+    for s, duration in enumerate((VIDEO, SOUND)):
+        members = [(time, at) for at, (time, which) in enumerate(packets) if which == s]
+        streams.append(stream([t for t, _ in members], duration, [at for _, at in members]))
+    return streams
 
 
 def placed(streams: list[PacketTimes], pause: int = PAUSE, stated_end: int | None = None) -> list[list[int]]:
@@ -94,8 +94,8 @@ def test_a_picture_that_pauses_while_the_sound_goes_on_keeps_its_times():
         list(range(0, 60 * SECOND, SOUND)), SOUND, list(range(1, 2000, 2))[: len(range(0, 60 * SECOND, SOUND))]
     )
     times = [*range(0, 2 * SECOND, VIDEO), *range(50 * SECOND, 60 * SECOND, VIDEO)]
-    places = [2 * (t // SOUND) for t in times]
-    video = stream(times, VIDEO, places)
+    positions = [2 * (t // SOUND) for t in times]
+    video = stream(times, VIDEO, positions)
     assert placed([video, sound]) == [times, sound.presentation.tolist()]
 
 

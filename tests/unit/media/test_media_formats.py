@@ -1,4 +1,4 @@
-"""What is found by its ending is what the sandbox reads: one list, tried with a file of every container."""
+"""Every file that is found by its ending can be read: one list, tested with a file of every container."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def clip(path: Path, muxer: str | None, codec: str) -> Path:
     return path
 
 
-def test_every_demuxer_for_pictures_that_is_let_near_a_file_has_an_ending():
+def test_every_accepted_demuxer_for_video_has_an_ending():
     assert set(",".join(VIDEO).split(",")) < set(FORMATS.split(","))
     assert all(VIDEO.values())
     assert set(MUXERS) == set(VIDEO)
@@ -56,10 +56,10 @@ def test_every_demuxer_for_pictures_that_is_let_near_a_file_has_an_ending():
 @pytest.mark.parametrize(
     ("demuxer", "ending"), [(d, e) for d, endings in VIDEO.items() for e in endings if (d, e) != ("m4v", ".m4v")]
 )
-def test_what_is_taken_by_its_ending_is_read(tmp_path, sandbox, demuxer, ending):
+def test_a_file_that_is_found_by_its_ending_is_read(tmp_path, sandbox, demuxer, ending):
     path = clip(tmp_path / f"a{ending}", *MUXERS[demuxer])
     assert [file.video_id for file in find(tmp_path).files] == ["a"]
-    found = sandbox.run("probe", path, {"max_duration_s": 60.0})
-    assert found["status"] == "ok"
-    assert found["container"] in (demuxer, *demuxer.split(","))
-    assert abs(found["frames"] - FRAMES) <= 1  # a raw stream may end inside its last picture
+    row = sandbox.run("probe", path, {"max_duration_s": 60.0})
+    assert row["status"] == "ok"
+    assert row["container"] in (demuxer, *demuxer.split(","))
+    assert abs(row["frames"] - FRAMES) <= 1  # a raw stream may end inside its last picture

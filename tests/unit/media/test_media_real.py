@@ -32,8 +32,8 @@ def counted(path: Path) -> int:
         "passthrough",
     ]
     done = subprocess.run([*command, "-f", "null", "-"], capture_output=True, text=True, check=False)
-    found = re.findall(r"frame=\s*(\d+)", done.stderr)
-    return int(found[-1]) if found else 0
+    counts = re.findall(r"frame=\s*(\d+)", done.stderr)
+    return int(counts[-1]) if counts else 0
 
 
 def test_the_time_line_holds_every_frame_that_ffmpeg_counts(made, media):

@@ -33,7 +33,7 @@ def test_a_path_that_is_too_long_is_reported_in_one_line(tmp_path):
     st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), max_size=400),
     st.sampled_from(["", ".txt"]),
 )
-def test_a_file_name_fits_keeps_what_fits_and_tells_long_ones_apart(text, ending):
+def test_a_file_name_fits_keeps_what_fits_and_distinguishes_long_ones(text, ending):
     name = file_name(text, ending)
     size = len(os.fsencode(text + ending))
     assert len(os.fsencode(name)) <= NAME_BYTES

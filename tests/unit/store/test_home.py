@@ -45,7 +45,7 @@ def test_elsewhere_it_lies_among_the_users_data(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.usefixtures("wheel")
-def test_a_user_without_any_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_home_folder_reads_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
@@ -60,7 +60,7 @@ def test_a_user_without_any_home_is_told_what_to_set(monkeypatch: pytest.MonkeyP
             default_cache({})
 
 
-def test_a_home_that_cannot_be_made_is_told_before_anything_is_done(
+def test_a_home_that_cannot_be_made_is_refused_before_anything_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
