@@ -55,7 +55,6 @@ def stage_asset(spec: StageSpec, under: StageUnder) -> dg.AssetsDefinition:
         code_version=spec.code_version,
         description=spec.description,
         metadata=asset_metadata(spec),
-        pool=spec.pool or None,
         check_specs=[
             dg.AssetCheckSpec(
                 CONSERVED,

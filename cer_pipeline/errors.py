@@ -1,18 +1,18 @@
-"""The errors that a user can cause or must act on, each with what, where and the next step.
+"""Errors that a user can cause or must act on, each with what, where and the next step.
 
-Belongs here: exception types that cross layers. Does not belong here: how they are printed (`cli`).
+Belongs here: exception types that several packages use. Does not belong here: printing them (`cli`).
 """
 
 from __future__ import annotations
 
 
 class CerError(Exception):
-    """A mistake in usage or input, told in one line.
+    """A mistake in usage or input, with a message of one line.
 
     Args:
-        what: what is wrong, as a short clause ("the folder does not exist").
-        where: the path, option, row or name that it concerns; may be empty.
-        then: the next step for the user, as an imperative; may be empty.
+        what: the error, as a short clause ("the folder does not exist").
+        where: path, option, row or name that the error concerns; may be empty.
+        then: next step for the user, as an imperative; may be empty.
     """
 
     def __init__(self, what: str, where: str = "", then: str = "") -> None:
@@ -22,7 +22,7 @@ class CerError(Exception):
         super().__init__(self.line())
 
     def line(self) -> str:
-        """The one line that the user reads."""
+        """Return the message of one line."""
         text = self.what if not self.where else f"{self.what}: {self.where}"
         return text if not self.then else f"{text} - {self.then}"
 

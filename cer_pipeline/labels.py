@@ -1,7 +1,7 @@
-"""The two label vocabularies, their orders, and the basic pair behind every compound.
+"""The two label sets, their orders, and the two basic emotions of every compound expression.
 
 Belongs here: names and orders that tables, models and reports share.
-Does not belong here: a model's native order (its zoo entry maps it once) or any computation on probabilities.
+Does not belong here: the native order of a model (see its zoo entry) or any computation on probabilities.
 
 Sources: orders of the corpora AffWild2 (basic) and C-EXPR-DB (compound); compound pairs from section 3.7 of
 "Team RAS in 9th ABAW Competition: Multimodal Compound Expression Recognition Approach".
@@ -43,11 +43,11 @@ COMPOUND_PAIRS: Final[tuple[tuple[str, str], ...]] = (
     ("Sadness", "Fear"),
     ("Sadness", "Anger"),
 )
-"""The two basic emotions that make each compound, aligned with `COMPOUND`. Neutral and Other make none."""
+"""The two basic emotions of each compound, in the order of `COMPOUND`. Neutral and Other are part of none."""
 
 
 def column(label: str) -> str:
-    """The table column that holds the probability of a label: "Sadly Angry" -> "p_sadly_angry"."""
+    """Return the table column with the probability of a label: "Sadly Angry" -> "p_sadly_angry"."""
     return "p_" + label.lower().replace(" ", "_")
 
 

@@ -1,7 +1,7 @@
-"""FLAC and WAV files as samples, and samples as such files.
+"""Read and write FLAC and WAV files.
 
-Belongs here: these two formats, as bytes or as a file, by way of PyAV, whose wheels carry their decoders: no system
-library is needed. Does not belong here: the sound of a video (`media.audio`), resampling, mixing.
+Belongs here: these two formats, as bytes or as a file, with PyAV, whose wheels include the codecs, so that no system
+library is needed. Does not belong here: the sound of a video (`media.sound`), resampling, mixing.
 """
 
 from __future__ import annotations
@@ -14,30 +14,33 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+SAMPLE_RATE_HZ: Final = 16_000
+"""Sample rate of the sound in the table `audio`, which every speech model of this project reads."""
+
 MAGIC: Final = ((b"fLaC", "flac"), (b"ID3", "flac"), (b"RIFF", "wav"), (b"RF64", "wav"))
-"""How the files begin, and FFmpeg's demuxer for each. The demuxer is named and never guessed: a playlist under the name
-of a sound file would open further files."""
+"""First bytes of the files, with FFmpeg's demuxer for each. FFmpeg must not guess the demuxer, since a playlist with
+the name of a sound file would open further files."""
 
 BLOCK: Final = 4096
-"""Samples that are encoded at once: FFmpeg's FLAC encoder takes this many at 16 kHz."""
+"""Samples in a block: FFmpeg's FLAC encoder takes this many at 16 kHz."""
 
 
 class SoundFileError(ValueError):
-    """The bytes are no FLAC or WAV file, or a damaged one."""
+    """The bytes are not a FLAC or WAV file, or the file is damaged."""
 
 
 def read_sound_file(source: bytes | Path) -> tuple[NDArray[np.float32], int]:
-    """All samples of a FLAC or WAV file.
+    """Read all samples of a FLAC or WAV file.
 
     Args:
-        source: the content of a file, or its path.
+        source: content or path of the file.
 
     Returns:
-        Samples [n, channels] in -1..1 (integers are divided by full scale, which is 32768 for 16 bits), and their rate
-        in Hz.
+        Samples [n, channels] in -1..1 (integers are divided by full scale, which is 32768 for 16 bits), and the sample
+        rate in Hz.
 
     Raises:
-        SoundFileError: another format, or less in it can be decoded than it says it holds.
+        SoundFileError: the format is another one, or fewer samples can be decoded than the header states.
         OSError: the file cannot be opened.
     """
     if isinstance(source, bytes):
@@ -60,7 +63,10 @@ def _read(file: Any) -> tuple[NDArray[np.float32], int]:
         with opened as container:
             stream = container.streams.audio[0]
             parts = [_samples(frame) for frame in container.decode(stream)]
-            rate, stated = stream.rate, (stream.duration or 0) if demuxer == "flac" else 0  # WAV through a pipe lies
+            rate, stated = (
+                stream.rate,
+                (stream.duration or 0) if demuxer == "flac" else 0,
+            )  # the header of a WAV file from a pipe is wrong
     except (FFmpegError, IndexError) as error:
         raise SoundFileError(f"the sound cannot be decoded ({error})") from error
     if not parts:
@@ -72,24 +78,24 @@ def _read(file: Any) -> tuple[NDArray[np.float32], int]:
 
 
 def _samples(frame: Any) -> NDArray[np.float32]:
-    """float32 [n, channels] of a decoded frame."""
+    """Return the samples of a decoded frame, float32 [n, channels]."""
     values = frame.to_ndarray()
     values = values.T if frame.format.is_planar else values.reshape(-1, len(frame.layout.channels))
     if values.dtype.kind == "f":
         return values.astype(np.float32)
     half = np.float32(2 ** (8 * values.dtype.itemsize - 1))
-    middle = half if values.dtype.kind == "u" else np.float32(0)  # unsigned samples are silent at half their range
-    return (values.astype(np.float32) - middle) / half
+    silence = half if values.dtype.kind == "u" else np.float32(0)  # silence of unsigned samples is half their range
+    return (values.astype(np.float32) - silence) / half
 
 
 def write_sound_file(samples: NDArray[Any], rate: int, kind: Literal["flac", "wav"] = "flac") -> bytes:
-    """Samples as a FLAC or WAV file of 16 bits.
+    """Write samples as a FLAC or WAV file of 16 bits.
 
     Args:
         samples: [n] or [n, channels]; int16, or floats in -1..1, which are multiplied by 32768, rounded and clipped, so
-            that what `read_sound_file` gave of a file of 16 bits comes out the same.
-        rate: Hz.
-        kind: of the file.
+            that samples of a 16-bit file from `read_sound_file` are written unchanged.
+        rate: sample rate, Hz.
+        kind: format of the file.
 
     Returns:
         The content of the file.

@@ -1,13 +1,13 @@
-"""What a stage of the pipeline is: a table, its inputs, a plan of units, and a class that computes them.
+"""The interface of a stage: a table, its inputs, a plan of units, and a class that computes their rows.
 
 Belongs here: the contract between a stage and everything that runs it (the store, the engines, the Dagster assets).
-Does not belong here: any particular stage (the `stages` module of each layer) or the running (`store.materialise`).
+Does not belong here: any particular stage (`specs` and `stages` of each package) or running it (`store.materialise`).
 
-A stage is told in two parts, so that reading the graph loads no model library:
+A stage has two parts, so that loading the graph imports no model library:
 
-* a `StageSpec`, plain data and a light `plan` function, in `cer_pipeline/<layer>/stages.py`;
-* a class, named by import path: its constructor loads the models once, `__call__` maps a table of units to a table of
-  rows. Every engine takes the class unchanged. A row depends on its unit alone, never on the batch that it came in.
+* a `StageSpec`, which is plain data and a light `plan` function, in `cer_pipeline/<package>/specs.py`;
+* a class, named by its import path. Its constructor loads the models once, and `__call__` maps a table of units to a
+  table of rows. All engines use the same class. A row depends on its unit only, never on the other units of a batch.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class RegisteredFile(Protocol):
 
     @property
     def video_id(self) -> str:
-        """Its id in every table."""
+        """Id of the video in all tables."""
         ...
 
     @property
     def bytes(self) -> int:
-        """Size of the file."""
+        """Size of the file in bytes."""
         ...
 
     @property
@@ -51,22 +51,22 @@ class RegisteredFile(Protocol):
 
     @property
     def split(self) -> str | None:
-        """Split that it belongs to; None where it belongs to none."""
+        """Split of the video; None if it has none."""
         ...
 
     @property
     def excluded(self) -> str:
-        """Why it was left out of its split; empty where it was not."""
+        """Why the video is excluded from its split; empty if it is not."""
         ...
 
     @property
     def labels(self) -> str:
-        """Digest of its labels; empty without any."""
+        """Digest of the labels; empty without labels."""
         ...
 
     @property
     def captions(self) -> str:
-        """Digest of its imported texts; empty without any."""
+        """Digest of the imported captions; empty without captions."""
         ...
 
     @property
@@ -85,21 +85,21 @@ class RegisteredCorpus(Protocol):
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """What else the format was told."""
+        """Options of the format."""
         ...
 
     @property
     def annotations(self) -> Path | None:
-        """File of the annotations; None where there are none."""
+        """File of the annotations; None without annotations."""
         ...
 
     @property
     def has_media(self) -> bool:
-        """Whether there is a media file behind every video."""
+        """Whether every video has a media file."""
         ...
 
     def files_of(self, shard: str) -> Sequence[RegisteredFile]:
-        """The files of a shard, by video_id."""
+        """Return the files of a shard, sorted by video_id."""
         ...
 
 
@@ -117,7 +117,11 @@ class Inputs(Protocol):
         ...
 
     def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """The shard's whole table in key order, all columns unless named. Blob columns only where named.
+        """Return a table of the shard in key order.
+
+        Args:
+            name: name of the table.
+            columns: columns to read; by default all except binary ones.
 
         Raises:
             CerError: the table has not been materialised.
@@ -125,19 +129,19 @@ class Inputs(Protocol):
         ...
 
     def batches(self, name: str, video_id: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """One video's rows in key order, streamed, so that a long video never lies in memory whole."""
+        """Yield the rows of one video in key order, batch by batch, so that a long video never fills the memory."""
         ...
 
     def digests(self, name: str, unit: str = "video_id") -> dict[str, str]:
-        """For each value of the column `unit` (video_id or segment_id): one digest of the content of its rows."""
+        """Return the digest of the content of the rows for each value of the column `unit` (video_id, segment_id)."""
         ...
 
     def source(self, video_id: str) -> Path:
-        """The media file behind a video_id."""
+        """Return the media file of a video."""
         ...
 
     def registered(self) -> RegisteredCorpus:
-        """The corpus as it was registered: its files with their splits, and what was written about them."""
+        """Return the registered corpus: its files with their splits, labels and captions."""
         ...
 
 
@@ -145,7 +149,7 @@ class Weights(Protocol):
     """Verified weights by zoo id."""
 
     def path(self, model: str) -> Path:
-        """The verified file or folder of a model.
+        """Return the verified file or folder of a model.
 
         Raises:
             ModelUnavailable: the weights are not on this machine.
@@ -153,19 +157,19 @@ class Weights(Protocol):
         ...
 
     def digest(self, model: str) -> str | None:
-        """Digest of the weights of a model; None where they are not on this machine."""
+        """Return the digest of the weights of a model; None if they are not on this machine."""
         ...
 
 
 @dataclass
 class StageContext:
-    """What a stage's constructor is given.
+    """Argument of the constructor of a stage.
 
     Args:
-        profile: settings; a stage reads only the sections that its spec names in `config`, and [execution].
-        weights: verified weights of the models that its spec names in `models`.
-        inputs: the tables of the shard, only those that its spec names in `inputs`.
-        counters: what the stage did, for the run's metadata; keys such as "decoded/frames", "calls/centerface".
+        profile: settings; a stage reads only [execution] and the sections in `config` of its spec.
+        weights: verified weights of the models in `models` and `optional_models` of the spec.
+        inputs: the tables of the shard; a stage reads only those in `inputs` of its spec.
+        counters: counters for the metadata of the run, with keys such as "decoded/frames", "calls/centerface".
     """
 
     profile: Profile
@@ -175,17 +179,17 @@ class StageContext:
 
 
 class Stage(Protocol):
-    """A stage's class."""
+    """Class of a stage."""
 
     def __init__(self, context: StageContext) -> None: ...
 
     def __call__(self, units: pa.Table) -> pa.Table:
-        """Rows (`spec.table.schema`, all rows of a unit together) for a batch of the plan's rows."""
+        """Return the rows (`spec.table.schema`) of a batch of units (rows of the plan), grouped by unit."""
         ...
 
 
-UNIT = "unit"  # plan column: value of the table's unit column
-INPUTS = "inputs"  # plan column: digest of everything that this unit is computed from
+UNIT = "unit"  # plan column: value of the unit column of the table
+INPUTS = "inputs"  # plan column: digest of everything that the unit is computed from
 
 
 @dataclass(frozen=True)
@@ -193,23 +197,22 @@ class StageSpec:
     """One asset of the graph.
 
     Args:
-        table: the table that it makes; its name is the asset's name.
+        table: the table of the stage; its name is the name of the asset.
         description: one sentence for the Dagster UI and the docs.
         group: asset group: ingest, perception, features, probabilities, fusion or predictions.
-        inputs: names of the tables that it reads.
-        plan: light function from the inputs to one row per unit: columns `unit`, `inputs`, and what the class needs.
-            It must not read blobs or load a model library.
-        stage: import path "package.module:Class".
-        code_version: changed by hand whenever the rows would change for the same inputs and settings.
+        inputs: names of the tables that the stage reads.
+        plan: light function from the inputs to one row for each unit, with the columns `unit`, `inputs` and those that
+            the class needs. It must not read blobs or load a model library.
+        stage: import path of the class, "package.module:Class".
+        code_version: changed by hand whenever the rows change for the same inputs and settings.
         config: profile sections whose values change the rows.
-        models: zoo ids whose weights change the rows. Where one is missing, every unit becomes `model_unavailable`.
-        optional_models: zoo ids that the stage uses where they are present and does without where they are not.
-        placeholder_keys: key values of the rows of a unit that has no value; by default one row, with the plan's keys.
-        kinds: tags for the UI.
-        pool: Dagster concurrency pool, "" for none.
-        may_be_empty: whether a unit may have no row (a video without frames has no row a frame).
-        chunk_units: units that are computed and cached together; a crash loses at most these.
-        level: what must have a row each: "video", "segment", "sample" or "frame"; told by the table's key unless given.
+        models: zoo ids whose weights change the rows. If one is missing, all units are `model_unavailable`.
+        optional_models: zoo ids of weights that the stage uses if they are present.
+        placeholder_keys: keys of the rows of a unit without a value; by default one row with the keys in the plan.
+        kinds: tags for the Dagster UI.
+        may_be_empty: whether a unit may have no row, as a video without frames has in a table of frames.
+        chunk_units: number of units that are computed and cached together; a crash loses at most these.
+        level: what has one row each: "video", "segment", "sample" or "frame"; by default the one in the table's key.
     """
 
     table: TableSpec
@@ -224,7 +227,6 @@ class StageSpec:
     optional_models: tuple[str, ...] = ()
     placeholder_keys: Callable[[dict[str, Any]], list[dict[str, Any]]] | None = None
     kinds: tuple[str, ...] = ("parquet",)
-    pool: str = ""
     may_be_empty: bool = False
     chunk_units: int = 64
     level: str = ""
@@ -235,26 +237,26 @@ class StageSpec:
         return self.table.name
 
     def load(self) -> type[Stage]:
-        """Import the stage's class."""
+        """Import the class of the stage."""
         module, _, name = self.stage.partition(":")
         return getattr(importlib.import_module(module), name)
 
 
 Outcome = tuple[pa.Table, pa.Table | None, dict[str, str]]
-"""(units of the chunk, rows of those that worked or None, unit -> reason of those that failed)."""
+"""Units of a chunk, rows of the units that were computed (or None), and the reason for each unit that failed."""
 
 Engine = Callable[[StageSpec, StageContext, pa.Table, int], Iterator[Outcome]]
-"""Puts units (rows of the plan) through a stage, so many at a time; see `engines`."""
+"""Runs a stage over units (rows of the plan) in chunks of a given size, see `engines`."""
 
 
 def placeholder_rows(spec: StageSpec, unit: dict[str, Any], status: Status, reason: str) -> list[dict[str, Any]]:
-    """The rows of a unit that has no value: its keys, the status and the reason; every other column null or empty.
+    """Return the rows of a unit without a value: keys, status and reason; all other columns are null or empty.
 
     Args:
         spec: the stage.
-        unit: the unit's row of the plan.
+        unit: row of the plan.
         status: why there is no value.
-        reason: what happened, for people.
+        reason: cause, as text for the user.
     """
     plain = {c.name: unit[c.name] for c in spec.table.columns if c.name in unit}
     keys = spec.placeholder_keys(unit) if spec.placeholder_keys else [plain]

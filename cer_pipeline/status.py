@@ -1,7 +1,7 @@
-"""The typed outcome that every row carries.
+"""The typed status of a row.
 
-Belongs here: the vocabulary and what each word promises. A row is never dropped, forward-filled or zero-filled: a unit
-that has no value has a row that says why.
+Belongs here: the statuses and their meaning. A row is never dropped, forward-filled or zero-filled: a unit without a
+value has a row with the reason.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from typing import Final
 
 
 class Status(StrEnum):
-    """Why a row has, or has not, a value."""
+    """Why a row has a value or has none."""
 
     OK = "ok"
     NO_VIDEO = "no_video"  # the container has no video stream, or none at this time
     NO_FACE = "no_face"
     NO_AUDIO = "no_audio"  # the container has no audio stream
     NO_SPEECH = "no_speech"
-    EMPTY_TRANSCRIPT = "empty_transcript"  # speech was found, but no word was recognised, or none that can be believed
-    NOT_ENGLISH = "not_english"  # speech of another language, where what reads it knows English only
-    UNDECODABLE = "undecodable"  # the file, or the span of it, is damaged
+    EMPTY_TRANSCRIPT = "empty_transcript"  # speech was detected, but no reliable word was recognised
+    NOT_ENGLISH = "not_english"  # speech in another language, for a model that knows English only
+    UNDECODABLE = "undecodable"  # the file, or this part of it, is damaged
     MODEL_UNAVAILABLE = "model_unavailable"  # a weight or a trained head is not on this machine
     NO_CAPTION = "no_caption"  # an imported view has no text for this segment
-    NO_LABEL = "no_label"  # nobody annotated it, or every annotation in it is a sentinel
-    NOT_APPLICABLE = "not_applicable"  # the method says nothing of this kind of input; nothing is missing
-    FAILED = "failed"  # an unforeseen error; `reason` says which; tried again on the next materialisation
+    NO_LABEL = "no_label"  # there is no annotation, or all annotations mean "not annotated"
+    NOT_APPLICABLE = "not_applicable"  # the method does not apply to this kind of input; nothing is missing
+    FAILED = "failed"  # unexpected error, given in `reason`; the next materialisation computes the unit again
 
 
-QUIET: Final[frozenset[str]] = frozenset({Status.OK, Status.NOT_APPLICABLE})
-"""Statuses that need nobody's attention: the value is there, or none is due."""
+EXPECTED: Final[frozenset[str]] = frozenset({Status.OK, Status.NOT_APPLICABLE})
+"""Statuses that need no attention: the row has a value, or must have none."""
 
 RETRIED: Final[frozenset[str]] = frozenset({Status.FAILED})
-"""Statuses that are never cached, so that the next materialisation tries again."""
+"""Statuses that are never cached, so that the next materialisation computes the unit again."""

@@ -1,6 +1,6 @@
-"""Where the folders of a user begin.
+"""Find the home folder of the user.
 
-Belongs here: finding the user's home folder. Does not belong here: what lies below it (`store.home`, `zoo`).
+Belongs here: finding it. Does not belong here: the folders below it (`store.home`, `zoo`).
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from cer_pipeline.errors import CerError
 
 
 def user_folder(variable: str) -> Path:
-    """The home folder of the user, by `$HOME` or the system's list of users.
+    """Return the home folder of the user, from `$HOME` or the user database of the system.
 
     Args:
-        variable: what the user can set instead.
+        variable: environment variable that the user can set instead, for the error message.
 
     Raises:
-        CerError: neither names one.
+        CerError: neither of them names a folder.
     """
     try:
         folder = Path.home()
-    except RuntimeError:  # no $HOME, and a user whom the system does not know, as in some containers
+    except RuntimeError:  # no $HOME, and no entry in the user database, as in some containers
         folder = Path()
     if not folder.is_absolute():
         raise CerError("the home folder of this user is not known", "$HOME", f"set {variable} to a folder of your own")

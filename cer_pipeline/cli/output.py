@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cer_pipeline.chart_style import printable
-from cer_pipeline.status import QUIET, Status
+from cer_pipeline.status import EXPECTED, Status
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,7 +79,7 @@ def status_counts(by_status: Mapping[str, int]) -> str:
 
     For example: "no_face 4, ok 16 (not_applicable 20)".
     """
-    quiet = [name for name in by_status if name in QUIET and name != Status.OK]
+    quiet = [name for name in by_status if name in EXPECTED and name != Status.OK]
     listed = [f"{name} {n}" for name, n in by_status.items() if name not in quiet]
     in_brackets = [f"({', '.join(f'{name} {by_status[name]}' for name in quiet)})"] if quiet else []
     return " ".join([", ".join(listed), *in_brackets]).strip()

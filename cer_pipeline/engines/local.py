@@ -1,6 +1,7 @@
 """The default engine: one stage instance in this process, units in chunks.
 
-Belongs here: running a stage over chunks of units and isolating a unit that fails.
+Belongs here: running a stage over chunks of units, and isolating a unit that fails. Does not belong here: caching
+(`store`).
 """
 
 from __future__ import annotations
@@ -14,30 +15,33 @@ from cer_pipeline.errors import CerError
 from cer_pipeline.stage import UNIT, Outcome, Stage, StageContext, StageSpec
 from cer_pipeline.store.files import is_disk_full
 
-REASON_CHARACTERS = 300  # of an error message; enough to act on, short enough for a table cell
+REASON_CHARACTERS = 300  # longest error message in a table cell
 
 
 def run_chunks(spec: StageSpec, context: StageContext, units: pa.Table, size: int) -> Iterator[Outcome]:
-    """Put units through a stage, chunk by chunk.
+    """Run a stage over units, chunk by chunk.
 
-    A chunk that raises is tried again unit by unit, so that one bad unit costs only itself.
+    A chunk that raises is run again unit by unit, so that one bad unit affects only its own rows.
 
     Args:
         spec: the stage; its class is constructed once, before the first chunk.
-        context: what the constructor is given.
+        context: argument of the constructor.
         units: rows of the plan.
-        size: units a chunk.
+        size: number of units in a chunk.
+
+    Yields:
+        The outcome of each chunk.
 
     Raises:
-        CerError: the stage says that nothing can go on (missing weights, full disk).
+        CerError: no unit can be computed (missing weights, full disk).
     """
     stage = spec.load()(context)
     for start in range(0, units.num_rows, size):
         chunk = units.slice(start, size)
         try:
             yield chunk, _rows(spec, stage, chunk), {}
-        except Exception as error:  # noqa: BLE001 - whatever a damaged input raises costs only its own rows
-            _give_up_if_fatal(error)
+        except Exception as error:  # noqa: BLE001 - an error in a damaged input affects only its own rows
+            _raise_if_fatal(error)
             if chunk.num_rows == 1:
                 yield chunk, None, {chunk.column(UNIT)[0].as_py(): reason_of(error)}
             else:
@@ -52,30 +56,30 @@ def _one_by_one(spec: StageSpec, stage: Stage, chunk: pa.Table) -> Outcome:
         try:
             parts.append(_rows(spec, stage, unit))
         except Exception as error:  # noqa: BLE001
-            _give_up_if_fatal(error)
+            _raise_if_fatal(error)
             failures[unit.column(UNIT)[0].as_py()] = reason_of(error)
     return chunk, pa.concat_tables(parts) if parts else None, failures
 
 
 def _rows(spec: StageSpec, stage: Stage, units: pa.Table) -> pa.Table:
-    """The stage's rows for these units, checked to be of these units, all of them."""
+    """Return the rows of the stage for some units after checking that they belong to exactly these units."""
     rows = stage(units)
     rows = rows.select([c.name for c in spec.table.columns]).cast(spec.table.schema)
-    wanted = set(units.column(UNIT).to_pylist())
-    given = set(pc.unique(rows.column(spec.table.unit)).to_pylist())
-    if given - wanted or (wanted - given and not spec.may_be_empty):
-        lost, foreign = sorted(wanted - given), sorted(given - wanted)
-        raise ValueError(f"{spec.name} answered for other units: lost {lost[:3]}, foreign {foreign[:3]}")
+    expected = set(units.column(UNIT).to_pylist())
+    actual = set(pc.unique(rows.column(spec.table.unit)).to_pylist())
+    missing, unexpected = sorted(expected - actual), sorted(actual - expected)
+    if unexpected or (missing and not spec.may_be_empty):
+        raise ValueError(f"{spec.name} gave rows of other units: missing {missing[:3]}, unexpected {unexpected[:3]}")
     return rows
 
 
 def reason_of(error: BaseException) -> str:
-    """An error as one line for a table cell."""
+    """Return an error as one line for a table cell."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return text if len(text) <= REASON_CHARACTERS else text[: REASON_CHARACTERS - 3] + "..."
 
 
-def _give_up_if_fatal(error: Exception) -> None:
+def _raise_if_fatal(error: Exception) -> None:
     if isinstance(error, CerError | MemoryError):
         raise error
     if is_disk_full(error):

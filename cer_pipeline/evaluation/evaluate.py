@@ -8,7 +8,7 @@ The table is a function of the tables that it is made from: while their content 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -20,9 +20,9 @@ from cer_pipeline.evaluation.protocols import Cell, compare, score
 from cer_pipeline.evaluation.read import FUSED, PFSA, PPA, Scored, inputs_digest, read
 from cer_pipeline.metrics import RESAMPLES
 from cer_pipeline.store.files import exclusive
-from cer_pipeline.store.fingerprint import content_digests, digest
+from cer_pipeline.store.fingerprint import digest
 from cer_pipeline.store.home import Home
-from cer_pipeline.store.parquet import Footer, conform, read_footer, read_table, write_table
+from cer_pipeline.store.parquet import Footer, add_store_columns, read_footer, read_table, write_table
 
 CODE_VERSION: Final = "3"  # changed by hand whenever a number would change for the same tables
 SHARD: Final = "all"  # the table answers for the whole corpus
@@ -65,7 +65,8 @@ def evaluate(home: Home, name: str, resamples: int = RESAMPLES) -> Evaluation:
         if footer is not None and footer.plan == plan:
             return Evaluation(name, tuple(read_cells(home, name)), footer, True)
         cells = [cell for scored in read(home, name) for cell in cells_of(scored, resamples)]
-        table = _stored(cells, plan)
+        rows = pa.Table.from_pylist([asdict(cell) for cell in cells], schema=tables.METRICS.schema)
+        table = add_store_columns(tables.METRICS, rows, plan)  # all rows are made at once, so they are one unit
         footer = write_table(path, tables.METRICS, [table], plan, units=1)
     return Evaluation(name, tuple(read_cells(home, name)), footer, False)
 
@@ -85,16 +86,6 @@ def _pairs(scored: Scored) -> Iterator[tuple[Any, Any]]:
         if reference is None or system is reference:
             continue
         yield (system, reference) if system.name == PFSA else (reference, system)
-
-
-def _stored(cells: Sequence[Cell], plan: str) -> pa.Table:
-    """Rows in key order with the store's columns."""
-    spec = tables.METRICS
-    rows = conform(spec, pa.Table.from_pylist([asdict(cell) for cell in cells], schema=spec.schema))
-    rows = rows.sort_by([(name, "ascending") for name in spec.key])
-    content = content_digests(rows, [0]) * rows.num_rows  # all rows are made at once, so they are one unit
-    rows = rows.append_column("row_key", pa.array([plan] * rows.num_rows, pa.string()))
-    return rows.append_column("content", pa.array(content, pa.string()))
 
 
 def read_cells(home: Home, name: str) -> list[Cell]:

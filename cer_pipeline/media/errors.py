@@ -1,6 +1,6 @@
-"""What a media file that gives no value is told as.
+"""The exception for a media file that gives no value.
 
-Belongs here: the one exception of this layer. Does not belong here: mistakes of the user (`cer_pipeline.errors`).
+Belongs here: the one exception of this package. Does not belong here: mistakes of the user (`cer_pipeline.errors`).
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from cer_pipeline.status import Status
 
 
 class MediaError(Exception):
-    """A file, or a stream of it, gives no value.
+    """A file or a stream gives no value.
 
     Args:
-        status: undecodable where the file is at fault, failed where trying again may help (limits, a vanished file).
-        reason: what happened, for people.
+        status: undecodable if the file is the cause, failed if another attempt may succeed (limits, a missing file).
+        reason: cause, as text for the user.
     """
 
     def __init__(self, status: Status, reason: str) -> None:

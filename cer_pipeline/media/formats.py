@@ -1,7 +1,7 @@
-"""The container formats that are let near a media file, and the endings that their files have.
+"""The accepted container formats and the endings of their files.
 
-Belongs here: one list for who finds files (`corpora.formats.folder`) and who opens them (`container`). Light: it loads
-no media library. Does not belong here: opening.
+Belongs here: the one list for finding files (`corpora.formats.folder`) and opening them (`container`). Light: it loads
+no media library. Does not belong here: opening files.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ VIDEO: Final[Mapping[str, tuple[str, ...]]] = {
     "asf": (".wmv", ".asf"),
     "ogg": (".ogv", ".ogm"),
 }
-"""FFmpeg's demuxers for moving pictures, and the endings that cameras, phones and editors give such files.
+"""FFmpeg's demuxers for video, and the endings that cameras, phones and editors give such files.
 
-An ending that mostly means something else (.ps, .dat, .ogg) is left out. The demuxer m4v is a bare MPEG-4 stream.
+Endings that mostly stand for other files (.ps, .dat, .ogg) are left out. The demuxer m4v reads bare MPEG-4 streams.
 """
 
 SOUND: Final = ("wav", "w64", "aiff", "mp3", "flac", "aac")
-"""Demuxers for sound alone."""
+"""FFmpeg's demuxers for sound without video."""
 
 FORMATS: Final = ",".join((*VIDEO, *SOUND))
-"""Demuxers that are let near a file: containers that hold their own media. Playlists, concatenations, image sequences,
-device and network formats open further files, so a file that is one of them is refused, whatever its ending says."""
+"""The accepted demuxers: containers that hold their own media. Playlists, concatenations, image sequences, and device
+and network formats open further files, so such a file is refused whatever its ending."""
 
 ENDINGS: Final = frozenset(ending for endings in VIDEO.values() for ending in endings)
-"""Endings of video files, in lower case."""
+"""Endings of video files in lower case."""

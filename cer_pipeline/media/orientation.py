@@ -1,6 +1,6 @@
-"""How a stored picture is turned and mirrored for display.
+"""Turn and mirror a stored picture for display.
 
-Belongs here: reading a display matrix and applying it. Does not belong here: scaling.
+Belongs here: reading and applying a display matrix. Does not belong here: scaling.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Orientation:
-    """Quarter turns and mirrorings: rows and columns swapped first, then flipped.
+    """Quarter turns and mirrorings: rows and columns are swapped first, then flipped.
 
     Args:
         swap: whether rows become columns.
-        flip_x: whether left and right change places, after the swap.
-        flip_y: whether top and bottom change places, after the swap.
-        degrees: the clockwise turn, 0, 90, 180 or 270.
+        flip_x: whether the picture is flipped left to right after the swap.
+        flip_y: whether the picture is flipped top to bottom after the swap.
+        degrees: clockwise turn: 0, 90, 180 or 270.
     """
 
     swap: bool = False
@@ -32,10 +32,10 @@ class Orientation:
 
     @classmethod
     def of_matrix(cls, matrix: bytes) -> Orientation:
-        """From a display matrix: nine 32-bit integers a b u, c d v, x y w (FFmpeg, libavutil/display.h).
+        """Read a display matrix: nine 32-bit integers a b u, c d v, x y w (FFmpeg, libavutil/display.h).
 
-        A point (x, y) of the stored picture is shown at (a x + c y, b x + d y). Turns between the quarters are snapped
-        to the nearest quarter.
+        A point (x, y) of the stored picture is shown at (a x + c y, b x + d y). Other turns are rounded to the nearest
+        quarter turn.
         """
         if len(matrix) < 36:
             return cls()
@@ -50,17 +50,17 @@ class Orientation:
 
     @classmethod
     def of_frame(cls, frame: Any) -> Orientation:
-        """From the side data of a decoded frame (`av.VideoFrame`)."""
+        """Read the display matrix in the side data of a decoded frame (`av.VideoFrame`)."""
         for data in frame.side_data:
             if data.type.name == "DISPLAYMATRIX":
                 return cls.of_matrix(bytes(data))
         return cls()
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """Displayed width and height of a picture that is stored as width x height."""
+        """Return the displayed width and height of a picture that is stored as width x height."""
         return (height, width) if self.swap else (width, height)
 
     def apply(self, picture: np.ndarray) -> np.ndarray:
-        """Turn a picture [height, width, channels]; the result may be a view."""
-        turned = picture.swapaxes(0, 1) if self.swap else picture
-        return turned[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1]
+        """Turn and mirror a picture [height, width, channels]; the result may be a view."""
+        swapped = picture.swapaxes(0, 1) if self.swap else picture
+        return swapped[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1]

@@ -1,7 +1,7 @@
-"""What a media file holds, without decoding it.
+"""Read the duration, frame rate, size and streams of a media file without decoding it.
 
 Belongs here: the columns of the table `videos`. Runs in the child process of `sandbox` only.
-Does not belong here: decoding. The first frame alone is decoded, for the way it is turned.
+Does not belong here: decoding. Only the first frame is decoded, for its display matrix.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 
 from cer_pipeline.media.container import (
     HEADER_TOLERANCE_S,
-    Complaints,
+    ErrorLog,
     Lines,
     has_codec,
     mp4_header,
@@ -34,18 +34,18 @@ from cer_pipeline.status import Status
 
 PACKETS_FOR_FIRST_FRAME: Final = 64
 PADDING_S: Final = 0.1
-"""The last packet of a sound may end this long after the sound: packets of MP3, AAC and Opus last up to 0.064 s."""
+"""The last packet may end this long after the sound: packets of MP3, AAC and Opus last up to 0.064 s."""
 
 MAX_ASPECT: Final = 4.0
-"""Pixels further from square than this are taken for a fault of the header."""
+"""A larger aspect ratio of the pixels, or a smaller one than its inverse, is an error of the header."""
 
 
 def probe(request: dict[str, Any], _emit: Callable[[Any], None]) -> dict[str, Any]:
-    """The row of `videos` of one file, less what the corpus knows.
+    """Return the row of `videos` of one file, without the columns that the corpus gives.
 
     Args:
-        request: path; max_duration_s, above which a duration is taken for damage; audio_track, the 1-based number of
-            the sound track that is asked for, if one is.
+        request: path; max_duration_s, above which a duration is damage; audio_track, the 1-based number of the
+            requested sound track, or null.
 
     Returns:
         Columns of `tables.VIDEOS` by name, with status and reason.
@@ -54,7 +54,7 @@ def probe(request: dict[str, Any], _emit: Callable[[Any], None]) -> dict[str, An
         MediaError: the file gives no row.
     """
     path, limit = request["path"], request["max_duration_s"]
-    complaints = Complaints()
+    errors = ErrorLog()
     track = choose(path, request.get("audio_track"))
     with open_media(path) as container:
         row: dict[str, Any] = {"container": container.format.name, "status": str(Status.OK), "reason": None}
@@ -66,7 +66,7 @@ def probe(request: dict[str, Any], _emit: Callable[[Any], None]) -> dict[str, An
             raise MediaError(Status.UNDECODABLE, "the file holds neither video nor sound")
         if stream is None and audio is None:
             raise MediaError(Status.NO_VIDEO, f"the file has no video stream, and {track.reason}")
-        lines = read_lines(container, stream, audio, complaints)
+        lines = read_lines(container, stream, audio, errors)
         if stream is None and not all(map(has_codec, container.streams.video)):
             row |= {"status": str(Status.UNDECODABLE), "reason": "the video stream is of an unknown codec"}
         elif stream is None:
@@ -94,9 +94,9 @@ def probe(request: dict[str, Any], _emit: Callable[[Any], None]) -> dict[str, An
 
 
 def _duration(path: str, container: InputContainer, lines: Lines, limit_s: float) -> float | None:
-    """D: the end of the last packet; what the container states where the packets agree, or where some are missing.
+    """Return the duration D, s: the stated one if the packets agree or the file is cut off, else that of the packets.
 
-    Containers state their duration to the sample, packets only to their own length, with the padding of encoders.
+    Containers state their duration to the sample; the end of the last packet includes the padding of the encoder.
     """
     end, stated = lines.end_us / MICRO, _stated(path, container)
     if stated is None or lines.jumps:
@@ -109,7 +109,7 @@ def _duration(path: str, container: InputContainer, lines: Lines, limit_s: float
 
 
 def _stated(path: str, container: InputContainer) -> float | None:
-    """The duration that the container states, s; None where it states none."""
+    """Return the duration that the container states, s; None if it states none."""
     stated = container.duration / MICRO if container.duration is not None and container.duration >= 0 else None
     header = mp4_header(path)
     declared = header.duration_s if header is not None else None
@@ -159,7 +159,7 @@ def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame |
 
 
 def square_pixels(width: int, height: int, aspect: Any) -> tuple[int, int]:
-    """Size of a picture with square pixels: the height stays, the width takes the pixel's aspect ratio."""
+    """Return the size of a picture with square pixels: the width is multiplied by the aspect ratio of the pixels."""
     ratio = float(aspect) if aspect else 1.0
     if not (math.isfinite(ratio) and 1 / MAX_ASPECT <= ratio <= MAX_ASPECT):
         ratio = 1.0

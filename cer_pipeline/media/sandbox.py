@@ -1,8 +1,9 @@
-"""Media files are hostile: they are opened in a child process that limits bound, and that dies with its parent.
+"""Open media files, which may be hostile, in a child process with limits that ends with its parent.
 
-Belongs here: the parent's side. Does not belong here: what the child does (`worker`).
+Belongs here: the parent's side. Does not belong here: the work of the child (`worker`).
 
-The child is kept for the next file, since its imports cost half a second, and replaced after a limit or a crash.
+The child is reused for the next file, since its imports take half a second. It is replaced after a crash or when a file
+exceeded a limit.
 """
 
 from __future__ import annotations
@@ -31,24 +32,24 @@ from cer_pipeline.profiles import EXECUTION, Profile
 from cer_pipeline.status import Status
 
 THREADS: Final = 4
-"""Threads that may run at once: processor time is limited to this many times the waiting time."""
+"""Threads that may run at the same time: processor time is limited to this many times the waiting time."""
 
 MAX_MESSAGE: Final = 2 << 30  # an Arrow binary column holds no more
 PASSED_ON: Final = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "TMPDIR", "LANG", "LC_ALL", "HOME", "IMAGEIO_FFMPEG_EXE")
-"""The variables of the environment that the child sees: it has no use for anybody's credentials."""
+"""Environment variables of the child. It needs no credentials, so it receives none."""
 
 Emit = Callable[[pa.RecordBatch], None]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one file may cost.
+    """Limits for one file.
 
     Args:
-        fixed_s: waiting time for any file, s.
-        per_second_s: waiting time for every second of media, s.
+        fixed_s: waiting time for every file, s.
+        per_second_s: additional waiting time for every second of media, s.
         memory_mb: address space of the child, MiB.
-        file_mb: largest file that the child may write, MiB.
+        file_mb: size of the largest file that the child may write, MiB.
     """
 
     fixed_s: float = 60.0
@@ -58,7 +59,7 @@ class Limits:
 
     @classmethod
     def of(cls, profile: Profile) -> Limits:
-        """The limits that [execution] of a profile states."""
+        """Return the limits in the section [execution] of a profile."""
         section = profile[EXECUTION]
         return cls(
             fixed_s=section["media_time_s"],
@@ -68,7 +69,7 @@ class Limits:
         )
 
     def seconds(self, duration_s: float) -> float:
-        """Waiting time for a file of that duration, s."""
+        """Return the waiting time for a file of that duration, s."""
         return self.fixed_s + self.per_second_s * max(0.0, duration_s)
 
 
@@ -76,7 +77,7 @@ class Sandbox:
     """A child process that opens media files.
 
     Args:
-        limits: what one file may cost.
+        limits: limits for each file.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -94,27 +95,27 @@ class Sandbox:
         duration_s: float = 0.0,
         emit: Emit | None = None,
     ) -> dict[str, Any]:
-        """Have the child do one task on one file.
+        """Run one task on one file in the child.
 
         Args:
             task: a key of `worker.TASKS`.
             path: the file.
-            options: what else the task needs; plain JSON values.
-            duration_s: length of the media, which the time limit grows with.
-            emit: takes the record batches that the task makes, as they come.
+            options: further parameters of the task, as plain JSON values.
+            duration_s: duration of the media, for the time limit.
+            emit: called with each record batch of the task.
 
         Returns:
-            What the task returns.
+            The result of the task.
 
         Raises:
-            MediaError: the file gives no value, or cost more than the limits allow.
+            MediaError: the file gives no value, or a limit was exceeded.
         """
         with self._one_at_a_time, tempfile.TemporaryDirectory(prefix="cer-media-") as folder:
             wait_s = self.limits.seconds(duration_s)
             request = {
                 **(options or {}),
                 "task": task,
-                "path": _as_utf8(os.path.abspath(path)),  # noqa: PTH100 (links stay as the user named them)
+                "path": _as_utf8(os.path.abspath(path)),  # noqa: PTH100 (symbolic links are not resolved)
                 "folder": _as_utf8(folder),
                 "cpu_s": wait_s * THREADS,
             }
@@ -126,7 +127,7 @@ class Sandbox:
                 raise
 
     def close(self) -> None:
-        """End the child; a later `run` starts another."""
+        """End the child; a later `run` starts a new one."""
         with self._one_at_a_time:
             self._stop()
 
@@ -140,7 +141,7 @@ class Sandbox:
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # then reading tells why it died
+        with contextlib.suppress(BrokenPipeError):  # reading the answer then gives the reason
             process.stdin.write(json.dumps(request).encode() + b"\n")
             process.stdin.flush()
         answers = _Answers(process.stdout.fileno(), wait_s)
@@ -151,7 +152,7 @@ class Sandbox:
                 self._stop()
                 raise MediaError(Status.FAILED, f"took longer than the time limit of {wait_s:g} s") from None
             except EOFError:
-                raise self._death(wait_s) from None
+                raise self._exit_error(wait_s) from None
             if kind == BATCH:
                 if emit is not None:
                     emit(_batch(data))
@@ -162,14 +163,14 @@ class Sandbox:
             raise MediaError(Status(answer["status"]), answer["reason"])
 
     def _running(self) -> subprocess.Popen[bytes]:
-        # The kernel ties the child to the thread that started it, so another thread starts its own.
+        # The kernel ends the child with the thread that started it, so each thread starts its own child.
         if self._process is not None and self._starter is threading.current_thread() and self._process.poll() is None:
             return self._process
         self._stop()
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         root = str(Path(__file__).resolve().parents[2])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))
-        # Arenas that allocators and numeric libraries reserve ahead count against the limit of address space.
+        # Memory that allocators and numeric libraries reserve in advance counts towards the limit of address space.
         environment |= {"ARROW_DEFAULT_MEMORY_POOL": "system", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         limits = (os.getpid(), self.limits.memory_mb, self.limits.file_mb)
         self._process = subprocess.Popen(
@@ -177,14 +178,14 @@ class Sandbox:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # one group with the ffmpeg that it may start
+            start_new_session=True,  # so that its own children are ended with it
             env=environment,
         )
         self._starter = threading.current_thread()
         self._finalizer = weakref.finalize(self, _kill, self._process)
         return self._process
 
-    def _death(self, wait_s: float) -> MediaError:
+    def _exit_error(self, wait_s: float) -> MediaError:
         process = self._process
         assert process is not None
         code = process.wait()
@@ -202,7 +203,7 @@ class Sandbox:
 
 
 def _as_utf8(path: str) -> str:
-    """A path as the child takes it, which reads the bytes of names as UTF-8 whatever the locale."""
+    """Return a path as the child reads it: as UTF-8, whatever the locale."""
     return os.fsencode(path).decode("utf-8", "surrogateescape")
 
 
@@ -217,7 +218,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 class _Answers:
-    """Messages from a pipe. Only waiting counts against the time, not what the caller does between messages."""
+    """Read messages from a pipe. Only waiting counts towards the time limit, not the work of the caller in between."""
 
     def __init__(self, pipe: int, wait_s: float) -> None:
         self._pipe = pipe
@@ -226,9 +227,9 @@ class _Answers:
         self._poll.register(pipe, select.POLLIN | select.POLLHUP)
 
     def next(self) -> tuple[bytes, bytes]:
-        """Kind and content of the next message."""
-        head = self._read(9)
-        kind, size = head[:1], int.from_bytes(head[1:], "big")
+        """Return the kind and the content of the next message."""
+        header = self._read(9)
+        kind, size = header[:1], int.from_bytes(header[1:], "big")
         if kind not in (BATCH, ANSWER) or size > MAX_MESSAGE:
             raise EOFError
         return kind, self._read(size)

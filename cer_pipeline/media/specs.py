@@ -1,14 +1,14 @@
-"""The stages that open media files: videos, segments, frames, audio.
+"""Specs of the stages that open media files: videos, segments, frames, audio.
 
-Belongs here: what they are and how their units are planned. Light: it loads no media library.
-Does not belong here: how they work (`stages` and below).
+Belongs here: the specs and the plans of their units. Light: it loads no media library.
+Does not belong here: the computation (`stages` and the modules below it).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
@@ -33,32 +33,31 @@ MEDIA_COLUMNS: Final = (
     "status",
     "reason",
 )
-"""Columns of `videos` that the stages after it read: nothing that may change while the file does not."""
+"""Columns of `videos` that later stages read: only those that change with the content of the file."""
 
+AUDIO_TRACK: Final = "audio_track"
+"""Option of a corpus: number of the sound track, from 1; 0 for the default track."""
 
-AUDIO_TRACK: Final = (
-    "audio_track"  # option of a corpus: number of the sound track that is heard, from 1; 0: the default
-)
-WINDOWS: Final = "windows"  # plan column: see `_windows`
-WANTED_TRACK: Final = "wanted_track"  # plan column: the sound track that the corpus asks for
+WINDOWS: Final = "windows"  # plan column, see `_windows`
+WANTED_TRACK: Final = "wanted_track"  # plan column: the sound track that the corpus requests
 
 
 def digest(*values: Any) -> str:
-    """Digest of plain values."""
+    """Return a digest of plain values."""
     return hashlib.blake2b(json.dumps(values).encode(), digest_size=16).hexdigest()
 
 
 def plan_videos(inputs: Inputs, profile: Profile) -> pa.Table:  # noqa: ARG001
-    """One unit for every registered file of the shard."""
+    """Plan one unit for every registered file of the shard."""
     corpus = inputs.registered()
     files, track = corpus.files_of(inputs.shard), corpus.options.get(AUDIO_TRACK) or None
-    told = () if track is None else (AUDIO_TRACK, track)
+    requested = () if track is None else (AUDIO_TRACK, track)
     columns = {name: [getattr(f, name) for f in files] for name in ("video_id", "path", "sha256", "bytes", "split")}
     return pa.table(
         {
             UNIT: pa.array(columns["video_id"], pa.string()),
-            # The name and the split are columns of the row, so they count beside the content.
-            INPUTS: pa.array([digest(f.sha256, f.path, f.split, *f.windows, *told) for f in files], pa.string()),
+            # The path and the split are columns of the row, so they are inputs as well as the content.
+            INPUTS: pa.array([digest(f.sha256, f.path, f.split, *f.windows, *requested) for f in files], pa.string()),
             "video_id": pa.array(columns["video_id"], pa.string()),
             "path": pa.array(columns["path"], pa.string()),
             "sha256": pa.array(columns["sha256"], pa.string()),
@@ -71,49 +70,49 @@ def plan_videos(inputs: Inputs, profile: Profile) -> pa.Table:  # noqa: ARG001
 
 
 def plan_segments(inputs: Inputs, profile: Profile) -> pa.Table:  # noqa: ARG001
-    """One unit for every video."""
+    """Plan one unit for every video."""
     plan = _plan(inputs, lambda row: digest(row["duration_s"], row["status"], row["reason"]))
     windows = _windows(inputs, plan.column(UNIT).to_pylist())
     keys = [
-        key if mine is None else digest(key, *mine)
-        for key, mine in zip(plan.column(INPUTS).to_pylist(), windows.to_pylist(), strict=True)
+        key if listed is None else digest(key, *listed)
+        for key, listed in zip(plan.column(INPUTS).to_pylist(), windows.to_pylist(), strict=True)
     ]
     plan = plan.set_column(plan.schema.get_field_index(INPUTS), INPUTS, pa.array(keys, pa.string()))
     return plan.append_column(WINDOWS, windows)
 
 
 def _windows(inputs: Inputs, videos: Sequence[str]) -> pa.Array:
-    """The window indices of videos without a media file; null for those whose duration tells them."""
+    """Return the window indices of videos without a media file; null for videos with a duration."""
     corpus = inputs.registered()
     listed = {} if corpus.has_media else {f.video_id: f.windows for f in corpus.files_of(inputs.shard)}
     return pa.array([listed.get(video) for video in videos], pa.list_(pa.int32()))
 
 
 def plan_frames(inputs: Inputs, profile: Profile) -> pa.Table:
-    """One unit for every video; what its content and its grid do not change is not read again."""
-    seen = ("sha256", "samples", "audio_track", "status", "reason")  # the time line is that of picture and sound
-    plan = _plan(inputs, lambda row: digest(*(row[name] for name in seen)))
+    """Plan one unit for every video. The sound track is an input, since picture and sound share a time line."""
+    names = ("sha256", "samples", "audio_track", "status", "reason")
+    plan = _plan(inputs, lambda row: digest(*(row[name] for name in names)))
     rate = profile["grid"]["rate_hz"]
     return plan.append_column("rate_hz", pa.array([rate] * plan.num_rows, pa.int32()))
 
 
 def plan_audio(inputs: Inputs, profile: Profile) -> pa.Table:  # noqa: ARG001
-    """One unit for every video."""
-    seen = ("sha256", "duration_s", "audio_track", "audio_track_reason", "status", "reason")
-    return _plan(inputs, lambda row: digest(*(row[name] for name in seen)))
+    """Plan one unit for every video."""
+    names = ("sha256", "duration_s", "audio_track", "audio_track_reason", "status", "reason")
+    return _plan(inputs, lambda row: digest(*(row[name] for name in names)))
 
 
-def _plan(inputs: Inputs, key: Any) -> pa.Table:
+def _plan(inputs: Inputs, key: Callable[[dict[str, Any]], str]) -> pa.Table:
     videos = _media_columns(inputs.table("videos", MEDIA_COLUMNS))
     keys = [key(row) for row in videos.to_pylist()]
-    # blank rows take over columns of the same name, and these two are not the video's any more
+    # A placeholder row copies columns of the same name, so the status and reason of the video have other names.
     names = [f"video_{name}" if name in ("status", "reason") else name for name in MEDIA_COLUMNS]
     units = videos.rename_columns(names).append_column(UNIT, videos.column("video_id"))
     return units.append_column(INPUTS, pa.array(keys, pa.string()))
 
 
 def _media_columns(videos: pa.Table) -> pa.Table:
-    """The columns in their order; null where the table is of a version that did not have them."""
+    """Return the columns in their order; null for those that the table of an older version lacks."""
     schema = VIDEOS_TABLE.schema
     columns = [
         videos.column(name) if name in videos.column_names else pa.nulls(videos.num_rows, schema.field(name).type)
@@ -123,7 +122,7 @@ def _media_columns(videos: pa.Table) -> pa.Table:
 
 
 def segment_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:
-    """Keys of the rows of `segments` for a unit without times: one row, or one for each window that is listed."""
+    """Return the keys of the rows of `segments` of a unit without times: one row, or one for each listed window."""
     return [
         {"segment_id": f"{unit[UNIT]}/{index:04d}", "video_id": unit[UNIT], "segment": index}
         for index in unit[WINDOWS] or [0]
@@ -131,13 +130,13 @@ def segment_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def sample_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:
-    """Keys of the rows of `frames` for a unit without frames: all samples, or one where their number is unknown."""
+    """Return the keys of the rows of `frames` of a unit without frames: all samples, or one if they are unknown."""
     layout, count = Layout(rate_hz=unit["rate_hz"]), max(1, unit["samples"] or 0)
     return [{"video_id": unit[UNIT], "sample": k, "time_s": sample_time(k, layout)} for k in range(count)]
 
 
 def audio_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:
-    """Keys of the row of `audio` for a unit without sound."""
+    """Return the key of the row of `audio` of a unit without sound."""
     return [{"video_id": unit[UNIT]}]
 
 

@@ -1,6 +1,7 @@
-"""Which sound track of a file is heard.
+"""Choose the sound track of a file.
 
-Belongs here: choosing a track. Runs in the child process of `sandbox` only. Does not belong here: the sound (`sound`).
+Belongs here: the choice of the track. Runs in the child process of `sandbox` only. Does not belong here: decoding the
+sound into a row (`sound`).
 
 Tracks are numbered from 1 in the order of the file, as players list them.
 """
@@ -19,21 +20,21 @@ from cer_pipeline.media.container import has_codec, open_media
 from cer_pipeline.media.sound import decoded, levels
 
 SILENCE: Final = 1e-4
-"""Peak of digital silence, -80 dB of full scale: coders of sound make less than this of nothing, no
-microphone does."""
+"""Peak of digital silence, -80 dB of full scale: sound encoders add less than this to silence, and every microphone has
+more noise."""
 
-LISTEN_S: Final = 600.0
-"""A track that is silent for so long counts as silent: a longer look costs time for every file."""
+LONGEST_SILENCE_S: Final = 600.0
+"""A track that starts with this much silence counts as silent, since decoding more of it costs time for every file."""
 
 
 @dataclass(frozen=True)
 class Track:
-    """The sound track that is heard.
+    """The chosen sound track.
 
     Args:
-        number: 1-based; None where there is none to hear.
+        number: 1-based number; None if no track can be decoded.
         count: number of sound tracks of the file.
-        reason: why it is this one; None without tracks.
+        reason: why it was chosen; None without tracks.
     """
 
     number: int | None
@@ -42,7 +43,7 @@ class Track:
 
 
 def sound_track(container: InputContainer, number: int | None) -> AudioStream | None:
-    """A sound track by its number; None where it is None.
+    """Return a sound track by its number; None for the number None.
 
     Raises:
         IndexError: there is no such track.
@@ -51,7 +52,7 @@ def sound_track(container: InputContainer, number: int | None) -> AudioStream | 
 
 
 def count(request: dict[str, Any], _emit: Callable[[Any], None]) -> dict[str, Any]:
-    """The number of sound tracks of one file, as `tracks`.
+    """Return the number of sound tracks of one file, as `tracks`.
 
     Args:
         request: path.
@@ -63,15 +64,15 @@ def count(request: dict[str, Any], _emit: Callable[[Any], None]) -> dict[str, An
         return {"tracks": len(container.streams.audio)}
 
 
-def choose(path: str, wanted: int | None = None) -> Track:
-    """The track that is asked for; else the one flagged as default; else the first. One of a known codec.
+def choose(path: str, requested: int | None = None) -> Track:
+    """Choose the requested track, otherwise the one flagged as default, otherwise the first with a known codec.
 
-    A default that is silent throughout gives way to the next one with sound: recorders write tracks for microphones
-    that are not plugged in.
+    If a default track is silent, the next track with sound is chosen: recorders write tracks for microphones that are
+    not plugged in.
 
     Args:
-        path: of the file.
-        wanted: number of the track that is asked for.
+        path: path of the file.
+        requested: number of the requested track; None for the default.
 
     Raises:
         MediaError: the file cannot be opened.
@@ -80,8 +81,8 @@ def choose(path: str, wanted: int | None = None) -> Track:
         tracks = list(container.streams.audio)
         known = [n for n, track in enumerate(tracks, 1) if has_codec(track)]
         default = [n for n in known if tracks[n - 1].disposition & tracks[n - 1].disposition.default]
-    if wanted is not None:
-        return _wanted(wanted, known, len(tracks))
+    if requested is not None:
+        return _requested(requested, known, len(tracks))
     if not known:
         return Track(None, len(tracks), "no sound track is of a known codec" if tracks else None)
     first = default[0] if default else known[0]
@@ -95,28 +96,28 @@ def choose(path: str, wanted: int | None = None) -> Track:
     return Track(first, len(tracks), kind)
 
 
-def _wanted(wanted: int, known: list[int], tracks: int) -> Track:
-    if wanted > tracks:
+def _requested(number: int, known: list[int], tracks: int) -> Track:
+    if number > tracks:
         has = f"the file has {tracks or 'no'} sound track{'' if tracks == 1 else 's'}"
-        return Track(None, tracks, f"{has}, track {wanted} was asked for")
-    if wanted not in known:
-        return Track(None, tracks, f"sound track {wanted}, which was asked for, is of an unknown codec")
-    return Track(wanted, tracks, f"track {wanted} was asked for")
+        return Track(None, tracks, f"{has}, track {number} was asked for")
+    if number not in known:
+        return Track(None, tracks, f"sound track {number}, which was asked for, is of an unknown codec")
+    return Track(number, tracks, f"track {number} was asked for")
 
 
 def is_silent(path: str, number: int) -> bool:
-    """Whether a track holds digital silence throughout, or for LISTEN_S.
+    """Return whether a track is digital silence, throughout or for its first LONGEST_SILENCE_S.
 
     Args:
-        path: of the file.
-        number: of the track, 1-based.
+        path: path of the file.
+        number: number of the track, 1-based.
     """
-    heard = 0.0
+    decoded_s = 0.0
     with open_media(path) as container:
         for frame in decoded(container, container.streams.audio[number - 1]):
             if float(np.abs(levels(frame)).max(initial=0.0)) > SILENCE:
                 return False
-            heard += frame.samples / (frame.sample_rate or 1)
-            if heard > LISTEN_S:
+            decoded_s += frame.samples / (frame.sample_rate or 1)
+            if decoded_s > LONGEST_SILENCE_S:
                 break
     return True

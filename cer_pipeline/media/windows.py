@@ -1,6 +1,6 @@
 """Window arithmetic and the sampling grid, as pure functions of a duration.
 
-Belongs here: which windows and samples a video has, and which of them hold a time. Does not belong here: files.
+Belongs here: the windows and samples of a video. Does not belong here: files.
 
 Times are counted in whole microseconds, the resolution in which FFmpeg states the duration of a container. A duration
 is rounded to it first (tolerance: half a microsecond), so that 4.0 s is one window however the number came about, and
@@ -19,7 +19,7 @@ MICRO: Final = 1_000_000
 
 
 def micros(seconds: float) -> int:
-    """Seconds as whole microseconds."""
+    """Round seconds to whole microseconds."""
     return round(seconds * MICRO)
 
 
@@ -45,7 +45,7 @@ class Layout:
 
     @classmethod
     def of(cls, profile: Profile) -> Layout:
-        """The layout that [windows] and [grid] of a profile state."""
+        """Return the layout in the sections [windows] and [grid] of a profile."""
         windows = profile["windows"]
         return cls(micros(windows["length_s"]), micros(windows["hop_s"]), profile["grid"]["rate_hz"])
 
@@ -59,12 +59,12 @@ class Window:
     """One window of a video.
 
     Args:
-        index: i.
+        index: number of the window, from 0.
         start_s: start, s.
-        end_s: end (exclusive), s: start plus length, or the duration for the last one.
-        first_sample: its first sample of the grid.
-        samples: number of its samples, at least 1.
-        is_tail: whether it ends with the video.
+        end_s: end (exclusive), s: start plus length; the duration for the last window.
+        first_sample: first sample of the grid in the window.
+        samples: number of samples, at least 1.
+        is_tail: whether the window ends with the video.
     """
 
     index: int
@@ -76,7 +76,7 @@ class Window:
 
 
 def count_windows(duration_s: float | None, layout: Layout = DEFAULT) -> int:
-    """Number N of windows: 1 up to one length, else ceil((D - length) / hop) + 1; 0 where D is unknown."""
+    """Return the number of windows: 1 for D <= length, else ceil((D - length) / hop) + 1; 0 for an unknown D."""
     if duration_s is None:
         return 0
     rest = micros(duration_s) - layout.length_us
@@ -84,67 +84,41 @@ def count_windows(duration_s: float | None, layout: Layout = DEFAULT) -> int:
 
 
 def count_samples(duration_s: float | None, layout: Layout = DEFAULT) -> int:
-    """Number K of samples: as many k as there are with k/rate < D, but at least 1; 0 where D is unknown."""
+    """Return the number of samples k with k / rate < D, but at least 1; 0 for an unknown D."""
     if duration_s is None:
         return 0
     return max(1, _ceil(micros(duration_s) * layout.rate_hz, MICRO))
 
 
 def sample_time(sample: int, layout: Layout = DEFAULT) -> float:
-    """Time of a sample, s."""
+    """Return the time of a sample, s."""
     return sample / layout.rate_hz
 
 
 def windows(duration_s: float | None, layout: Layout = DEFAULT) -> list[Window]:
-    """All windows of a video, in order."""
-    return (
-        [] if duration_s is None else [window(i, duration_s, layout) for i in range(count_windows(duration_s, layout))]
-    )
+    """Return all windows of a video, in order."""
+    if duration_s is None:
+        return []
+    return [window(i, duration_s, layout) for i in range(count_windows(duration_s, layout))]
 
 
 def window(index: int, duration_s: float, layout: Layout = DEFAULT) -> Window:
-    """One window of a video; `index` lies below `count_windows`."""
+    """Return one window of a video; `index` is less than `count_windows`."""
     total, is_tail = count_samples(duration_s, layout), index == count_windows(duration_s, layout) - 1
     start = index * layout.hop_us
     end = max(0, micros(duration_s)) if is_tail else start + layout.length_us
-    # A tail that is shorter than the gap between two samples may hold none: it takes the one before it.
+    # A tail that is shorter than the gap between two samples may hold no sample; it uses the one before it.
     first = min(_ceil(start * layout.rate_hz, MICRO), total - 1)
     stop = total if is_tail else min(total, _ceil(end * layout.rate_hz, MICRO))
     return Window(index, start / MICRO, end / MICRO, first, stop - first, is_tail)
 
 
 def listed_window(index: int, is_tail: bool, layout: Layout = DEFAULT) -> Window:
-    """A window of a video whose duration nobody knows: whole, wherever the video may end."""
+    """Return a window of a video of unknown duration, with its full length."""
     start, stop = index * layout.hop_us, index * layout.hop_us + layout.length_us
     first = _ceil(start * layout.rate_hz, MICRO)
     samples = _ceil(stop * layout.rate_hz, MICRO) - first
     return Window(index, start / MICRO, stop / MICRO, first, samples, is_tail)
-
-
-def windows_of_sample(sample: int, duration_s: float, layout: Layout = DEFAULT) -> list[int]:
-    """Indices of the windows that own a sample, ascending."""
-    last = count_windows(duration_s, layout) - 1
-    near = range(max(0, (sample * MICRO // layout.rate_hz - layout.length_us) // layout.hop_us), last + 1)
-    owned = []
-    for index in near:
-        found = window(index, duration_s, layout)
-        if found.first_sample > sample:
-            break
-        if sample < found.first_sample + found.samples:
-            owned.append(index)
-    return owned
-
-
-def windows_of_time(time_s: float, duration_s: float, layout: Layout = DEFAULT) -> list[int]:
-    """Indices of the windows that cover a time, ascending; never empty.
-
-    A time before the start belongs to the first window, one at or after the end of the video to the last one: time
-    stamps of single frames may lie outside the duration that the container states.
-    """
-    count, time = count_windows(duration_s, layout), max(0, micros(time_s))
-    last = min(count - 1, time // layout.hop_us)
-    first = max(0, (time - layout.length_us) // layout.hop_us + 1)
-    return list(range(min(first, count - 1), last + 1))
 
 
 def _ceil(numerator: int, denominator: int) -> int:

@@ -1,7 +1,7 @@
-"""The child process in which media files are opened: `python -m cer_pipeline.media.worker`.
+"""The child process that opens media files: `python -m cer_pipeline.media.worker`.
 
-Belongs here: what the process forbids itself, and the loop that answers requests. Does not belong here: the parent's
-side (`sandbox`), or any look at media (`probe`, `decode`, `sound`, `tracks`), which is imported when needed.
+Belongs here: the limits that the process sets itself, and the loop that answers requests. Does not belong here: the
+parent's side (`sandbox`), or the tasks (`probe`, `decode`, `sound`, `tracks`), which are imported when needed.
 
 A request is a line of JSON on standard input. The answer, on standard output, is any number of Arrow record batches
 and one JSON document, each as: one byte for its kind, eight bytes for its length (big-endian), its bytes.
@@ -38,13 +38,13 @@ MIB: Final = 1 << 20
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when the thread that started it ends (Linux)."""
+    """Let the kernel kill this process when the thread that started it ends (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def restrict(memory_mb: int, file_mb: int) -> None:
-    """Limit this process and its children: address space, size of a written file, no core dump."""
+    """Limit the address space and the size of written files of this process and its children; disable core dumps."""
     for what, limit in (
         (resource.RLIMIT_AS, memory_mb * MIB),
         (resource.RLIMIT_FSIZE, file_mb * MIB),
@@ -56,7 +56,7 @@ def restrict(memory_mb: int, file_mb: int) -> None:
 
 
 def allow_cpu(seconds: float) -> None:
-    """Let this process use that much more processor time; then the kernel ends it."""
+    """Allow this process a further amount of processor time, after which the kernel ends it."""
     used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
     soft = int(used + seconds) + 1
@@ -68,11 +68,11 @@ def main() -> None:
     parent, memory_mb, file_mb = (int(argument) for argument in sys.argv[1:4])
     die_with_parent()
     if os.getppid() != parent:
-        return  # it ended before the kernel knew
+        return  # the parent ended before the kernel knew of this process
     restrict(memory_mb, file_mb)
     answers = os.fdopen(os.dup(1), "wb")
     log = tempfile.TemporaryFile("ab")  # noqa: SIM115 (lives as long as the process)
-    os.dup2(log.fileno(), 1)  # what libraries print must not reach the answers
+    os.dup2(log.fileno(), 1)  # keeps the output of libraries out of the answers
     os.dup2(log.fileno(), 2)
     for line in sys.stdin.buffer:
         answer = _answer(json.loads(line), lambda batch: _send(answers, BATCH, _serialised(batch)), memory_mb)
@@ -89,10 +89,10 @@ def _answer(request: dict[str, Any], emit: Callable[[Any], None], memory_mb: int
         return {"status": str(error.status), "reason": error.reason}
     except MemoryError:
         return {"status": str(Status.FAILED), "reason": f"needs more than {memory_mb} MiB of memory"}
-    except Exception as error:  # noqa: BLE001 (the parent decides; a fault in one file must not end the worker)
+    except Exception as error:  # noqa: BLE001 (an error in one file must not end the worker)
         return {"status": str(Status.FAILED), "reason": f"{type(error).__name__}: {error}"}
     finally:
-        gc.collect()  # decoders hold threads, whose stacks count against the limit of address space
+        gc.collect()  # decoders own threads, whose stacks count towards the limit of address space
 
 
 def _serialised(batch: Any) -> bytes:

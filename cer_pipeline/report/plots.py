@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from cer_pipeline.chart_style import COLOURS, INK, QUIET, figure, png, settings
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS, COMPOUND_PAIRS
 from cer_pipeline.stage import Inputs
-from cer_pipeline.status import QUIET as QUIET_STATUSES
-from cer_pipeline.status import Status
+from cer_pipeline.status import EXPECTED, Status
 from cer_pipeline.tables import TableSpec
 
 if TYPE_CHECKING:
@@ -112,7 +111,7 @@ def _counts(axis: Axes, statuses: Counter[str]) -> None:
         else COLOURS["Anger"]
         if n == Status.FAILED
         else COLOURS["Neutral"]
-        if n in QUIET_STATUSES
+        if n in EXPECTED
         else COLOURS["Other"]
         for n in names
     ]

@@ -1,5 +1,5 @@
-"""Parquet tables, the row cache, fingerprints and the commit that joins them.
+"""Parquet tables, the row cache, fingerprints, and atomic writes.
 
-Belongs here: how rows are keyed, kept, assembled and read back. Does not belong here: what any row means (`parquet`)
-or how it is computed (the stages).
+Belongs here: how rows are keyed, cached, assembled and read. Does not belong here: the meaning of a row (`tables`) or
+its computation (the stages).
 """

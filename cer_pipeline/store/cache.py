@@ -1,9 +1,9 @@
 """The append-only row cache: rows by key, in chunk files that are written once and never changed.
 
-Belongs here: keeping and finding computed rows. Does not belong here: which keys are wanted (`materialise`).
+Belongs here: storing and reading computed rows. Does not belong here: which keys are needed (`materialise`).
 
-A chunk holds whole units. Its footer lists the row keys that it holds and the run that computed them, so that looking
-a key up reads no rows, and the origin of a value outlives the run that wrote the table.
+A chunk holds complete units. Its footer lists its row keys and the run that computed them. So a key is looked up
+without reading rows, and the origin of a value is known also after later runs have rewritten the table.
 """
 
 from __future__ import annotations
@@ -40,29 +40,29 @@ class RowCache:
         self.folder = folder
 
     def chunks(self) -> list[Chunk]:
-        """All readable chunks; one that is damaged counts as absent and is computed again."""
-        found = []
+        """Return all readable chunks; a damaged one counts as absent, so its rows are computed again."""
+        chunks = []
         for path in sorted(self.folder.glob("*.parquet")):
             if path.name.startswith("."):
                 continue
             try:
                 metadata = pq.read_metadata(path).metadata or {}
-                found.append(Chunk(path, tuple(json.loads(metadata[KEYS])), metadata[RUN].decode()))
+                chunks.append(Chunk(path, tuple(json.loads(metadata[KEYS])), metadata[RUN].decode()))
             except (pa.ArrowException, OSError, KeyError, ValueError):
                 continue
-        return found
+        return chunks
 
     def index(self) -> dict[str, Path]:
-        """Row key -> chunk file that holds its rows."""
+        """Map each row key to the chunk file that holds its rows."""
         return {key: chunk.path for chunk in self.chunks() for key in chunk.keys}
 
     def append(self, rows: pa.Table, keys: Sequence[str], run_id: str) -> None:
-        """Keep the rows of whole units.
+        """Write the rows of complete units as one chunk.
 
         Args:
             rows: rows with the store's columns.
-            keys: row keys of all units that the rows answer for, also of those that have no row.
-            run_id: the run that computed them.
+            keys: row keys of all units of the chunk, including units without rows.
+            run_id: the run that computed the rows.
         """
         if not keys:
             return
@@ -72,7 +72,7 @@ class RowCache:
 
 
 def read_rows(path: Path, keys: Iterable[str]) -> pa.Table:
-    """The rows of some keys from one chunk file, with the store's columns."""
+    """Return the rows of some keys from one chunk file, with the store's columns."""
     with pq.ParquetFile(path) as file:
         table = file.read().replace_schema_metadata(None)
     wanted = pa.array(list(keys), pa.string())

@@ -1,7 +1,7 @@
-"""Files that appear whole or not at all.
+"""Atomic writes of files and folders, and lock files.
 
-Belongs here: atomic writes, locks and the one place that knows what a full disk looks like.
-Does not belong here: what is written.
+Belongs here: the only functions of the project that rename a finished file into place or take a lock, and the errors
+of the operating system that they turn into one line. Does not belong here: the content of any file.
 """
 
 from __future__ import annotations
@@ -16,29 +16,33 @@ import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 from cer_pipeline.errors import CerError
 
-NAME_BYTES = 255  # that a name may have in all usual file systems of Linux and macOS
-FULL_BYTES = 1 << 20  # a disk with less free space than this cannot take one more page of everything
+NAME_BYTES: Final = 255  # longest file name in all usual file systems of Linux and macOS
+FULL_BYTES: Final = 1 << 20  # a disk with less free space than this cannot take one more page of each open file
+OTHER_FOLDER: Final = "choose a folder that you may write in"
+OTHER_HOME: Final = "set CER_HOME to a folder of yours"
 
 
-def commit(path: Path, write: Callable[[Path], None]) -> None:
-    """Write a file beside its place, flush it to the disk, then rename it into place.
+def commit(path: Path, write: Callable[[Path], object], remedy: str = OTHER_HOME) -> None:
+    """Write a temporary file, flush it to the disk, and rename it to its final name.
 
-    A crash at any point leaves the old file, whole. Names that start with a dot are passed over by readers. The
-    temporary name is of fixed length: the final one may be as long as a name can be.
+    A crash at any point leaves the old file intact. The name of the temporary file starts with a dot, so that readers
+    skip it, and has a fixed length, since the final name may be as long as the file system allows.
 
     Args:
-        path: final place; its folder is made.
-        write: writes the temporary file that it is given.
+        path: final place; its folder is made if necessary.
+        write: writes the temporary file whose path it receives.
+        remedy: next step for the user if the folder cannot be written to.
 
     Raises:
         CerError: the disk is full, the folder cannot be written to, or the path is too long.
     """
     temporary = path.with_name(_temporary_name())
     try:
-        with told(path):
+        with one_line_errors(path.parent, remedy):
             path.parent.mkdir(parents=True, exist_ok=True)
             write(temporary)
             _flush(temporary)
@@ -48,51 +52,59 @@ def commit(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def commit_bytes(path: Path, data: bytes) -> None:
-    """`commit` for data that lies in memory."""
-    commit(path, lambda temporary: _write_bytes(temporary, data))
+def commit_bytes(path: Path, data: bytes, remedy: str = OTHER_HOME) -> None:
+    """Write bytes as `commit` does."""
+    commit(path, lambda temporary: temporary.write_bytes(data), remedy)
 
 
-def commit_tree(folder: Path, write: Callable[[Path], None]) -> None:
-    """Write several files below a folder, all or none of them.
+def commit_tree(folder: Path, write: Callable[[Path], object], remedy: str = OTHER_FOLDER) -> None:
+    """Write several files into a folder: either all of them or none.
 
-    They are written into a temporary folder below it first and moved into place once all of them are whole; files that
-    lie there already stay unless they have the name of a new one. A failure of `write` leaves the folder as it was.
+    The files are written into a temporary folder first. A folder that does not exist yet appears in one step; in one
+    that exists, files are replaced one by one, and files with other names stay. A failure of `write` changes nothing.
 
     Args:
-        folder: where the files belong; it is made.
-        write: writes the files into the temporary folder that it is given, with the folders below it.
+        folder: where the files belong; its parents are made if necessary.
+        write: writes the files, and folders with files, into the temporary folder whose path it receives.
+        remedy: next step for the user if the folder cannot be written to.
 
     Raises:
         CerError: the disk is full, the folder cannot be written to, or a path is too long.
     """
-    temporary, is_new = folder / _temporary_name(), not folder.exists()
+    exists = folder.is_dir()
+    temporary = (folder if exists else folder.parent) / _temporary_name()
     try:
-        with told(folder / "x"):
+        with one_line_errors(folder, remedy):
             temporary.mkdir(parents=True)
             write(temporary)
-            made = sorted(path for path in temporary.rglob("*") if path.is_file())
-            for path in made:
+            written = sorted(temporary.rglob("*"))
+            for path in written:
                 _flush(path)
-            for path in made:
-                target = folder / path.relative_to(temporary)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                path.replace(target)
-            for place in sorted({(folder / path.relative_to(temporary)).parent for path in made}):
-                _flush(place)
+            if exists:
+                _move_files(written, temporary, folder)
+            else:
+                _flush(temporary)
+                temporary.rename(folder)
+                _flush(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        if is_new:
-            with contextlib.suppress(OSError):  # holds files: the export is there
-                folder.rmdir()
+
+
+def _move_files(paths: list[Path], source: Path, folder: Path) -> None:
+    targets = {path: folder / path.relative_to(source) for path in paths if path.is_file()}
+    for path, target in targets.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+    for parent in sorted({target.parent for target in targets.values()}):
+        _flush(parent)
 
 
 def file_name(text: str, ending: str = "") -> str:
-    """A text without slashes as the name of a file: as it is where it fits, else cut and told apart by a digest.
+    """Return a text as a file name; one that is too long is cut and ends with a digest of the whole text.
 
     Args:
-        text: such as the last part of a video_id; together with `ending` it may be longer than a name can be.
-        ending: what the name ends with, such as ".txt".
+        text: text without slashes, such as the last part of a video_id.
+        ending: file name ending, such as ".txt".
     """
     data = text.encode("utf-8", "surrogateescape")
     if len(data) + len(ending.encode()) <= NAME_BYTES:
@@ -101,16 +113,13 @@ def file_name(text: str, ending: str = "") -> str:
     return data[: NAME_BYTES - len(mark.encode())].decode("utf-8", "ignore") + mark
 
 
-def _temporary_name() -> str:
-    return f".{uuid.uuid4().hex}.tmp"
-
-
 def is_disk_full(error: BaseException | None, folder: Path | None = None) -> bool:
-    """Whether an error, or what caused it, is a full disk.
+    """Return whether an error, or an error that caused it, means a full disk.
 
     Args:
-        error: what was raised.
-        folder: where was written; SQLite calls a full disk an I/O error at times, so the free space is looked at too.
+        error: the exception.
+        folder: folder that was written to. SQLite reports a full disk as an I/O error at times, so the free space of
+            the disk is checked too.
     """
     if folder is not None and folder.is_dir() and shutil.disk_usage(folder).free < FULL_BYTES:
         return True
@@ -124,29 +133,41 @@ def is_disk_full(error: BaseException | None, folder: Path | None = None) -> boo
 
 
 @contextlib.contextmanager
-def told(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write into one line for the user."""
+def one_line_errors(folder: Path, remedy: str) -> Iterator[None]:
+    """Turn the errors of the operating system that a user can act on into a CerError.
+
+    Args:
+        folder: where the block writes.
+        remedy: next step for the user if the folder cannot be written to.
+    """
     try:
         yield
     except OSError as error:
         if is_disk_full(error):
             then = "free some space and run again; nothing is lost"
-            raise CerError("the disk is full", str(path.parent), then) from error
+            raise CerError("the disk is full", str(folder), then) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise CerError("cannot write here", str(path.parent), "set CER_HOME to a folder of yours") from error
+            raise CerError("cannot write here", str(folder), remedy) from error
         if error.errno == errno.ENAMETOOLONG:
             then = "choose a folder with a shorter path"
-            raise CerError("a name or path is longer than the system allows", str(path.parent), then) from error
+            raise CerError("a name or path is longer than the system allows", str(folder), then) from error
         raise
 
 
 @contextlib.contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Hold a lock file while the block runs; wait for another process that holds it.
+def exclusive(path: Path, remedy: str = OTHER_HOME) -> Iterator[None]:
+    """Hold a lock file while the block runs; wait while another process holds it.
 
-    The lock goes with the process, so a killed run leaves none behind.
+    The kernel releases the lock when the process ends, so a killed run leaves no lock behind.
+
+    Args:
+        path: the lock file; it and its folder are made if necessary.
+        remedy: next step for the user if the folder cannot be written to.
+
+    Raises:
+        CerError: the lock file cannot be made.
     """
-    with told(path):
+    with one_line_errors(path.parent, remedy):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
     try:
@@ -156,9 +177,8 @@ def exclusive(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _write_bytes(path: Path, data: bytes) -> None:
-    with path.open("wb") as handle:
-        handle.write(data)
+def _temporary_name() -> str:
+    return f".{uuid.uuid4().hex}.tmp"
 
 
 def _flush(path: Path) -> None:

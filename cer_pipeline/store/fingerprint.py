@@ -1,7 +1,7 @@
-"""Digests: of settings, of computations, of the content of rows.
+"""Digests of settings, of computations, and of the content of rows.
 
 Belongs here: everything that is hashed into a key. All digests are blake2b with 128 bits, as hexadecimal text.
-Does not belong here: SHA-256 of files and weights (`corpora`, `zoo`), which must equal what others publish.
+Does not belong here: SHA-256 of files and weights (`corpora`, `zoo`), which must equal published values.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DIGEST_BYTES = 16
 
 
 def digest(*parts: str | bytes) -> str:
-    """Digest of a sequence of texts; each part is length-prefixed, so ("ab", "c") and ("a", "bc") differ."""
+    """Return the digest of a sequence of texts; parts have a length prefix, so ("ab", "c") and ("a", "bc") differ."""
     state = hashlib.blake2b(digest_size=DIGEST_BYTES)
     for part in parts:
         _feed_bytes(state, part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part)
@@ -31,14 +31,14 @@ def digest(*parts: str | bytes) -> str:
 
 
 def digest_json(value: Any) -> str:
-    """Digest of plain data, independent of the order of keys."""
+    """Return the digest of plain data, independent of the order of keys."""
     return digest(json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":")))
 
 
 def stage_fingerprint(spec: StageSpec, profile: Profile, weights: Weights) -> str:
-    """What a stage would do, apart from its inputs: code version, table layout, settings and weights.
+    """Return the digest of a stage without its inputs: code version, columns, settings and weights.
 
-    Thread counts, limits, paths and devices are no part of it.
+    Thread counts, limits, paths and devices are not part of it.
     """
     columns = [[c.name, str(c.type)] for c in spec.table.columns]
     settings = {section: dict(profile[section]) for section in spec.config if section != EXECUTION}
@@ -48,14 +48,14 @@ def stage_fingerprint(spec: StageSpec, profile: Profile, weights: Weights) -> st
 
 
 def row_key(fingerprint: str, unit: str, inputs: str) -> str:
-    """Key of the rows of one unit: what is done, to which unit, from which content."""
+    """Return the key of the rows of one unit: the digest of the stage's fingerprint, the unit and its inputs."""
     return digest(fingerprint, unit, inputs)
 
 
 def content_digests(table: pa.Table, starts: Iterable[int]) -> list[str]:
-    """One digest of the values of all columns for each run of rows.
+    """Return one digest of the values of all columns for each run of rows.
 
-    The digest depends on values alone: not on chunks, offsets, padding or what lies under a null.
+    The digest depends on values only: not on chunks, offsets, padding or the bytes under a null.
 
     Args:
         table: rows.
@@ -63,14 +63,14 @@ def content_digests(table: pa.Table, starts: Iterable[int]) -> list[str]:
     """
     bounds = [*starts, table.num_rows]
     columns = [column.combine_chunks() if column.num_chunks != 1 else column.chunk(0) for column in table.columns]
-    out = []
+    digests = []
     for start, stop in pairwise(bounds):
         state = hashlib.blake2b(digest_size=DIGEST_BYTES)
         for name, column in zip(table.column_names, columns, strict=True):
             _feed_bytes(state, name.encode())
             _feed_array(state, column.slice(start, stop - start))
-        out.append(state.hexdigest())
-    return out
+        digests.append(state.hexdigest())
+    return digests
 
 
 def _feed_bytes(state: hashlib.blake2b, data: bytes) -> None:

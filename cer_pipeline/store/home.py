@@ -1,15 +1,15 @@
-"""Where things lie below `CER_HOME`.
+"""The home folder: its place and the layout below it.
 
-Belongs here: the layout of the home folder, and how it is found. Does not belong here: reading or writing.
+Belongs here: paths below `CER_HOME`, and how the folder is found. Does not belong here: reading or writing.
 
-    tables/TABLE/corpus=NAME/shard=sNNN/data.parquet   what users read
+    tables/TABLE/corpus=NAME/shard=sNNN/data.parquet   tables, for users to read
     cache/TABLE/FINGERPRINT/corpus=NAME/shard=sNNN/    rows by key, append-only
     corpora/NAME.json                                  registered corpora
-    dagster/                                           Dagster's own state
-    heads/BRANCH/DIGEST/                               heads trained here, each with its card
-    training/BRANCH/KEY/                               what a training keeps, so that a stopped one goes on
-    settings.toml                                      the user's settings over the profile
-    locks/                                             one writer a table and shard
+    dagster/                                           state of Dagster
+    heads/BRANCH/DIGEST/                               heads trained on this machine, each with its card
+    training/BRANCH/KEY/                               state of a training, from which a stopped one continues
+    settings.toml                                      settings that override the profile
+    locks/                                             lock files, one for each table and shard
 """
 
 from __future__ import annotations
@@ -32,85 +32,86 @@ USER_FOLDER = "cer-pipeline"
 
 @dataclass(frozen=True)
 class Home:
-    """The home folder: of a working copy, or of a user.
+    """The home folder of a working copy or of a user.
+
+    Args:
+        root: its path.
 
     Raises:
-        CerError: with its path Dagster's databases would lie elsewhere, or tables could not be opened.
+        CerError: Dagster or Parquet could not open files below this path.
     """
 
     root: Path
 
     def __post_init__(self) -> None:
-        # Dagster names its SQLite files by an address, unescaped: ? ends the path in it, %20 means a blank.
+        # Dagster puts the paths of its SQLite files into URLs without escaping: ? ends the path, %20 means a blank.
         path = str(self.root)
         if "?" in path or unquote(path, errors="surrogateescape") != path:
             what = "the path of the home folder holds ? or a percent sign before two hexadecimal digits"
             raise CerError(what, path, f"set {HOME_VARIABLE} to a folder without them")
         try:
             path.encode("utf-8")
-        except UnicodeEncodeError:  # Parquet files are opened by names in UTF-8
+        except UnicodeEncodeError:  # pyarrow encodes the names of files as UTF-8
+            shown = os.fsencode(path).decode(errors="backslashreplace")
             then = f"set {HOME_VARIABLE} to another folder"
-            raise CerError(
-                "the path of the home folder is not UTF-8", os.fsencode(path).decode(errors="backslashreplace"), then
-            ) from None
+            raise CerError("the path of the home folder is not UTF-8", shown, then) from None
 
     @property
     def settings(self) -> Path:
-        """The user's settings over the profile."""
+        """Settings that override the profile."""
         return self.root / "settings.toml"
 
     @property
     def dagster(self) -> Path:
-        """Dagster's own state."""
+        """Folder of the state of Dagster."""
         return self.root / "dagster"
 
     @property
     def heads(self) -> Path:
-        """Heads trained here; see `zoo.trained`."""
+        """Folder of the heads trained on this machine, see `zoo.trained`."""
         return self.root / "heads"
 
     def training(self, branch: str, key: str) -> Path:
-        """What one training of a branch keeps."""
+        """Return the folder of the state of one training of a branch."""
         return self.root / "training" / branch / key
 
     def table_folder(self, table: str) -> Path:
-        """All shards of a table."""
+        """Return the folder of all shards of a table."""
         return self.root / "tables" / table
 
     def table(self, table: str, corpus: str, shard: str) -> Path:
-        """The Parquet file of one shard of a table."""
+        """Return the Parquet file of one shard of a table."""
         return self.table_folder(table) / f"corpus={corpus}" / f"shard={shard}" / "data.parquet"
 
     def cache(self, table: str, fingerprint: str, corpus: str, shard: str) -> Path:
-        """The folder of cached chunks of one shard of a table under one fingerprint."""
+        """Return the folder of the cached chunks of one shard of a table with one fingerprint."""
         return self.root / "cache" / table / fingerprint / f"corpus={corpus}" / f"shard={shard}"
 
     def lock(self, table: str, corpus: str, shard: str) -> Path:
-        """The lock file of one shard of a table."""
+        """Return the lock file of one shard of a table."""
         return self.root / "locks" / f"{table.replace('/', '.')}.{corpus}-{shard}.lock"
 
 
 def checkout() -> Path | None:
-    """The working copy that this package is imported from; None where it is installed by itself."""
+    """Return the working copy that this package is imported from; None if it is installed without one."""
     folder = Path(__file__).resolve().parents[2]
     return folder if all((folder / name).is_file() for name in ("pyproject.toml", "workspace.yaml")) else None
 
 
 def default_home(environment: Mapping[str, str] = os.environ) -> Home:
-    """`$CER_HOME`, else the folder `.cer` of the working copy, else `cer-pipeline` in the user's data folder.
+    """Return `$CER_HOME`, else the folder `.cer` of the working copy, else `cer-pipeline` in the user's data folder.
 
-    The data folder is `$XDG_DATA_HOME`, or `~/.local/share` where that is unset or no absolute path (XDG Base Directory
-    Specification 0.8).
+    The data folder is `$XDG_DATA_HOME`, or `~/.local/share` if that is unset or not an absolute path (XDG Base
+    Directory Specification 0.8).
 
     Args:
         environment: the environment variables.
 
     Raises:
-        CerError: nothing says where the user's folders are.
+        CerError: the home folder of the user is not known.
     """
-    given = environment.get(HOME_VARIABLE)
-    if given:
-        return Home(Path(given).expanduser().resolve())
+    if named := environment.get(HOME_VARIABLE):
+        return Home(Path(named).expanduser().resolve())
     if copy := checkout():
         return Home(copy / DEFAULT_FOLDER)
     data = Path(environment.get("XDG_DATA_HOME", ""))
@@ -120,10 +121,10 @@ def default_home(environment: Mapping[str, str] = os.environ) -> Home:
 
 
 def writable_home() -> Home:
-    """As `default_home`, for a command that writes there; the folder is made.
+    """Return `default_home` after making the folder and a temporary file in it.
 
     Raises:
-        CerError: it cannot be made or written.
+        CerError: the folder cannot be made or written to.
     """
     home = default_home()
     try:
@@ -133,9 +134,5 @@ def writable_home() -> Home:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise
-        why = error.strerror or str(error)
-        raise CerError(
-            f"the home folder cannot be written ({why})",
-            str(home.root),
-            f"set {HOME_VARIABLE} to a folder that you may write in",
-        ) from None
+        what = f"the home folder cannot be written ({error.strerror or error})"
+        raise CerError(what, str(home.root), f"set {HOME_VARIABLE} to a folder that you may write in") from None

@@ -1,4 +1,4 @@
-"""Making one shard of one table: look up, compute what is missing, assemble, validate, commit.
+"""Materialise one shard of one table: look up, compute what is missing, assemble, validate, commit.
 
 Belongs here: the order of these steps and the isolation of failures. Does not belong here: scheduling (Dagster and
 `pipeline`) or any computation (the stages).
@@ -6,11 +6,12 @@ Belongs here: the order of these steps and the isolation of failures. Does not b
 1. The stage's plan lists the units of the shard with a digest of what each is computed from.
 2. A row key is the digest of the stage's fingerprint (code version, settings, weights), the unit and its inputs.
 3. If the table on disk answers this very plan, nothing is done.
-4. Keys in the cache are taken from it; the others are computed in chunks, each kept as soon as it is done.
+4. Rows whose keys are in the cache are taken from it; the others are computed in chunks, and each chunk is cached as
+   soon as it is done.
 5. The table is assembled from the cache in key order, checked, and renamed into place.
 
-So a crash loses at most one chunk, an earlier setting costs nothing to return to, and the same inputs give the same
-bytes whatever happened in between.
+So a crash loses at most one chunk, returning to an earlier setting computes nothing, and the same inputs give the same
+bytes whatever was run in between.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -31,9 +31,9 @@ from cer_pipeline.stage import INPUTS, UNIT, Engine, Inputs, StageContext, Stage
 from cer_pipeline.status import RETRIED, Status
 from cer_pipeline.store.cache import RowCache, read_rows
 from cer_pipeline.store.files import exclusive
-from cer_pipeline.store.fingerprint import content_digests, digest, row_key, stage_fingerprint
+from cer_pipeline.store.fingerprint import digest, row_key, stage_fingerprint
 from cer_pipeline.store.home import Home
-from cer_pipeline.store.parquet import Footer, conform, read_footer, write_table
+from cer_pipeline.store.parquet import Footer, add_store_columns, read_footer, sort_order, write_table
 
 Progress = Callable[[int, int], None]
 """Called with (units done, units to compute)."""
@@ -41,18 +41,18 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Report:
-    """What one materialisation did.
+    """Result of one materialisation.
 
     Args:
         table: table name.
         corpus: corpus name.
         shard: shard label.
-        footer: what the table says about itself now.
-        cached: units that were taken from the cache or from the unchanged table.
-        computed: units that were computed.
+        footer: footer of the table file.
+        cached: number of units that were taken from the cache or from the unchanged table.
+        computed: number of units that were computed.
         unchanged: whether the table on disk already answered the plan, so that nothing was written.
-        counters: what the stage counted (frames decoded, model calls).
-        seconds: wall-clock time.
+        counters: counters of the stage (frames decoded, model calls).
+        seconds: wall-clock time, s.
     """
 
     table: str
@@ -68,7 +68,17 @@ class Report:
 
 @dataclass(frozen=True)
 class Work:
-    """The plan of one shard of one table, with keys."""
+    """The plan of one shard of one table, with row keys.
+
+    Args:
+        spec: the stage.
+        inputs: the tables and files of the shard.
+        profile: settings.
+        weights: verified weights.
+        fingerprint: digest of the stage, see `stage_fingerprint`.
+        plan: one row for each unit.
+        keys: unit -> row key, in the order of the plan.
+    """
 
     spec: StageSpec
     inputs: Inputs
@@ -76,7 +86,7 @@ class Work:
     weights: Weights
     fingerprint: str
     plan: pa.Table
-    keys: dict[str, str] = field(repr=False)  # unit -> row key, in key order
+    keys: dict[str, str] = field(repr=False)
 
     @property
     def digest(self) -> str:
@@ -94,7 +104,8 @@ def prepare(spec: StageSpec, inputs: Inputs, profile: Profile, weights: Weights)
         weights: verified weights.
 
     Raises:
-        CerError: a table that the stage reads has not been made.
+        CerError: a table that the stage reads has not been materialised.
+        ValueError: the plan names a unit twice.
     """
     plan = spec.plan(inputs, profile)
     fingerprint = stage_fingerprint(spec, profile, weights)
@@ -107,9 +118,14 @@ def prepare(spec: StageSpec, inputs: Inputs, profile: Profile, weights: Weights)
 
 
 def is_current(work: Work, home: Home) -> bool:
-    """Whether the table on disk answers the plan and holds no row that must be tried again."""
+    """Return whether the table on disk answers the plan and holds no row that must be computed again."""
+    return _current_footer(work, home) is not None
+
+
+def _current_footer(work: Work, home: Home) -> Footer | None:
     footer = read_footer(home.table(work.spec.name, work.inputs.corpus, work.inputs.shard))
-    return footer is not None and footer.plan == work.digest and not RETRIED & footer.by_status.keys()
+    is_answer = footer is not None and footer.plan == work.digest and not RETRIED & footer.by_status.keys()
+    return footer if is_answer else None
 
 
 def materialise(
@@ -122,7 +138,7 @@ def materialise(
     run_id: str,
     progress: Progress | None = None,
 ) -> Report:
-    """Make one shard of one table.
+    """Materialise one shard of one table.
 
     Args:
         spec: the stage.
@@ -130,43 +146,42 @@ def materialise(
         inputs: the tables and files of the shard.
         profile: settings.
         weights: verified weights.
-        engine: puts the units that are missing through the stage.
-        run_id: run that is noted as the origin of computed rows.
-        progress: told after each chunk.
+        engine: computes the missing units with the stage.
+        run_id: run that is recorded as the origin of computed rows.
+        progress: called after each chunk.
 
     Raises:
         CerError: an input table is missing, the disk is full, or the home folder cannot be written to.
     """
     started = time.monotonic()
     corpus, shard = inputs.corpus, inputs.shard
+    missing: list[str] = []
+    counters: Counter[str] = Counter()
     with exclusive(home.lock(spec.name, corpus, shard)):
         work = prepare(spec, inputs, profile, weights)
-        path = home.table(spec.name, corpus, shard)
-        if is_current(work, home):
-            footer = read_footer(path)
-            assert footer is not None
-            return Report(spec.name, corpus, shard, footer, len(work.keys), 0, True, {}, time.monotonic() - started)
-        cache = RowCache(home.cache(spec.name, work.fingerprint, corpus, shard))
-        known = cache.index()
-        missing = [unit for unit, key in work.keys.items() if key not in known]
-        counters: Counter[str] = Counter()
-        blanks = _compute(work, missing, cache, counters, engine, run_id, progress)
-        footer = _assemble(work, cache, blanks, home)
-    computed = len(missing) - (len(missing) if _unavailable(work) else 0)
+        current = _current_footer(work, home)
+        if current is None:
+            cache = RowCache(home.cache(spec.name, work.fingerprint, corpus, shard))
+            index = cache.index()
+            missing = [unit for unit, key in work.keys.items() if key not in index]
+            uncached = _compute(work, missing, cache, counters, engine, run_id, progress)
+            footer = _assemble(work, cache, uncached, home)
+        else:
+            footer = current
     return Report(
         spec.name,
         corpus,
         shard,
         footer,
-        len(work.keys) - len(missing),
-        computed,
-        False,
-        dict(sorted(counters.items())),
-        time.monotonic() - started,
+        cached=len(work.keys) - len(missing),
+        computed=0 if _absent_models(work) else len(missing),
+        unchanged=current is not None,
+        counters=dict(sorted(counters.items())),
+        seconds=time.monotonic() - started,
     )
 
 
-def _unavailable(work: Work) -> list[str]:
+def _absent_models(work: Work) -> list[str]:
     return [model for model in work.spec.models if work.weights.digest(model) is None]
 
 
@@ -179,95 +194,77 @@ def _compute(
     run_id: str,
     progress: Progress | None,
 ) -> dict[str, pa.Table]:
-    """Compute the missing units into the cache; return the rows of units that must not be kept."""
+    """Compute the missing units into the cache; return the rows of the units that must not be cached."""
     if not missing:
         return {}
     chosen = work.plan.filter(pc.is_in(work.plan.column(UNIT), value_set=pa.array(missing, pa.string())))
-    absent = _unavailable(work)
-    if absent:
+    if absent := _absent_models(work):
         reason = f"{', '.join(absent)}: not on this machine; run `cer models pull`, or train the head"
-        return _blanks(work, chosen, Status.MODEL_UNAVAILABLE, reason)
+        return _placeholders(work, chosen, Status.MODEL_UNAVAILABLE, reason)
     context = StageContext(work.profile, work.weights, work.inputs, counters)
-    blanks: dict[str, pa.Table] = {}
+    uncached: dict[str, pa.Table] = {}
     done = 0
     size = 1 if work.spec.table.blob else work.spec.chunk_units
     for units, rows, failures in engine(work.spec, context, chosen, size):
-        kept, dropped = _split(work.spec, _stamped(work, rows)) if rows is not None else (None, {})
-        if kept is not None:
-            done_units = [u for u in units.column(UNIT).to_pylist() if u not in failures and u not in dropped]
-            cache.append(kept, [work.keys[u] for u in done_units], run_id)
-            blanks |= dropped
+        if rows is not None:
+            cacheable, retried = _split_retried(work.spec, add_store_columns(work.spec.table, rows, work.keys))
+            complete = [u for u in units.column(UNIT).to_pylist() if u not in failures and u not in retried]
+            cache.append(cacheable, [work.keys[u] for u in complete], run_id)
+            uncached |= retried
         for unit, reason in failures.items():
-            blanks |= _blanks(work, units.filter(pc.equal(units.column(UNIT), unit)), Status.FAILED, reason)
+            failed = units.filter(pc.equal(units.column(UNIT), unit))
+            uncached |= _placeholders(work, failed, Status.FAILED, reason)
         done += units.num_rows
         if progress:
             progress(done, len(missing))
-    return blanks
+    return uncached
 
 
-def _blanks(work: Work, units: pa.Table, status: Status, reason: str) -> dict[str, pa.Table]:
-    out = {}
+def _placeholders(work: Work, units: pa.Table, status: Status, reason: str) -> dict[str, pa.Table]:
+    tables = {}
     for unit in units.to_pylist():
         rows = pa.Table.from_pylist(placeholder_rows(work.spec, unit, status, reason), schema=work.spec.table.schema)
-        out[unit[UNIT]] = _stamped(work, rows)
-    return out
+        tables[unit[UNIT]] = add_store_columns(work.spec.table, rows, work.keys)
+    return tables
 
 
-def _stamped(work: Work, rows: pa.Table) -> pa.Table:
-    """Rows in key order with the store's columns."""
-    spec = work.spec.table
-    table = conform(spec, rows).sort_by([(name, "ascending") for name in spec.key])
-    units: list[str] = table.column(spec.unit).to_pylist()
-    starts = [i for i, unit in enumerate(units) if i == 0 or unit != units[i - 1]]
-    digests = content_digests(table, starts)
-    lengths = [stop - start for start, stop in pairwise([*starts, len(units)])]
-    content = [d for d, n in zip(digests, lengths, strict=True) for _ in range(n)]
-    table = table.append_column("row_key", pa.array([work.keys[unit] for unit in units], pa.string()))
-    return table.append_column("content", pa.array(content, pa.string()))
-
-
-def _split(spec: StageSpec, rows: pa.Table) -> tuple[pa.Table, dict[str, pa.Table]]:
-    """Rows of units to keep, and of each unit that has a row to be tried again."""
-    again = rows.filter(pc.is_in(rows.column("status"), value_set=pa.array(sorted(RETRIED), pa.string())))
-    if not again.num_rows:
+def _split_retried(spec: StageSpec, rows: pa.Table) -> tuple[pa.Table, dict[str, pa.Table]]:
+    """Split rows into those to cache, and those of each unit with a row that must be computed again."""
+    units = rows.column(spec.table.unit)
+    retried = pc.is_in(rows.column("status"), value_set=pa.array(sorted(RETRIED), pa.string()))
+    names = pc.unique(units.filter(retried))
+    if not len(names):
         return rows, {}
-    unit = rows.column(spec.table.unit)
-    names = pc.unique(again.column(spec.table.unit))
-    kept = rows.filter(pc.invert(pc.is_in(unit, value_set=names)))
-    return kept, {name: rows.filter(pc.equal(unit, name)) for name in names.to_pylist()}
+    cacheable = rows.filter(pc.invert(pc.is_in(units, value_set=names)))
+    return cacheable, {name: rows.filter(pc.equal(units, name)) for name in names.to_pylist()}
 
 
-def _assemble(work: Work, cache: RowCache, blanks: dict[str, pa.Table], home: Home) -> Footer:
+def _assemble(work: Work, cache: RowCache, uncached: dict[str, pa.Table], home: Home) -> Footer:
     spec = work.spec.table
     index = cache.index()
-    unfinished = [unit for unit, key in work.keys.items() if key not in index and unit not in blanks]
-    if unfinished:
-        what = f"{len(unfinished)} units of {spec.name} have no rows"
-        raise CerError(what, unfinished[0], "run again; nothing is lost")
+    without_rows = [unit for unit, key in work.keys.items() if key not in index and unit not in uncached]
+    if without_rows:
+        what = f"{len(without_rows)} units of {spec.name} have no rows"
+        raise CerError(what, without_rows[0], "run again; nothing is lost")
     path = home.table(spec.name, work.inputs.corpus, work.inputs.shard)
-    return write_table(path, spec, _pieces(work, index, blanks), work.digest, len(work.keys))
+    return write_table(path, spec, _pieces(work, index, uncached), work.digest, len(work.keys))
 
 
-def _pieces(work: Work, index: dict[str, Path], blanks: dict[str, pa.Table]) -> Iterator[pa.Table]:
-    """The table's rows in key order: one piece a unit for blob tables, one piece in all otherwise."""
+def _pieces(work: Work, index: dict[str, Path], uncached: dict[str, pa.Table]) -> Iterator[pa.Table]:
+    """Yield the rows of a table in key order: one piece for each unit of a blob table, otherwise a single piece."""
     spec = work.spec.table
-    order = [(name, "ascending") for name in spec.key]
     if spec.blob:
         for unit in sorted(work.keys):
-            if unit in blanks:
-                yield blanks[unit]
+            if unit in uncached:
+                yield uncached[unit]
             else:
-                yield read_rows(index[work.keys[unit]], [work.keys[unit]]).sort_by(order)
+                yield read_rows(index[work.keys[unit]], [work.keys[unit]]).sort_by(sort_order(spec))
         return
     by_file: dict[Path, list[str]] = {}
     for unit, key in work.keys.items():
-        if unit not in blanks:
+        if unit not in uncached:
             by_file.setdefault(index[key], []).append(key)
-    parts = [read_rows(path, keys) for path, keys in by_file.items()]
-    parts += list(blanks.values())
-    empty = work.spec.table.stored_schema.remove_metadata().empty_table()
-    yield pa.concat_tables([_plain(part, empty.schema) for part in parts] or [empty]).sort_by(order)
-
-
-def _plain(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    return table.replace_schema_metadata(None).select(schema.names).cast(schema)
+    parts = [*(read_rows(path, keys) for path, keys in by_file.items()), *uncached.values()]
+    schema = spec.stored_schema.remove_metadata()
+    aligned = [part.replace_schema_metadata(None).select(schema.names).cast(schema) for part in parts]
+    yield pa.concat_tables([schema.empty_table(), *aligned]).sort_by(sort_order(spec))

@@ -1,14 +1,15 @@
-"""Table files: validation, writing, reading.
+"""Validate, write and read table files.
 
-Belongs here: one shard's Parquet file. Does not belong here: the cache and the order of work (`materialise`).
+Belongs here: the Parquet file of one shard. Does not belong here: the cache, the order of the steps (`materialise`).
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 from cer_pipeline.arrow import pc
 from cer_pipeline.status import Status
 from cer_pipeline.store.files import commit
-from cer_pipeline.store.fingerprint import digest
+from cer_pipeline.store.fingerprint import content_digests, digest
 from cer_pipeline.tables import TableSpec
 
 SUM_TOLERANCE = 1e-6
@@ -27,20 +28,20 @@ FOOTER = b"cer"
 
 
 class InvalidRows(ValueError):
-    """Rows that break their table's contract: a defect of the stage that made them."""
+    """Rows violate the contract of their table, which is a defect of their stage."""
 
 
 @dataclass(frozen=True)
 class Footer:
-    """What a table file says about itself, besides its rows.
+    """Metadata in the footer of a table file.
 
     Args:
         table: table name.
-        plan: digest of the plan that the file answers: what would be computed, for which units, from which inputs.
-        data_version: digest of the content of all units; equal versions hold equal rows.
+        plan: digest of the plan that the table answers: the computation, its units and their inputs.
+        data_version: digest of the content of all units; tables with equal versions have equal rows.
         units: number of units.
         rows: number of rows.
-        by_status: rows by status.
+        by_status: number of rows by status.
     """
 
     table: str
@@ -52,10 +53,11 @@ class Footer:
 
 
 def conform(spec: TableSpec, rows: pa.Table) -> pa.Table:
-    """Rows in the table's own column order and types, checked against its contract.
+    """Return rows in the column order and types of a table, checked against its contract.
 
     Raises:
-        InvalidRows: a column is missing, a key or status is null, unknown or doubled, or a distribution is wrong.
+        InvalidRows: a column is missing, a value that must not be null is null, a status is unknown, two rows have the
+            same key, or a distribution is wrong.
     """
     missing = [c.name for c in spec.columns if c.name not in rows.column_names]
     if missing:
@@ -102,21 +104,50 @@ def _check_distribution(spec: TableSpec, table: pa.Table, group: Sequence[str]) 
         raise InvalidRows(f"{spec.name}: {group[0]} ... {group[-1]} do not sum to 1")
 
 
+def add_store_columns(spec: TableSpec, rows: pa.Table, keys: Mapping[str, str] | str) -> pa.Table:
+    """Return checked rows in key order with the columns `row_key` and `content`.
+
+    Args:
+        spec: the table.
+        rows: rows with the columns of the table.
+        keys: row key of each unit; one row key if all rows together are one unit.
+
+    Raises:
+        InvalidRows: see `conform`.
+    """
+    table = conform(spec, rows).sort_by(sort_order(spec))
+    units: list[str] = table.column(spec.unit).to_pylist()
+    if isinstance(keys, str):
+        starts, row_keys = [0] if units else [], [keys] * len(units)
+    else:
+        starts, row_keys = [i for i, u in enumerate(units) if i == 0 or u != units[i - 1]], [keys[u] for u in units]
+    digests = content_digests(table, starts)
+    lengths = [stop - start for start, stop in pairwise([*starts, len(units)])]
+    content = [d for d, n in zip(digests, lengths, strict=True) for _ in range(n)]
+    table = table.append_column("row_key", pa.array(row_keys, pa.string()))
+    return table.append_column("content", pa.array(content, pa.string()))
+
+
+def sort_order(spec: TableSpec) -> list[tuple[str, str]]:
+    """Return the sort keys of a table, as `pyarrow.Table.sort_by` takes them."""
+    return [(name, "ascending") for name in spec.key]
+
+
 def write_table(path: Path, spec: TableSpec, pieces: Iterable[pa.Table], plan: str, units: int) -> Footer:
     """Write a table file in one atomic step.
 
-    The bytes depend on the rows alone: groups of rows are cut by content, never by how the pieces came.
+    The bytes depend on the rows only: the limits of the row groups do not depend on how units were computed.
 
     Args:
-        path: final place.
+        path: path of the file.
         spec: the table.
-        pieces: rows with the store's columns in key order; for blob tables one piece a unit, so that only one unit
-            lies in memory, and otherwise one piece in all.
-        plan: digest of the plan that the file answers.
+        pieces: rows with the store's columns in key order: one piece for each unit of a blob table, so that only one
+            unit lies in memory; otherwise a single piece.
+        plan: digest of the plan that the table answers.
         units: number of units.
 
     Returns:
-        What the file says about itself.
+        The footer of the file.
     """
     size = BLOB_ROWS_PER_GROUP if spec.blob else ROWS_PER_GROUP
     statuses: Counter[str] = Counter()
@@ -140,7 +171,7 @@ def write_table(path: Path, spec: TableSpec, pieces: Iterable[pa.Table], plan: s
 
 
 def read_footer(path: Path) -> Footer | None:
-    """What a table file says about itself; None where there is no readable file."""
+    """Return the footer of a table file; None if there is no readable file."""
     try:
         metadata = pq.read_metadata(path).metadata or {}
         return Footer(**json.loads(metadata[FOOTER]))
@@ -149,7 +180,12 @@ def read_footer(path: Path) -> Footer | None:
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """A table file's rows; all columns but media bytes unless named."""
+    """Return the rows of a table file.
+
+    Args:
+        path: the table file.
+        columns: columns to read; by default all except binary ones.
+    """
     with pq.ParquetFile(path) as file:
         if columns is None:
             columns = [field.name for field in file.schema_arrow if not pa.types.is_binary(field.type)]
@@ -157,13 +193,13 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def read_unit(path: Path, column: str, value: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """The rows of one unit, streamed by row group; groups that cannot hold it are not read.
+    """Yield the rows of one unit batch by batch; row groups that cannot hold it are not read.
 
     Args:
-        path: table file, sorted by `column`.
+        path: the table file, sorted by `column`.
         column: name of a string column.
-        value: the value wanted.
-        columns: columns to return; all unless named.
+        value: value of `column` in the rows of the unit.
+        columns: columns to return; by default all.
     """
     with pq.ParquetFile(path) as file:
         names = list(columns) if columns is not None else file.schema_arrow.names
@@ -175,9 +211,9 @@ def read_unit(path: Path, column: str, value: str, columns: Sequence[str] | None
             if statistics is not None and statistics.has_min_max and not statistics.min <= value <= statistics.max:
                 continue
             for batch in file.iter_batches(batch_size=BLOB_ROWS_PER_GROUP, row_groups=[group], columns=read):
-                kept = batch.filter(pc.equal(batch.column(column), value))
-                if kept.num_rows:
-                    yield kept.select(names)
+                rows = batch.filter(pc.equal(batch.column(column), value))
+                if rows.num_rows:
+                    yield rows.select(names)
 
 
 def _leaf_index(file: pq.ParquetFile, column: str, default: int) -> int:

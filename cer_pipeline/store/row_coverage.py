@@ -1,6 +1,6 @@
-"""Rows out = rows in: whether a table answers for every unit that it must answer for.
+"""Check that a table has exactly one row for every video, segment, sample or frame of its shard.
 
-Belongs here: the law and its check over one shard. Does not belong here: what a value looks like (`store.parquet`).
+Belongs here: the expected keys of a table. Does not belong here: the check of its values (`store.parquet`).
 """
 
 from __future__ import annotations
@@ -11,40 +11,40 @@ from cer_pipeline.arrow import pc
 from cer_pipeline.stage import Inputs, StageSpec
 from cer_pipeline.tables import NO_FRAME
 
-EXAMPLES = 3  # keys that a complaint names
+EXAMPLES = 3  # number of keys that an error names
 
 
 def missing_and_unexpected(spec: StageSpec, inputs: Inputs) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
-    """Keys that a table must hold and lacks, and keys that it holds and must not.
+    """Return the keys that a table lacks, and those that it must not have.
 
-    A table with a row for every segment is held against `segments`, one with a row for every sample against
-    `frames`, one with a row for every frame against the time line in `frames`, any other against `videos`.
+    A table with a row for every segment is compared with `segments`, one with a row for every sample with `frames`, one
+    with a row for every frame with the time line in `frames`, and any other with `videos`.
 
     Args:
         spec: the stage whose table is checked.
         inputs: the shard.
 
     Returns:
-        (lost, foreign), each a sorted list of (video_id, segment, sample, frame number or 0).
+        (missing, unexpected), each a sorted list of (video_id, number of the segment, sample or frame; 0 for a video).
     """
-    wanted, given = _wanted(spec, inputs), _given(spec, inputs)
-    # A video whose frames could not be computed says so in one row; that is a failure, which another check tells.
-    failed = {video for video, number in given if number == NO_FRAME}
-    wanted, given = ({key for key in keys if key[0] not in failed} for keys in (wanted, given))
-    return sorted(wanted - given), sorted(given - wanted)
+    expected, actual = _expected(spec, inputs), _actual(spec, inputs)
+    # A video whose frames could not be computed has one row that says so, which another check reports.
+    failed = {video for video, number in actual if number == NO_FRAME}
+    expected, actual = ({key for key in keys if key[0] not in failed} for keys in (expected, actual))
+    return sorted(expected - actual), sorted(actual - expected)
 
 
 def _level(spec: StageSpec) -> str:
-    named = spec.level or next((name for name in ("segment", "sample", "frame") if name in spec.table.key), "video")
-    return "" if named == "video" else named
+    level = spec.level or next((name for name in ("segment", "sample", "frame") if name in spec.table.key), "video")
+    return "" if level == "video" else level
 
 
-def _given(spec: StageSpec, inputs: Inputs) -> set[tuple[str, int]]:
+def _actual(spec: StageSpec, inputs: Inputs) -> set[tuple[str, int]]:
     level = _level(spec)
     return _pairs(inputs.table(spec.name, ["video_id", *([level] if level else [])]), level)
 
 
-def _wanted(spec: StageSpec, inputs: Inputs) -> set[tuple[str, int]]:
+def _expected(spec: StageSpec, inputs: Inputs) -> set[tuple[str, int]]:
     level = _level(spec)
     if level == "segment":
         return _pairs(inputs.table("segments", ["video_id", "segment"]), level)

@@ -9,8 +9,6 @@ The same tensors and meta always give the same bytes: keys are sorted, nothing o
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from cer_pipeline.errors import CerError
+from cer_pipeline.store.files import commit_bytes
 
 META: Final = "meta"  # the one key of the safetensors header's metadata
 DTYPES: Final = frozenset({"float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64"})
@@ -51,7 +50,7 @@ def save_head(path: Path, tensors: Mapping[str, np.ndarray], meta: Mapping[str, 
         raise ValueError("meta changes when it is written as JSON: use lists, and text as keys")
     # A view that is not contiguous would be written in the wrong order.
     plain = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in sorted(tensors.items())}
-    _replace(path, save(plain, metadata={META: text}))
+    commit_bytes(path, save(plain, metadata={META: text}))
 
 
 def load_head(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -90,18 +89,3 @@ def _meta(text: str | None) -> dict[str, Any] | None:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def _replace(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)  # mkstemp makes files that only the owner can read
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

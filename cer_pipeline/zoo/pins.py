@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Final
 import tomlkit
 
 from cer_pipeline.errors import CerError
+from cer_pipeline.store.files import commit_bytes
 from cer_pipeline.user_folder import user_folder
 from cer_pipeline.zoo.entries import Entry, with_digests
 
@@ -81,11 +81,7 @@ def add_pins(path: Path, model: str, digests: Mapping[str, tuple[int, str]]) -> 
     for name, (size, sha256) in sorted(digests.items()):
         table[name] = tomlkit.inline_table().add("bytes", size).add("sha256", sha256)
     document[model] = table
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(tomlkit.dumps(document))
-    Path(temporary).replace(path)
+    commit_bytes(path, tomlkit.dumps(document).encode())
 
 
 def _digest(text: str) -> str:

@@ -13,12 +13,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from cer_pipeline.errors import CerError
+from cer_pipeline.store.files import commit_bytes, commit_tree
 from cer_pipeline.zoo.entries import Entry, head_entry
 
 CURRENT: Final = "current.json"
@@ -60,13 +60,10 @@ def publish(heads: Path, branch: str, made: Path) -> TrainedHead:
     sha256 = hashlib.sha256(data).hexdigest()
     folder = heads / branch / sha256[:DIGITS]
     if not folder.is_dir():
-        new = heads / branch / f".{uuid.uuid4().hex}"
-        new.mkdir(parents=True)
-        for path in sorted(made.glob(f"{branch}.*")):
-            if path.is_file() and not path.name.endswith(".state"):
-                shutil.copy2(path, new / path.name)
-        new.rename(folder)
-    _switch(heads, branch, {"sha256": sha256, "folder": folder.name})
+        paths = [p for p in made.glob(f"{branch}.*") if p.is_file() and not p.name.endswith(".state")]
+        commit_tree(folder, lambda new: [shutil.copy2(path, new) for path in paths])
+    record = {"sha256": sha256, "folder": folder.name}
+    commit_bytes(heads / branch / CURRENT, (json.dumps(record, indent=1) + "\n").encode())
     return TrainedHead(branch, sha256, folder)
 
 
@@ -113,9 +110,3 @@ def retire(heads: Path, branch: str) -> None:
     if not path.is_file():
         raise CerError("no head of this branch was trained on this machine", branch, "see `cer models list`")
     path.unlink()
-
-
-def _switch(heads: Path, branch: str, record: dict[str, Any]) -> None:
-    new = heads / branch / f".{CURRENT}.{uuid.uuid4().hex}"
-    new.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-    new.replace(heads / branch / CURRENT)

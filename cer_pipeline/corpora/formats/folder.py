@@ -21,7 +21,7 @@ ENDINGS_SHOWN: Final = 8
 
 
 def scan(root: Path, options: Mapping[str, Any]) -> Scan:  # noqa: ARG001
-    """Find every video below a folder; see `find`."""
+    """Find every video below a folder; see `find_files`."""
     return find_files(root)
 
 

@@ -16,8 +16,8 @@ import pytest
 
 from cer_pipeline.errors import CerError
 from cer_pipeline.machine import checks as doctor
-from cer_pipeline.machine.checks import Finding, diagnose
-from cer_pipeline.machine.installation import Loaded
+from cer_pipeline.machine.checks import CheckResult, diagnose
+from cer_pipeline.machine.installation import LoadResult
 from cer_pipeline.machine.system_libraries import REQUIRED, WINDOWS
 from cer_pipeline.store.home import Home
 from cer_pipeline.zoo import Entry, File, Zoo, list_models
@@ -30,59 +30,64 @@ def zoo_of(tmp_path: Path, content: bytes | None) -> Zoo:
     """A zoo of one model of the bytes "weights"; on this machine lies `content` (None: nothing)."""
     files = (File("m", 7, hashlib.sha256(b"weights").hexdigest()),)
     if content is not None:
-        (tmp_path / "mine" / "m").mkdir(parents=True)
-        (tmp_path / "mine" / "m" / "m").write_bytes(content)
-    return Zoo(tmp_path / "cache", {"m": Entry("m", "m", "testing", "model", "MIT", files, ())}, tmp_path / "mine")
+        (tmp_path / "models" / "m").mkdir(parents=True)
+        (tmp_path / "models" / "m" / "m").write_bytes(content)
+    return Zoo(
+        tmp_path / "cache",
+        {"m": Entry("m", "m", "testing", "model", "MIT", files, ())},
+        tmp_path / "models",
+    )
 
 
-def weights_of(zoo: Zoo) -> Finding:
+def weights_of(zoo: Zoo) -> CheckResult:
     return doctor.weights(zoo, list_models(zoo))
 
 
 def test_packages_that_load_get_one_good_line() -> None:
-    (finding,) = doctor.installed(lambda: [Loaded("numpy"), Loaded("torch")])
-    assert (finding.ok, finding.detail, finding.remedy) == (True, "all 2 direct dependencies load", "")
+    (result,) = doctor.installed(lambda: [LoadResult("numpy"), LoadResult("torch")])
+    assert (result.ok, result.detail, result.remedy) == (True, "all 2 direct dependencies load", "")
 
 
 def test_each_package_that_does_not_load_is_named_with_its_remedy() -> None:
-    findings = doctor.installed(lambda: [Loaded("numpy"), Loaded("av", "OSError: no", "pip"), Loaded("h5py", "x", "y")])
-    assert findings == [Finding("av", False, "OSError: no", "pip"), Finding("h5py", False, "x", "y")]
+    results = doctor.installed(
+        lambda: [LoadResult("numpy"), LoadResult("av", "OSError: no", "pip"), LoadResult("h5py", "x", "y")]
+    )
+    assert results == [CheckResult("av", False, "OSError: no", "pip"), CheckResult("h5py", False, "x", "y")]
 
 
 def test_an_import_from_a_folder_is_no_installation() -> None:
-    def load() -> list[Loaded]:
+    def load() -> list[LoadResult]:
         raise metadata.PackageNotFoundError("cer-pipeline")
 
-    (finding,) = doctor.installed(load)
-    assert not finding.ok
-    assert "make install" in finding.remedy
+    (result,) = doctor.installed(load)
+    assert not result.ok
+    assert "make install" in result.remedy
 
 
-def test_everything_is_looked_at_and_nothing_is_tried_where_packages_do_not_load(tmp_path: Path) -> None:
+def test_everything_is_checked_and_nothing_is_tried_if_packages_do_not_load(tmp_path: Path) -> None:
     tried: list[list[str]] = []
 
     def attempt(models: Mapping[str, Path]) -> dict[str, str]:
         tried.append(sorted(models))
         return dict.fromkeys(models, "") | {"decoding": ""}
 
-    def look(content: bytes | None, error: str = "") -> dict[str, Finding]:
-        shutil.rmtree(tmp_path / "mine", ignore_errors=True)
+    def check(content: bytes | None, error: str = "") -> dict[str, CheckResult]:
+        shutil.rmtree(tmp_path / "models", ignore_errors=True)
         zoo = zoo_of(tmp_path, content)
-        found = diagnose(
-            home=Home(tmp_path), zoo=zoo, models=["m"], load=lambda: [Loaded("av", error)], attempt=attempt
-        )
-        return {f.name: f for f in found}
+        loaded = [LoadResult("av", error)]
+        results = diagnose(home=Home(tmp_path), zoo=zoo, models=["m"], load=lambda: loaded, attempt=attempt)
+        return {f.name: f for f in results}
 
-    good = look(b"weights")
+    good = check(b"weights")
     assert all(f.ok for f in good.values()), good
     assert {"Python", "packages", "memory", "temporary folder", "home folder", "database", "weights", "trial"} <= set(
         good
     )
-    without_weights = look(None)
+    without_weights = check(None)
     assert not without_weights["weights"].ok
     assert {"folder of the weights", "disk of the weights"} <= set(without_weights)
     assert tried == [["m"], []], "what is not verified is not loaded"
-    assert "trial" not in look(b"weights", "OSError: no")
+    assert "trial" not in check(b"weights", "OSError: no")
 
 
 def test_a_model_that_does_not_load_is_named() -> None:
@@ -91,13 +96,13 @@ def test_a_model_that_does_not_load_is_named() -> None:
     assert [(f.name, f.ok, f.detail) for f in bad] == [("m", False, "no GPU")]
 
 
-def test_a_home_that_is_not_known_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_home_is_a_failed_check(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown() -> Home:
         raise CerError("the home folder of this user is not known", "$HOME", "set CER_HOME")
 
     monkeypatch.setattr(doctor, "default_home", unknown)
-    found = diagnose(load=lambda: [Loaded("av")])
-    assert [(f.name, f.remedy) for f in found if not f.ok] == [("folders", "set CER_HOME")]
+    results = diagnose(load=lambda: [LoadResult("av")])
+    assert [(f.name, f.remedy) for f in results if not f.ok] == [("folders", "set CER_HOME")]
 
 
 def test_a_disk_on_which_no_database_works_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,10 +113,10 @@ def test_a_disk_on_which_no_database_works_is_reported(tmp_path: Path, monkeypat
         raise sqlite3.OperationalError("database is locked")
 
     monkeypatch.setattr(sqlite3, "connect", refuse)
-    finding = doctor.database(tmp_path)
-    assert not finding.ok
-    assert "database is locked" in finding.detail
-    assert "CER_HOME" in finding.remedy
+    result = doctor.database(tmp_path)
+    assert not result.ok
+    assert "database is locked" in result.detail
+    assert "CER_HOME" in result.remedy
 
 
 @pytest.mark.skipif(shutil.which("readelf") is None, reason="readelf (binutils) is not on this machine")
@@ -129,23 +134,23 @@ def test_the_list_of_libraries_is_what_the_installed_wheels_link_to() -> None:
 
 
 def test_missing_weights_come_with_the_command_that_fetches_them(tmp_path: Path) -> None:
-    finding = weights_of(zoo_of(tmp_path, None))
-    assert (finding.ok, finding.detail) == (False, "0 of 1 present and verified; missing: m")
-    assert finding.remedy == "cer models pull m"
+    result = weights_of(zoo_of(tmp_path, None))
+    assert (result.ok, result.detail) == (False, "0 of 1 present and verified; missing: m")
+    assert result.remedy == "cer models pull m"
 
 
 def test_wrong_weights_are_not_reported_as_present(tmp_path: Path) -> None:
-    finding = weights_of(zoo_of(tmp_path, b"others!"))
-    assert not finding.ok
-    assert "wrong_digest: m" in finding.detail
+    result = weights_of(zoo_of(tmp_path, b"others!"))
+    assert not result.ok
+    assert "wrong_digest: m" in result.detail
 
 
 def test_right_weights_need_no_remedy(tmp_path: Path) -> None:
-    finding = weights_of(zoo_of(tmp_path, b"weights"))
-    assert (finding.ok, finding.detail, finding.remedy) == (True, "1 of 1 present and verified", "")
+    result = weights_of(zoo_of(tmp_path, b"weights"))
+    assert (result.ok, result.detail, result.remedy) == (True, "1 of 1 present and verified", "")
 
 
-def test_an_old_python_is_told_how_to_choose_another() -> None:
+def test_an_old_python_has_a_remedy() -> None:
     assert doctor.python_version((3, 11)).ok
     assert doctor.python_version((4, 0)).ok
     old = doctor.python_version((3, 10))
@@ -167,10 +172,10 @@ def test_a_home_that_cannot_be_written_is_reported(tmp_path: Path, monkeypatch: 
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
-    finding = doctor.writable("home", tmp_path / "new")
-    assert not finding.ok
-    assert "Permission denied" in finding.detail
-    assert "CER_HOME" in finding.remedy
+    result = doctor.writable("home", tmp_path / "new")
+    assert not result.ok
+    assert "Permission denied" in result.detail
+    assert "CER_HOME" in result.remedy
 
 
 def test_the_embedded_profile_needs_no_gpu_and_the_paper_profile_does(tmp_path: Path) -> None:
@@ -181,7 +186,7 @@ def test_the_embedded_profile_needs_no_gpu_and_the_paper_profile_does(tmp_path: 
     assert "1 NVIDIA" in doctor.gpu("embedded", tmp_path / "gpus").detail
 
 
-def test_looking_loads_no_model_library(tmp_path: Path) -> None:
+def test_the_checks_load_no_model_library(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from cer_pipeline.machine.checks import diagnose\n"

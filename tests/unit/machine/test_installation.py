@@ -1,4 +1,4 @@
-"""What is installed is loaded in child processes: errors, crashes and hangs are told with the name of the package."""
+"""Installed packages are loaded in child processes; errors, crashes and hangs are reported with the package name."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def distribution(folder: Path, name: str, code: str, tag: str = "py3-none-any") 
 def test_every_attempt_is_answered_whatever_the_others_do(folder: Path) -> None:
     (folder / "some_attempts.py").write_text(ATTEMPTS)
     names = ["good", "raises", "crashes", "leaves", "exits", "also good"]
-    found = child.outcomes("some_attempts", names)
-    assert found == {
+    errors = child.run_attempts("some_attempts", names)
+    assert errors == {
         "good": "",
         "raises": "OSError: two lines",
         "crashes": "it ends the process (SIGSEGV)",
@@ -74,8 +74,8 @@ def test_every_attempt_is_answered_whatever_the_others_do(folder: Path) -> None:
 
 def test_a_hang_is_ended_and_named(folder: Path) -> None:
     (folder / "some_attempts.py").write_text(ATTEMPTS)
-    found = child.outcomes("some_attempts", ["good", "hangs"], time_limit_s=3)
-    assert found == {"good": "", "hangs": "it ends the process (no answer within 3 s)"}
+    errors = child.run_attempts("some_attempts", ["good", "hangs"], time_limit_s=3)
+    assert errors == {"good": "", "hangs": "it ends the process (no answer within 3 s)"}
 
 
 # --- packages ---
@@ -96,8 +96,8 @@ def test_what_the_project_imports_is_what_is_tried() -> None:
                 imported |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 imported.add((node.module or "").split(".")[0])
-    own = {"cer_pipeline", "assets", "resources", "pydantic"}  # pydantic is dagster's own interface
-    assert imported - own - set(sys.stdlib_module_names) <= tried
+    excluded = {"cer_pipeline", "assets", "resources", "pydantic"}  # pydantic is dagster's own interface
+    assert imported - excluded - set(sys.stdlib_module_names) <= tried
 
 
 def test_a_wheel_without_its_native_library_is_named_with_its_build_and_the_remedy(folder: Path) -> None:
@@ -166,7 +166,7 @@ def test_every_model_of_the_embedded_profile_is_tried(weights: Zoo) -> None:
 def test_a_model_that_does_not_load_is_found_and_the_rest_goes_on(tmp_path: Path) -> None:
     broken = tmp_path / "broken file"
     broken.write_bytes(b"no model")
-    found = trials.try_all({"face_landmarker": broken, "silero_vad": broken, "no such model": broken})
-    assert found.pop(trials.DECODING) == ""
-    assert set(found) == {"face_landmarker", "silero_vad"}
-    assert all(found.values())
+    errors = trials.try_all({"face_landmarker": broken, "silero_vad": broken, "no such model": broken})
+    assert errors.pop(trials.DECODING) == ""
+    assert set(errors) == {"face_landmarker", "silero_vad"}
+    assert all(errors.values())

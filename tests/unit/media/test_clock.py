@@ -9,45 +9,45 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cer_pipeline.media.clock import Stamps, place
+from cer_pipeline.media.clock import PacketTimes, place
 
 SECOND = 1_000_000
 PAUSE = 10 * SECOND
 VIDEO, SOUND = 40_000, 64_000
 
 
-def stream(times: list[int], lasts: int, places: list[int]) -> Stamps:
+def stream(times: list[int], duration: int, positions: list[int]) -> PacketTimes:
     stamps = np.array(times, np.int64)
-    return Stamps(
-        np.array(places, np.int64),
+    return PacketTimes(
+        np.array(positions, np.int64),
         stamps,
         stamps.copy(),
-        np.full(len(times), lasts, np.int64),
+        np.full(len(times), duration, np.int64),
         np.zeros(len(times), bool),
     )
 
 
-def file(*parts: tuple[int, float, float]) -> list[Stamps]:
+def file(*parts: tuple[int, float, float]) -> list[PacketTimes]:
     """Picture and sound of parts (start on the clock of the file, s of picture, s of sound), interleaved by time."""
     packets: list[tuple[int, int]] = []
     for start, picture_s, sound_s in parts:
-        own = [(start + t, 0) for t in range(0, round(picture_s * SECOND), VIDEO)]
-        own += [(start + t, 1) for t in range(0, round(sound_s * SECOND), SOUND)]
-        packets += sorted(own)
-    out = []
-    for s, lasts in enumerate((VIDEO, SOUND)):
-        mine = [(time, at) for at, (time, which) in enumerate(packets) if which == s]
-        out.append(stream([t for t, _ in mine], lasts, [at for _, at in mine]))
-    return out
+        part = [(start + t, 0) for t in range(0, round(picture_s * SECOND), VIDEO)]
+        part += [(start + t, 1) for t in range(0, round(sound_s * SECOND), SOUND)]
+        packets += sorted(part)
+    streams = []
+    for s, duration in enumerate((VIDEO, SOUND)):
+        members = [(time, at) for at, (time, which) in enumerate(packets) if which == s]
+        streams.append(stream([t for t, _ in members], duration, [at for _, at in members]))
+    return streams
 
 
-def placed(streams: list[Stamps], pause: int = PAUSE, claimed: int | None = None) -> list[list[int]]:
-    return [times.tolist() for times in place(streams, pause, claimed)[0]]
+def placed(streams: list[PacketTimes], pause: int = PAUSE, stated_end: int | None = None) -> list[list[int]]:
+    return [times.tolist() for times in place(streams, pause, stated_end)[0]]
 
 
 def test_a_plain_file_keeps_its_times():
     streams = file((5 * SECOND, 4.0, 4.0))
-    assert placed(streams) == [s.show.tolist() for s in streams]
+    assert placed(streams) == [s.presentation.tolist() for s in streams]
     assert place(streams, PAUSE)[1] == [[], []]
 
 
@@ -86,7 +86,7 @@ def test_a_clock_that_starts_anew_anywhere_goes_on_for_both_streams(start):
 
 def test_a_pause_that_is_not_too_long_is_kept():
     streams = file((0, 2.0, 2.0), (9 * SECOND, 2.0, 2.0))
-    assert placed(streams) == [s.show.tolist() for s in streams]
+    assert placed(streams) == [s.presentation.tolist() for s in streams]
 
 
 def test_a_picture_that_pauses_while_the_sound_goes_on_keeps_its_times():
@@ -94,27 +94,27 @@ def test_a_picture_that_pauses_while_the_sound_goes_on_keeps_its_times():
         list(range(0, 60 * SECOND, SOUND)), SOUND, list(range(1, 2000, 2))[: len(range(0, 60 * SECOND, SOUND))]
     )
     times = [*range(0, 2 * SECOND, VIDEO), *range(50 * SECOND, 60 * SECOND, VIDEO)]
-    places = [2 * (t // SOUND) for t in times]
-    video = stream(times, VIDEO, places)
-    assert placed([video, sound]) == [times, sound.show.tolist()]
+    positions = [2 * (t // SOUND) for t in times]
+    video = stream(times, VIDEO, positions)
+    assert placed([video, sound]) == [times, sound.presentation.tolist()]
 
 
 def test_a_sound_whose_clock_alone_jumps_goes_on_at_its_own_end():
     video, sound = file((0, 30.0, 30.0))
-    jumped = sound.show.copy()
+    jumped = sound.presentation.copy()
     jumped[200:] -= 12 * SECOND
-    streams = [video, stream(jumped.tolist(), SOUND, sound.place.tolist())]
-    assert placed(streams) == [video.show.tolist(), sound.show.tolist()]
+    streams = [video, stream(jumped.tolist(), SOUND, sound.position.tolist())]
+    assert placed(streams) == [video.presentation.tolist(), sound.presentation.tolist()]
 
 
 @pytest.mark.parametrize("wild", [-100 * SECOND, 5 * SECOND, 100_000 * SECOND])
 @pytest.mark.parametrize("at", [0, 1, 20, -1])
 def test_a_lone_packet_with_a_wild_time_stamp_follows_the_one_before(wild, at):
     video, sound = file((200 * SECOND, 3.0, 3.0))
-    times = video.show.copy()
+    times = video.presentation.copy()
     times[at] += wild
-    streams = [stream(times.tolist(), VIDEO, video.place.tolist()), sound]
-    assert placed(streams, claimed=203 * SECOND) == [video.show.tolist(), sound.show.tolist()]
+    streams = [stream(times.tolist(), VIDEO, video.position.tolist()), sound]
+    assert placed(streams, stated_end=203 * SECOND) == [video.presentation.tolist(), sound.presentation.tolist()]
 
 
 def test_a_second_part_without_sound_or_picture_follows_all_of_the_first():
@@ -127,10 +127,10 @@ def test_a_second_part_without_sound_or_picture_follows_all_of_the_first():
 def test_streams_that_are_not_interleaved_keep_their_times():
     video, sound = file((0, 20.0, 20.0))
     apart = [
-        stream(video.show.tolist(), VIDEO, list(range(len(video)))),
-        stream(sound.show.tolist(), SOUND, list(range(len(video), len(video) + len(sound)))),
+        stream(video.presentation.tolist(), VIDEO, list(range(len(video)))),
+        stream(sound.presentation.tolist(), SOUND, list(range(len(video), len(video) + len(sound)))),
     ]
-    assert placed(apart) == [video.show.tolist(), sound.show.tolist()]
+    assert placed(apart) == [video.presentation.tolist(), sound.presentation.tolist()]
 
 
 def test_nothing_is_placed_nowhere():
@@ -138,7 +138,7 @@ def test_nothing_is_placed_nowhere():
     assert placed([]) == []
     assert placed([empty]) == [[]]
     video, _ = file((0, 1.0, 1.0))
-    assert placed([video, empty]) == [video.show.tolist(), []]
+    assert placed([video, empty]) == [video.presentation.tolist(), []]
 
 
 def test_time_stamps_that_are_noise_cost_little_and_never_blow_up():

@@ -1,4 +1,4 @@
-"""What is found by its ending is what the sandbox reads: one list, tried with a file of every container."""
+"""Every file that is found by its ending can be read: one list, tested with a file of every container."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import av
 import numpy as np
 import pytest
 
-from cer_pipeline.corpora.formats.folder import find
+from cer_pipeline.corpora.formats.folder import find_files
 from cer_pipeline.media.container import FORMATS
 from cer_pipeline.media.formats import ENDINGS, VIDEO
-from cer_pipeline.media.sandbox import Limits, Sandbox
 
 FRAMES = 12
 MUXERS = {  # demuxer -> muxer and codec of a file of its kind; None: the muxer that the ending means
@@ -47,13 +46,7 @@ def clip(path: Path, muxer: str | None, codec: str) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def sandbox():
-    with Sandbox(Limits()) as found:
-        yield found
-
-
-def test_every_demuxer_for_pictures_that_is_let_near_a_file_has_an_ending():
+def test_every_accepted_demuxer_for_video_has_an_ending():
     assert set(",".join(VIDEO).split(",")) < set(FORMATS.split(","))
     assert all(VIDEO.values())
     assert set(MUXERS) == set(VIDEO)
@@ -63,10 +56,10 @@ def test_every_demuxer_for_pictures_that_is_let_near_a_file_has_an_ending():
 @pytest.mark.parametrize(
     ("demuxer", "ending"), [(d, e) for d, endings in VIDEO.items() for e in endings if (d, e) != ("m4v", ".m4v")]
 )
-def test_what_is_taken_by_its_ending_is_read(tmp_path, sandbox, demuxer, ending):
+def test_a_file_that_is_found_by_its_ending_is_read(tmp_path, sandbox, demuxer, ending):
     path = clip(tmp_path / f"a{ending}", *MUXERS[demuxer])
-    assert [file.video_id for file in find(tmp_path).files] == ["a"]
-    found = sandbox.run("probe", path, {"max_duration_s": 60.0})
-    assert found["status"] == "ok"
-    assert found["container"] in (demuxer, *demuxer.split(","))
-    assert abs(found["frames"] - FRAMES) <= 1  # a raw stream may end inside its last picture
+    assert [file.video_id for file in find_files(tmp_path).files] == ["a"]
+    row = sandbox.run("probe", path, {"max_duration_s": 60.0})
+    assert row["status"] == "ok"
+    assert row["container"] in (demuxer, *demuxer.split(","))
+    assert abs(row["frames"] - FRAMES) <= 1  # a raw stream may end inside its last picture

@@ -9,7 +9,6 @@ from pathlib import Path
 import imageio_ffmpeg
 import pytest
 
-from cer_pipeline.media.audio import read_audio
 from tests.helpers.media_stages import Made, make
 
 pytestmark = pytest.mark.slow
@@ -33,8 +32,8 @@ def counted(path: Path) -> int:
         "passthrough",
     ]
     done = subprocess.run([*command, "-f", "null", "-"], capture_output=True, text=True, check=False)
-    found = re.findall(r"frame=\s*(\d+)", done.stderr)
-    return int(found[-1]) if found else 0
+    counts = re.findall(r"frame=\s*(\d+)", done.stderr)
+    return int(counts[-1]) if counts else 0
 
 
 def test_the_time_line_holds_every_frame_that_ffmpeg_counts(made, media):
@@ -72,5 +71,5 @@ def test_sound_is_as_long_as_the_file_says(made):
         if video["audio_codec"] is None:
             assert row["status"] == "no_audio"
         else:
-            assert len(read_audio(row["flac"])) == round(row["duration_s"] * 16000)
+            assert len(made.sound(row["video_id"])) == round(row["duration_s"] * 16000)
             assert row["duration_s"] <= video["duration_s"] + 1e-3

@@ -18,20 +18,22 @@ from cer_pipeline.status import Status
 SECOND = 1_000_000
 
 
-def sampled(times, samples, end=None, interval=40_000, torn_at=None, hold=SECOND // 2, lasts=40_000):
+def sampled(times, samples, end=None, interval=40_000, damaged_before=None, hold=SECOND // 2, lasts=40_000):
     sampler = Sampler(samples, 5, interval, hold)
-    out = []
+    shown = []
     for number, time in enumerate(times):
-        out += sampler.frame(Shown(time, number, picture=number, torn=number == torn_at, until_us=time + lasts))
-    return out + list(sampler.finish(end or End((times[-1] if times else 0) + interval)))
+        shown += sampler.frame(
+            Shown(time, number, picture=number, after_damage=number == damaged_before, until_us=time + lasts)
+        )
+    return shown + list(sampler.finish(end or End((times[-1] if times else 0) + interval)))
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.integers(-100_000, 5 * SECOND), min_size=1, max_size=80).map(sorted), st.integers(1, 30))
 def test_a_sample_shows_the_last_frame_up_to_its_time(times, samples):
-    out = sampled(times, samples, End(times[-1]), hold=10 * SECOND)
-    assert [s.index for s in out] == list(range(samples))
-    for sample in out:
+    shown = sampled(times, samples, End(times[-1]), hold=10 * SECOND)
+    assert [s.index for s in shown] == list(range(samples))
+    for sample in shown:
         before = [n for n, t in enumerate(times) if t <= sample.index * SECOND // 5 + 1]
         if before or (sample.index == 0 and times[0] <= SECOND // 5):
             assert sample.shown.number == (before[-1] if before else 0)
@@ -79,40 +81,40 @@ def test_a_low_rate_shows_each_frame_to_the_next():
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.integers(-100_000, 5 * SECOND), max_size=80).map(sorted), st.integers(1, 30))
 def test_the_time_stamps_of_all_samples_together_are_the_time_line(times, samples):
-    out = sampled(times, samples)
-    assert [t for s in out for t in s.frame_times] == [t / 1e6 for t in times]
-    for sample in out[1:-1]:
+    shown = sampled(times, samples)
+    assert [t for s in shown for t in s.frame_times] == [t / 1e6 for t in times]
+    for sample in shown[1:-1]:
         assert all(sample.index / 5 - 2e-6 <= t < (sample.index + 1) / 5 for t in sample.frame_times)
 
 
 def test_the_last_frame_is_held_for_a_while_then_there_is_no_video():
-    out = sampled([0, 200_000], 10, End(240_000))
-    assert [s.status for s in out] == [Status.OK] * 4 + [Status.NO_VIDEO] * 6
-    assert "ends at 0.240 s" in out[-1].reason
+    shown = sampled([0, 200_000], 10, End(240_000))
+    assert [s.status for s in shown] == [Status.OK] * 4 + [Status.NO_VIDEO] * 6
+    assert "ends at 0.240 s" in shown[-1].reason
 
 
 def test_where_the_file_is_cut_off_frames_are_missing_not_held():
-    out = sampled([0, 200_000], 10, End(240_000, missing_until_us=SECOND))
-    assert [s.status for s in out] == [Status.OK] * 2 + [Status.UNDECODABLE] * 3 + [Status.NO_VIDEO] * 5
+    shown = sampled([0, 200_000], 10, End(240_000, missing_until_us=SECOND))
+    assert [s.status for s in shown] == [Status.OK] * 2 + [Status.UNDECODABLE] * 3 + [Status.NO_VIDEO] * 5
 
 
 def test_a_hole_is_damage_only_where_the_file_is_torn():
     times = [0, 40_000, SECOND]
-    whole, torn = sampled(times, 6, lasts=SECOND), sampled(times, 6, torn_at=2, lasts=SECOND)
+    whole, after_damage = sampled(times, 6, lasts=SECOND), sampled(times, 6, damaged_before=2, lasts=SECOND)
     assert [s.status for s in whole] == [Status.OK] * 6
-    assert [s.status for s in torn] == [Status.OK] + [Status.UNDECODABLE] * 4 + [Status.OK]
+    assert [s.status for s in after_damage] == [Status.OK] + [Status.UNDECODABLE] * 4 + [Status.OK]
 
 
 def test_a_damaged_frame_is_not_replaced_by_the_one_before():
     sampler = Sampler(3, 5, 200_000, 0)
     frames = [Shown(0, 0, "a"), Shown(200_000, 1, None, "the frame is damaged"), Shown(400_000, 2, "c")]
-    out = [s for frame in frames for s in sampler.frame(frame)] + list(sampler.finish(End(600_000)))
-    assert [(s.status, s.reason) for s in out] == [
+    shown = [s for frame in frames for s in sampler.frame(frame)] + list(sampler.finish(End(600_000)))
+    assert [(s.status, s.reason) for s in shown] == [
         (Status.OK, None),
         (Status.UNDECODABLE, "the frame is damaged"),
         (Status.OK, None),
     ]
-    assert [s.frame_times for s in out] == [[0.0], [0.2], [0.4]]
+    assert [s.frame_times for s in shown] == [[0.0], [0.2], [0.4]]
 
 
 def test_a_video_without_a_single_frame_is_undecodable_throughout():
@@ -124,35 +126,35 @@ def line(keys: str, disposable: str = "", times: list[int] | None = None) -> Tim
     return TimeLine(
         times=times or [i * 40_000 for i in range(count)],
         key=[c == "K" for c in keys],
-        bad=[False] * count,
-        discard=[False] * count,
+        corrupt=[False] * count,
+        hidden=[False] * count,
         disposable=[str(i) in disposable.split() for i in range(count)],
-        torn=[False] * count,
+        after_damage=[False] * count,
     )
 
 
 def test_damage_spreads_up_to_the_next_key_frame():
     damage = Damage(line("K...K..."))
-    damage.spoil(2)
-    assert [i for i in range(8) if damage.is_spoilt(i)] == [3]
+    damage.mark(2)
+    assert [i for i in range(8) if damage.is_predicted_from_damage(i)] == [3]
 
 
 def test_damage_to_a_frame_that_no_other_needs_does_not_spread():
     damage = Damage(line("K...K...", disposable="2"))
-    damage.spoil(2)
-    assert not any(damage.is_spoilt(i) for i in range(8))
+    damage.mark(2)
+    assert not any(damage.is_predicted_from_damage(i) for i in range(8))
 
 
 def test_frames_shown_before_their_key_frame_depend_on_the_group_before():
     # packets 3 and 4 follow the key packet 2 in the file but are shown before it
     damage = Damage(line("K.K..", times=[0, 40_000, 160_000, 80_000, 120_000]))
-    damage.spoil(1)
-    assert [i for i in range(5) if damage.is_spoilt(i)] == [3, 4]
+    damage.mark(1)
+    assert [i for i in range(5) if damage.is_predicted_from_damage(i)] == [3, 4]
 
 
 def test_an_error_explains_missing_frames_shortly_before_it_and_no_others():
     damage = Damage(line("K" * 300))
-    damage.fault(200)
+    damage.decoder_error(200)
     assert [damage.explains(i) for i in (100, 136, 200, 201)] == [False, True, True, False]
 
 

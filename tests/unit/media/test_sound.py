@@ -1,4 +1,4 @@
-"""Which track and which channels of a file are heard."""
+"""The choice of the sound track and the mix of its channels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 
 from cer_pipeline.corpora import registry, sound_tracks
 from cer_pipeline.errors import CerError
-from cer_pipeline.media.audio import read_audio
 from cer_pipeline.media.specs import AUDIO, FRAMES, VIDEOS
 from cer_pipeline.profiles import load_profile
 from cer_pipeline.stage import StageContext
@@ -39,14 +38,13 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(folder, tmp_path_factory) -> Made:
-    return make(tmp_path_factory.mktemp("home"), folder, ("videos", "audio"))
+def made(folder, tmp_path_factory, sandbox) -> Made:
+    return make(tmp_path_factory.mktemp("home"), folder, ("videos", "audio"), sandbox=sandbox)
 
 
-def heard(made: Made, video: str) -> tuple[int, float]:
+def frequency_and_level(made: Made, video: str) -> tuple[int, float]:
     """Frequency (Hz) and level (RMS) of the second half."""
-    (row,) = made.rows("audio", video)
-    sound = read_audio(row["flac"])[16_000:30_000]
+    sound = made.sound(video)[16_000:30_000]
     return round(int(np.abs(np.fft.rfft(sound)).argmax()) * 16_000 / len(sound)), float(np.sqrt(np.mean(sound**2)))
 
 
@@ -61,10 +59,10 @@ def heard(made: Made, video: str) -> tuple[int, float]:
         ("one", "mono", 0.354),
     ],
 )
-def test_what_a_channel_holds_is_heard_and_the_row_says_how(made, video, mix, level):
+def test_a_voice_on_any_channel_is_in_the_mix_and_the_row_describes_the_mix(made, video, mix, level):
     (row,) = made.rows("audio", video)
     assert (row["status"], row["mix"]) == ("ok", mix)
-    frequency, rms = heard(made, video)
+    frequency, rms = frequency_and_level(made, video)
     assert frequency == pytest.approx(440, abs=2)
     assert rms == pytest.approx(level, rel=0.05)
 
@@ -80,17 +78,17 @@ def test_what_a_channel_holds_is_heard_and_the_row_says_how(made, video, mix, le
         ("mute", 0, None, None, None),
     ],
 )
-def test_the_default_track_is_heard_unless_it_is_silent(made, video, tracks, track, reason, frequency):
+def test_the_default_track_is_chosen_unless_it_is_silent(made, video, tracks, track, reason, frequency):
     row = made.video(video)
     assert (row["audio_tracks"], row["audio_track"], row["audio_track_reason"]) == (tracks, track, reason)
     if frequency:
-        assert heard(made, video)[0] == pytest.approx(frequency, abs=2)
+        assert frequency_and_level(made, video)[0] == pytest.approx(frequency, abs=2)
 
 
-def test_a_corpus_may_ask_for_another_track(folder, tmp_path):
-    made = make(tmp_path, folder, ("videos", "audio"), options={"audio_track": 2})
+def test_a_corpus_may_ask_for_another_track(folder, tmp_path, sandbox):
+    made = make(tmp_path, folder, ("videos", "audio"), options={"audio_track": 2}, sandbox=sandbox)
     assert made.video("no_default")["audio_track_reason"] == "track 2 was asked for"
-    assert heard(made, "no_default")[0] == pytest.approx(1500, abs=2)
+    assert frequency_and_level(made, "no_default")[0] == pytest.approx(1500, abs=2)
     (lacking,) = made.rows("audio", "one")
     assert (lacking["status"], lacking["reason"]) == (
         "no_audio",
@@ -101,7 +99,7 @@ def test_a_corpus_may_ask_for_another_track(folder, tmp_path):
     assert mute["status"] == "no_audio"
 
 
-def test_what_is_heard_enters_the_keys(folder, tmp_path):
+def test_the_requested_track_is_part_of_the_keys(folder, tmp_path):
     keys = []
     for track in (None, 0, 1, 2):
         registry.register(tmp_path, "clips", folder, options={"audio_track": track} if track is not None else {})
@@ -120,7 +118,7 @@ def test_a_track_that_no_video_has_is_refused_in_one_line(folder):
     )
 
 
-def test_videos_with_several_tracks_are_told_of(made):
+def test_videos_with_several_tracks_are_reported(made):
     (line,) = sound_tracks.messages(made.tables["videos"].to_pylist(), "clips")
     assert line.startswith(
         "4 videos have more than one sound track (all_silent, default_second, default_silent, …); in use: "
@@ -137,10 +135,10 @@ class OlderInputs(FolderInputs):
         return whole.select([c for c in columns or whole.column_names if c in whole.column_names])
 
 
-def test_tables_of_an_older_version_are_planned_from(folder, tmp_path):
+def test_tables_of_an_older_version_are_planned_from(made, folder, tmp_path):
     registry.register(tmp_path, "clips", folder)
     inputs = OlderInputs(corpus="clips", registration=registry.load(tmp_path, "clips"))
-    old = make(tmp_path, folder, ("videos",)).tables["videos"]
+    old = made.tables["videos"]
     inputs.tables["videos"] = old.drop_columns(["audio_tracks", "audio_track", "audio_track_reason"])
     for spec in (FRAMES, AUDIO):
         plan = spec.plan(inputs, load_profile())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cer_pipeline.errors import CerError
-from cer_pipeline.store.files import NAME_BYTES, commit_bytes, commit_tree, file_name
+from cer_pipeline.store.files import NAME_BYTES, commit_bytes, commit_tree, exclusive, file_name
 from cer_pipeline.store.home import Home
 
 
@@ -21,7 +23,7 @@ def test_a_name_as_long_as_a_name_can_be_is_written_in_one_step(tmp_path, name):
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [(name, b"two")]
 
 
-def test_a_path_that_is_too_long_is_told_in_one_line(tmp_path):
+def test_a_path_that_is_too_long_is_reported_in_one_line(tmp_path):
     with pytest.raises(CerError, match="a name or path is longer than the system allows"):
         commit_bytes(tmp_path / ("L" * (NAME_BYTES + 1)), b"")
     assert not list(tmp_path.iterdir())
@@ -31,7 +33,7 @@ def test_a_path_that_is_too_long_is_told_in_one_line(tmp_path):
     st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), max_size=400),
     st.sampled_from(["", ".txt"]),
 )
-def test_a_file_name_fits_keeps_what_fits_and_tells_long_ones_apart(text, ending):
+def test_a_file_name_fits_keeps_what_fits_and_distinguishes_long_ones(text, ending):
     name = file_name(text, ending)
     size = len(os.fsencode(text + ending))
     assert len(os.fsencode(name)) <= NAME_BYTES
@@ -40,9 +42,52 @@ def test_a_file_name_fits_keeps_what_fits_and_tells_long_ones_apart(text, ending
     assert size <= NAME_BYTES or name != file_name(f"{text}x", ending)
 
 
+def test_a_folder_that_does_not_exist_appears_in_one_step(tmp_path):
+    def write(folder: Path) -> None:
+        (folder / "sub").mkdir()
+        (folder / "sub" / "a.txt").write_text("a")
+        assert not (tmp_path / "new").exists()
+
+    commit_tree(tmp_path / "new", write)
+    assert [p.name for p in tmp_path.iterdir()] == ["new"]
+    assert (tmp_path / "new" / "sub" / "a.txt").read_text() == "a"
+
+
+def test_a_lock_is_held_by_one_block_at_a_time(tmp_path):
+    entered, order = threading.Event(), []
+
+    def wait() -> None:
+        entered.set()
+        with exclusive(tmp_path / "locks" / "a.lock"):
+            order.append("second")
+
+    thread = threading.Thread(target=wait)
+    with exclusive(tmp_path / "locks" / "a.lock"):
+        thread.start()
+        assert entered.wait(5)
+        thread.join(0.05)
+        order.append("first")
+    thread.join(5)
+    assert order == ["first", "second"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_reported_with_the_step_of_the_caller(tmp_path, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    line = rf"cannot write here: {tmp_path} - set OTHER"
+    with pytest.raises(CerError, match=line):
+        commit_bytes(tmp_path / "a", b"", "set OTHER")
+    with pytest.raises(CerError, match=line):
+        commit_tree(tmp_path, lambda folder: None, "set OTHER")
+    with pytest.raises(CerError, match=line), exclusive(tmp_path / "l", "set OTHER"):
+        pass
+
+
 def test_a_tree_is_written_beside_what_is_there(tmp_path):
     (tmp_path / "sub").mkdir()
-    (tmp_path / "sub/own.txt").write_text("mine")
+    (tmp_path / "sub/other.txt").write_text("kept")
     (tmp_path / "a.txt").write_text("old")
 
     def write(folder: Path) -> None:
@@ -51,8 +96,8 @@ def test_a_tree_is_written_beside_what_is_there(tmp_path):
         (folder / "sub" / ("b" * 251 + ".txt")).write_text("new")
 
     commit_tree(tmp_path, write)
-    found = {str(p.relative_to(tmp_path)): p.read_text() for p in tmp_path.rglob("*") if p.is_file()}
-    assert found == {"sub/own.txt": "mine", "a.txt": "new", f"sub/{'b' * 251}.txt": "new"}
+    contents = {str(p.relative_to(tmp_path)): p.read_text() for p in tmp_path.rglob("*") if p.is_file()}
+    assert contents == {"sub/other.txt": "kept", "a.txt": "new", f"sub/{'b' * 251}.txt": "new"}
 
 
 def test_a_tree_that_fails_half_way_leaves_nothing_behind(tmp_path):

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from cer_pipeline.cli.app import app
 from cer_pipeline.errors import CerError
 from cer_pipeline.store import home
 from cer_pipeline.store.home import checkout, default_home, writable_home
@@ -43,7 +45,7 @@ def test_elsewhere_it_lies_among_the_users_data(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.usefixtures("wheel")
-def test_a_user_without_any_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_home_folder_reads_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
@@ -58,7 +60,7 @@ def test_a_user_without_any_home_is_told_what_to_set(monkeypatch: pytest.MonkeyP
             default_cache({})
 
 
-def test_a_home_that_cannot_be_made_is_told_before_anything_is_done(
+def test_a_home_that_cannot_be_made_is_refused_before_anything_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -70,10 +72,20 @@ def test_a_home_that_cannot_be_made_is_told_before_anything_is_done(
 
 
 @pytest.mark.parametrize("words", [["demo"], ["corpus", "add", "x", "."], ["run", "x"], ["ui"]])
-def test_commands_that_write_end_in_one_line(tmp_path: Path, words: list[str]) -> None:
+def test_commands_that_write_check_the_home_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CER_HOME", str(tmp_path / "file"))
+    error = CliRunner().invoke(app, words).exception
+    assert isinstance(error, CerError)
+    assert error.what.startswith("the home folder cannot be written")
+
+
+def test_a_command_with_a_home_that_cannot_be_written_ends_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = subprocess.run(
-        [sys.executable, "-c", "from cer_pipeline.cli import main; main()", *words],
+        [sys.executable, "-c", "from cer_pipeline.cli import main; main()", "run", "x"],
         env=os.environ | {"CER_HOME": str(tmp_path / "file"), "PYTHONPATH": str(ROOT)},
         cwd=tmp_path,
         capture_output=True,

@@ -242,7 +242,7 @@ def test_rows_for_other_units_are_a_failure_not_a_silent_loss(home: Home, monkey
     monkeypatch.setitem(globals(), "Split", Forgetful)
     report = make(home)
     assert report.footer.by_status == {"failed": 1, "ok": 3}
-    assert "lost ['c']" in next(r["reason"] for r in rows(home) if r["video_id"] == "c")
+    assert "missing ['c']" in next(r["reason"] for r in rows(home) if r["video_id"] == "c")
 
 
 @pytest.mark.parametrize("chunks_before_death", [0, 1, 2])
@@ -380,7 +380,7 @@ VALUES = st.lists(
         }
     ),
     min_size=1,
-    max_size=5,
+    max_size=3,
 )
 SCHEMA = pa.schema(
     [

@@ -290,8 +290,8 @@ def test_a_disk_that_fills_up_on_the_way_is_one_clear_line(cache: Path, monkeypa
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cer_pipeline.zoo.weights._sync", full)
-    with pytest.raises(CerError, match=r"cannot store the weights \(No space left on device\)"):
+    monkeypatch.setattr("cer_pipeline.store.files._flush", full)
+    with pytest.raises(CerError, match=r"the disk is full: .* - free some space"):
         Zoo(cache, {"two": entry()}).pull(["two"])
 
 
