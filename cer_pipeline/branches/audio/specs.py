@@ -19,6 +19,7 @@ from cer_pipeline.branch import BranchSpec
 from cer_pipeline.profiles import Profile
 from cer_pipeline.stage import INPUTS, UNIT, Inputs, StageSpec
 from cer_pipeline.store.fingerprint import digest
+from cer_pipeline.training.trainer import Trainer
 
 ENCODER: Final = "whisper_tiny_en"
 """Zoo id of the encoder and name of its table."""
@@ -89,7 +90,7 @@ STATES: Final = StageSpec(
 )
 
 
-def _branch(name: str, title: str, table1: int, prefix: str) -> BranchSpec:
+def _branch(name: str, title: str, table1: int, prefix: str, about: str) -> BranchSpec:
     head = f"head_{name}"
     features = StageSpec(
         table=tables.features(name, VECTOR),
@@ -115,8 +116,23 @@ def _branch(name: str, title: str, table1: int, prefix: str) -> BranchSpec:
         kinds=("parquet", "numpy"),
         chunk_units=4096,
     )
-    return BranchSpec(name, title, "audio", table1, features, probabilities, extra=(STATES,))
+    trainer = Trainer(
+        name, "cer_pipeline.branches.audio.train:train", about, formats=("ravdess",), models=("whisper_tiny_en",)
+    )
+    return BranchSpec(name, title, "audio", table1, features, probabilities, extra=(STATES,), trainers=(trainer,))
 
 
-AUDIO_UNCERTAINTY: Final = _branch(UNCERTAINTY, "Voice: uncertainty head on Whisper states", 9, "Uncertainty")
-AUDIO_BILSTM: Final = _branch(BILSTM, "Voice: residual BiLSTM on Whisper states", 10, "Bilstm")
+AUDIO_UNCERTAINTY: Final = _branch(
+    UNCERTAINTY,
+    "Voice: uncertainty head on Whisper states",
+    9,
+    "Uncertainty",
+    "Attention within thirds, with class-wise variances, over states of the Whisper encoder.",
+)
+AUDIO_BILSTM: Final = _branch(
+    BILSTM,
+    "Voice: residual BiLSTM on Whisper states",
+    10,
+    "Bilstm",
+    "Residual BiLSTM over states of the Whisper encoder.",
+)

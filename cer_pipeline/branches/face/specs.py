@@ -19,6 +19,7 @@ from cer_pipeline.perception.faces.blendshapes import BLENDSHAPES
 from cer_pipeline.profiles import Profile
 from cer_pipeline.stage import INPUTS, UNIT, Inputs, StageSpec
 from cer_pipeline.store.fingerprint import digest
+from cer_pipeline.training.trainer import Trainer
 
 ENCODER: Final = "mini_xception"
 """Zoo id of the expression network, name of its table and of its profile section."""
@@ -208,6 +209,14 @@ def _temporal(name: str, title: str, table1: int, network: str) -> BranchSpec:
             chunk_units=256,
         ),
         extra=(ENCODE,),
+        trainers=(
+            Trainer(
+                name,
+                "cer_pipeline.branches.face.train:train",
+                f"{network} over the face's features in time.",
+                reads=("labels", f"features/{name}"),
+            ),
+        ),
     )
 
 

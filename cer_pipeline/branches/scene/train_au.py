@@ -39,7 +39,7 @@ from cer_pipeline.profiles import load_profile
 from cer_pipeline.training.embedding_cache import KeptStates
 from cer_pipeline.training.folds import FOLDS, check_classes, grouped_folds
 from cer_pipeline.training.options import apply
-from cer_pipeline.training.registry import Request
+from cer_pipeline.training.trainer import Request
 from cer_pipeline.zoo.head_file import save_head
 
 NAME: Final = "scene_signs"
@@ -117,7 +117,7 @@ class _Rows:
 
 
 def train(request: Request) -> dict[str, Any]:
-    """Train the head on the train split of a caption corpus; see `training.registry.Trainer.function`.
+    """Train the head on the train split of a caption corpus; see `training.trainer.Trainer.function`.
 
     Raises:
         CerError: more than one corpus, a row that cannot be right, a class without texts, or too few videos.

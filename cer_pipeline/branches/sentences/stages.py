@@ -28,6 +28,7 @@ from cer_pipeline.profiles import Profile
 from cer_pipeline.stage import INPUTS, UNIT, Inputs, StageContext, StageSpec
 from cer_pipeline.status import Status
 from cer_pipeline.store.fingerprint import digest
+from cer_pipeline.training.trainer import Trainer
 
 SIZE = 384  # of MiniLM's vectors
 MINILM = "minilm"
@@ -92,6 +93,7 @@ def branch(
     judge: str,
     config: tuple[str, ...],
     trained: tuple[str, ...] = (),
+    trainers: tuple[Trainer, ...] = (),
 ) -> BranchSpec:
     """A branch over a table with texts of segments.
 
@@ -105,6 +107,7 @@ def branch(
         judge: import path of the probabilities stage.
         config: profile sections that the probabilities depend on.
         trained: zoo id of the trained head, used where it is present.
+        trainers: see `BranchSpec`.
     """
     features = StageSpec(
         table=tables.features(name, SIZE),
@@ -132,7 +135,7 @@ def branch(
         kinds=("parquet", "numpy"),
         chunk_units=4096,
     )
-    return BranchSpec(name, title, modality, table1, features, probabilities)
+    return BranchSpec(name, title, modality, table1, features, probabilities, trainers=trainers)
 
 
 def _plan_texts(source: str, inputs: Inputs, _: Profile) -> pa.Table:

@@ -31,6 +31,7 @@ from cer_pipeline.branches.sentences.stages import (
 )
 from cer_pipeline.branches.sentences.zero_shot import PromptHead, sentences_of
 from cer_pipeline.stage import StageContext
+from cer_pipeline.training.trainer import Trainer
 
 MODULE: Final = "cer_pipeline.branches.text.branch"
 TRAINED: Final = "head_text_minilm"
@@ -46,6 +47,15 @@ TEXT_MINILM: Final = branch(
     judge=f"{MODULE}:JudgeText",
     config=("text_minilm",),
     trained=(TRAINED,),
+    trainers=(
+        Trainer(
+            "text_minilm",
+            "cer_pipeline.branches.text.train:train",
+            "MiniLM with low-rank changes on sentences.",
+            formats=("utterances",),
+            models=(ZOO_ID,),
+        ),
+    ),
 )
 
 

@@ -31,7 +31,7 @@ from cer_pipeline.fusion.train.fit import LIKELIHOOD, PUBLISHED, Settings, group
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.metrics import RESAMPLES, bootstraps, f1, macro_f1, paired_bootstrap, uar
 from cer_pipeline.training.options import apply, whole
-from cer_pipeline.training.registry import Request
+from cer_pipeline.training.trainer import Request
 
 NAME: Final = "mhpf"
 FOLDS: Final = 5
