@@ -20,7 +20,7 @@ TOP_OF_LIBRARY = tuple(ROOT / "cer_pipeline" / name for name in ("definitions.py
 
 LAYERS = (
     # From the bottom up; the packages and modules of one layer may import each other.
-    "labels status errors tables arrow metrics sums sound_file user_folder torch_threads chart_style",
+    "labels status errors tables arrow metrics sums sound_file user_folder torch_threads chart_style markdown",
     "profiles",
     "stage branch",
     "zoo",
