@@ -35,9 +35,11 @@ from cer_pipeline.branches.sentences.zero_shot import sentences_of
 from cer_pipeline.corpora.formats.caption_files import CaptionSplit, read_split, separate
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
+from cer_pipeline.markdown import paragraph
 from cer_pipeline.profiles import load_profile
 from cer_pipeline.training.embedding_cache import KeptStates
 from cer_pipeline.training.folds import FOLDS, check_classes, grouped_folds
+from cer_pipeline.training.model_card import model_card, score_table
 from cer_pipeline.training.options import apply
 from cer_pipeline.training.registry import Request
 from cer_pipeline.zoo.head_file import save_head
@@ -216,64 +218,51 @@ def _macro(guess: Ints, truth: Ints, videos: Sequence[str]) -> dict[str, list[fl
 
 
 def card(scores: dict[str, Any]) -> str:
-    """The model card, in Markdown."""
-    texts, told = scores["texts"], scores["sentences"]
-    rows = [
-        f"| {split}, {unit} | {metrics.span(own['macro_f1'])} | {metrics.span(own['uar'])} |"
-        for split in ("folds", "dev")
-        for unit, own in scores[split].items()
-    ]
-    classes = ", ".join(f"{name} {n}" for name, n in told["right_by_class"].items())
-    texts_read = [
-        "Logistic regression on MiniLM vectors of texts that tell signs (a furrowed brow, a broad smile, a flat",
-        "voice) and name no emotion. It judges the describer's texts, after",
-        "`cer_pipeline/branches/scene/au_phrases.py` has",
-        'given the signs the names that captions use. "Other" is never trained and gets probability 0.',
-    ]
-    data = [
-        f"- {texts['train']} texts: the clauses about face and voice, without those that judge, of captions of AFEW",
-        "  train by Qwen2.5-VL (MIT repository of the paper's authors; AFEW itself needs a signed agreement with",
-        "  its owners: check whether your use is covered). SHA-256 of the files:",
-        *(f"  `{name}` {digest}" for name, digest in sorted(scores["data"].items())),
-        f"- {texts['sentences']} sentences of `profiles/embedded.toml` [scene_minilm], action units by emotion after",
-        f"  EMFACS, each as {scores['settings']['repeats']} rows.",
-        "- all-MiniLM-L6-v2: Apache-2.0, not contained.",
-    ]
-    protocol = [
-        f"{FOLDS} folds of the train split, grouped by source clip, chose `{json.dumps(scores['settings'])}`.",
-        "Dev was scored by the finished head. 95 % intervals over resampled source clips.",
-        "",
-        "| of what | macro-F1 | UAR |",
-        "|---|---|---|",
-        *rows,
-        "",
-        f"A head that has seen no sentence of the literature gets {told['right']} of {told['of']} right",
-        f"({classes}); chance is a seventh. Without their judgements captions lose most of what made them easy:",
-        "compare scene_minilm.",
-    ]
-    limits = [
-        "No labelled describer text exists: how well the head judges those is known from single clips only. Signs",
-        "that captions seldom tell (a pushed-up chin, a wrinkled nose) weigh little. Film actors, English.",
-    ]
-    return "\n".join(
-        [
-            "# scene_signs: what a face and a voice do -> 8 basic emotions",
-            "",
-            *texts_read,
-            "",
-            "## Data and licence",
-            "",
-            *data,
-            "",
-            "## Protocol and scores, percent",
-            "",
-            *protocol,
-            "",
-            "## Limits",
-            "",
-            *limits,
-            "",
-            f"SHA-256 of the head: {scores['head_sha256']}",
-            "",
-        ]
+    """Return the model card of the action-unit caption head."""
+    texts, sentences = scores["texts"], scores["sentences"]
+    classes = ", ".join(f"{name} {n}" for name, n in sentences["right_by_class"].items())
+    return model_card(
+        f"{NAME}: what a face and a voice do -> 8 basic emotions",
+        "Logistic regression on MiniLM vectors of texts that describe facial actions and the voice (a furrowed brow, a "
+        "broad smile, a flat voice) and name no emotion. It classifies the texts of the rule-based captioner, after "
+        "`cer_pipeline/branches/scene/au_phrases.py` has replaced its phrases by those that captions use. "
+        '"Other" is never trained and gets probability 0.',
+        data=[
+            (
+                f"{texts['train']} texts: the clauses on face and voice, without those that name an emotion, of captions of "
+                "AFEW train by Qwen2.5-VL (MIT repository of the paper's authors; AFEW itself needs a signed agreement with "
+                "its owners: check whether your use is covered)."
+            ),
+            (
+                f"{texts['sentences']} sentences of `profiles/embedded.toml` [scene_minilm], action units by emotion after "
+                f"EMFACS, each as {scores['settings']['repeats']} rows."
+            ),
+            "all-MiniLM-L6-v2: Apache-2.0, not contained.",
+        ],
+        digests=dict(sorted(scores["data"].items())) | {f"{NAME}.safetensors": scores["head_sha256"]},
+        settings=scores["settings"],
+        protocol=[
+            (
+                f"{FOLDS} folds of the train split, grouped by source clip, chose the settings. Dev was scored by the "
+                "finished head. 95 % intervals over resampled source clips."
+            ),
+        ],
+        scores=[
+            score_table(
+                ["split, unit", "macro-F1", "UAR"],
+                (
+                    (f"{split}, {unit}", values["macro_f1"], values["uar"])
+                    for split in ("folds", "dev")
+                    for unit, values in scores[split].items()
+                ),
+            ),
+            paragraph(
+                f"A head that was trained without the sentences of the literature classifies {sentences['right']} of "
+                f"{sentences['of']} of them right ({classes}); chance is a seventh. Captions without the clauses that "
+                "name an emotion are much harder: compare scene_minilm."
+            ),
+        ],
+        limits="No labelled text of the rule-based captioner exists: how well the head classifies those is known from "
+        "single clips only. Facial actions that captions seldom describe (a pushed-up chin, a wrinkled nose) have "
+        "small weights. Film actors, English.",
     )
