@@ -97,7 +97,7 @@ def test_training_writes_head_card_scores_and_out_of_fold_values(trained):
     p = np.stack([table[name].to_numpy() for name in BASIC_COLUMNS], 1)
     np.testing.assert_allclose(p.sum(1), 1, atol=1e-9)
     card = (out / "scene_minilm.md").read_text("utf-8")
-    assert f"{scores['dev'][FUSED]['macro_f1'][0]} [" in card
+    assert f"{scores['dev'][FUSED]['macro_f1'][0]:.2f} [" in card
     assert scores["head_sha256"] in card
 
 
