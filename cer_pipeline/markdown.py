@@ -13,8 +13,13 @@ WIDTH: Final = 120  # columns, as in the source files
 
 
 def paragraph(text: str, indent: str = "") -> str:
-    """Wrap text at `WIDTH`; lines after the first begin with `indent`. A long word, such as a digest, is not broken."""
-    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    """Wrap text at `WIDTH`; lines after the first begin with `indent`. A long word, such as a digest, is not broken.
+
+    A run of blanks and line breaks counts as one blank.
+    """
+    return textwrap.fill(
+        " ".join(text.split()), WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def bullets(items: Iterable[str]) -> str:

@@ -455,28 +455,23 @@ def card(branch: str, scores: dict[str, Any]) -> str:
     settings = scores["settings"]
     return model_card(
         branch,
-        f"{_TITLES[branch]}, over the states of two blocks of the Whisper tiny.en encoder (MIT): the sound of a window "
-        'to 7 basic emotions. "Other" is never trained and gets probability 0.',
+        f"""{_TITLES[branch]}, over the states of two blocks of the Whisper tiny.en encoder (MIT): the sound of a
+        window to 7 basic emotions. "Other" is never trained and gets probability 0.""",
         data=[
-            (
-                "RAVDESS speech (Livingstone & Russo 2018), actors 1 to 20, CC BY-NC-SA 4.0: the head too may be used for "
-                f"non-commercial purposes only. {scores['clips']} recordings; a recording that occurs twice counts once. "
-                "Calm counts as Neutral."
-            ),
-            (
-                f"Every clip and {settings['variants']} random variants of it (speed, spectral tilt, echo, noise, silence at "
-                "its ends), all at one level: in the wild the level of a recording says nothing about the emotion."
-            ),
+            f"""RAVDESS speech (Livingstone & Russo 2018), actors 1 to 20, CC BY-NC-SA 4.0: the head too may be used
+            for non-commercial purposes only. {scores["clips"]} recordings; a recording that occurs twice counts
+            once. Calm counts as Neutral.""",
+            f"""Every clip and {settings["variants"]} random variants of it (speed, spectral tilt, echo, noise,
+            silence at its ends), all at one level: in the wild the level of a recording says nothing about the
+            emotion.""",
         ],
         digests={"names and contents": scores["digest"]},
         settings=settings,
         protocol=[
-            (
-                "5 folds of 4 actors. Within each, a candidate is chosen on one fold of the training actors; the held-out "
-                "actors choose nothing. The temperature of a fold comes from the other folds: from networks whose training "
-                "clips had neither the actor nor the sentence, on a variant of each clip. It is therefore milder than one "
-                "from clean acted speech."
-            ),
+            """5 folds of 4 actors. Within each, a candidate is chosen on one fold of the training actors; the
+            held-out actors choose nothing. The temperature of a fold comes from the other folds: from networks
+            whose training clips had neither the actor nor the sentence, on a variant of each clip. It is therefore
+            milder than one from clean acted speech.""",
             f"Candidates {scores['candidates']}; chosen by fold {scores['chosen']}.",
             f"Shipped temperature {scores['temperature']}, {settings['members']} members.",
         ],
@@ -495,9 +490,9 @@ def card(branch: str, scores: dict[str, Any]) -> str:
             ),
             class_table(scores["f1"], scores["recall"]),
         ],
-        limits="20 North American actors say two sentences in a studio, with emotions that they were asked to show. The "
-        "training data has no other words, no spontaneous speech, no music or second voice, and no other language. On "
-        "speech in the wild expect much lower scores than these.",
+        limits="""20 North American actors say two sentences in a studio, with emotions that they were asked to
+        show. The training data has no other words, no spontaneous speech, no music or second voice, and no other
+        language. On speech in the wild expect much lower scores than these.""",
     )
 
 

@@ -40,10 +40,8 @@ def card(branch: str, scores: Mapping[str, Any]) -> str:
     settings = scores["settings"]
     counts = ", ".join(f"{name} ({n} windows)" for name, n in scores["corpora"].items())
     protocol = [
-        (
-            f"{settings['folds']} folds by source video. In each fit a part of the training videos is held back to choose "
-            "the epoch; the held-out videos choose nothing. The temperature of a fold comes from the other folds."
-        ),
+        f"""{settings["folds"]} folds by source video. In each fit a part of the training videos is held back to
+        choose the epoch; the held-out videos choose nothing. The temperature of a fold comes from the other folds.""",
         f"Temperature {scores['temperature']}, part of the last layer. Epochs {scores['epochs']}.",
     ]
     if scores["trials"]:
@@ -59,13 +57,11 @@ def card(branch: str, scores: Mapping[str, Any]) -> str:
     ]
     return model_card(
         branch,
-        f"{_TITLES[branch]} over the samples of a window (blendshapes, expression logits, head pose) to 8 basic "
-        "emotions.",
+        f"""{_TITLES[branch]} over the samples of a window (blendshapes, expression logits, head pose) to 8 basic
+        emotions.""",
         data=[
-            (
-                f"{counts}; {scores['windows']} labelled windows of {scores['videos']} source videos. The terms of these "
-                "corpora bind the head too."
-            )
+            f"""{counts}; {scores["windows"]} labelled windows of {scores["videos"]} source videos. The terms of
+            these corpora bind the head too.""",
         ],
         digests={"names, features and labels": scores["digest"]},
         settings=settings,

@@ -223,29 +223,23 @@ def card(scores: dict[str, Any]) -> str:
     classes = ", ".join(f"{name} {n}" for name, n in sentences["right_by_class"].items())
     return model_card(
         f"{NAME}: what a face and a voice do -> 8 basic emotions",
-        "Logistic regression on MiniLM vectors of texts that describe facial actions and the voice (a furrowed brow, a "
-        "broad smile, a flat voice) and name no emotion. It classifies the texts of the rule-based captioner, after "
-        "`cer_pipeline/branches/scene/au_phrases.py` has replaced its phrases by those that captions use. "
-        '"Other" is never trained and gets probability 0.',
+        """Logistic regression on MiniLM vectors of texts that describe facial actions and the voice (a furrowed
+        brow, a broad smile, a flat voice) and name no emotion. It classifies the texts of the rule-based captioner,
+        after `cer_pipeline/branches/scene/au_phrases.py` has replaced its phrases by those that captions use.
+        "Other" is never trained and gets probability 0.""",
         data=[
-            (
-                f"{texts['train']} texts: the clauses on face and voice, without those that name an emotion, of captions of "
-                "AFEW train by Qwen2.5-VL (MIT repository of the paper's authors; AFEW itself needs a signed agreement with "
-                "its owners: check whether your use is covered)."
-            ),
-            (
-                f"{texts['sentences']} sentences of `profiles/embedded.toml` [scene_minilm], action units by emotion after "
-                f"EMFACS, each as {scores['settings']['repeats']} rows."
-            ),
+            f"""{texts["train"]} texts: the clauses on face and voice, without those that name an emotion, of
+            captions of AFEW train by Qwen2.5-VL (MIT repository of the paper's authors; AFEW itself needs a signed
+            agreement with its owners: check whether your use is covered).""",
+            f"""{texts["sentences"]} sentences of `profiles/embedded.toml` [scene_minilm], action units by emotion
+            after EMFACS, each as {scores["settings"]["repeats"]} rows.""",
             "all-MiniLM-L6-v2: Apache-2.0, not contained.",
         ],
         digests=dict(sorted(scores["data"].items())) | {f"{NAME}.safetensors": scores["head_sha256"]},
         settings=scores["settings"],
         protocol=[
-            (
-                f"{FOLDS} folds of the train split, grouped by source clip, chose the settings. Dev was scored by the "
-                "finished head. 95 % intervals over resampled source clips."
-            ),
+            f"""{FOLDS} folds of the train split, grouped by source clip, chose the settings. Dev was scored by the
+            finished head. 95 % intervals over resampled source clips.""",
         ],
         scores=[
             score_table(
@@ -257,12 +251,12 @@ def card(scores: dict[str, Any]) -> str:
                 ),
             ),
             paragraph(
-                f"A head that was trained without the sentences of the literature classifies {sentences['right']} of "
-                f"{sentences['of']} of them right ({classes}); chance is a seventh. Captions without the clauses that "
-                "name an emotion are much harder: compare scene_minilm."
+                f"""A head that was trained without the sentences of the literature classifies {sentences["right"]}
+                of {sentences["of"]} of them right ({classes}); chance is a seventh. Captions without the clauses
+                that name an emotion are much harder: compare scene_minilm."""
             ),
         ],
-        limits="No labelled text of the rule-based captioner exists: how well the head classifies those is known from "
-        "single clips only. Facial actions that captions seldom describe (a pushed-up chin, a wrinkled nose) have "
-        "small weights. Film actors, English.",
+        limits="""No labelled text of the rule-based captioner exists: how well the head classifies those is known
+        from single clips only. Facial actions that captions seldom describe (a pushed-up chin, a wrinkled nose)
+        have small weights. Film actors, English.""",
     )

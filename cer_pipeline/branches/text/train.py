@@ -530,26 +530,20 @@ def card(scores: dict[str, Any]) -> str:
     data = "GoEmotions (Apache-2.0)" + (" and MELD (repository under GPL-3.0)" if scores["with_meld"] else "")
     return model_card(
         NAME,
-        "Low-rank changes of the upper layers of all-MiniLM-L6-v2 and a linear layer: a sentence to 7 basic emotions. "
-        '"Other" is never trained and gets probability 0.',
+        """Low-rank changes of the upper layers of all-MiniLM-L6-v2 and a linear layer: a sentence to 7 basic
+        emotions. "Other" is never trained and gets probability 0.""",
         data=[
-            (
-                f"{data}, {scores['rows']} sentences, with the authors' mapping to Ekman's emotions. "
-                f"{scores['train_rows_in_dev_or_test']} training sentences that are also in dev or test were left out."
-            ),
+            f"""{data}, {scores["rows"]} sentences, with the authors' mapping to Ekman's emotions.
+            {scores["train_rows_in_dev_or_test"]} training sentences that are also in dev or test were left out.""",
             "Encoder: all-MiniLM-L6-v2 (Apache-2.0), not contained.",
         ],
         digests=scores["digests"],
         settings=scores["settings"],
         protocol=[
-            (
-                f"Chosen on GoEmotions dev: {', '.join(f'{k} {v}' for k, v in scores['chosen'].items())}. The offset is the "
-                "share of the log class frequency that is taken off the logits, for macro-F1."
-            ),
-            (
-                "A row with several labels is trained towards all in equal parts. `single` scores rows with one label "
-                "against the likeliest class; `multi` scores all rows, every class above the threshold being predicted."
-            ),
+            f"""Chosen on GoEmotions dev: {", ".join(f"{k} {v}" for k, v in scores["chosen"].items())}. The offset
+            is the share of the log class frequency that is taken off the logits, for macro-F1.""",
+            """A row with several labels is trained towards all in equal parts. `single` scores rows with one label
+            against the likeliest class; `multi` scores all rows, every class above the threshold being predicted.""",
             "95 % intervals resample rows (GoEmotions) or dialogues (MELD).",
         ],
         scores=[
@@ -557,8 +551,8 @@ def card(scores: dict[str, Any]) -> str:
             *(_meld_decision(scores) if "decision" in scores else []),
             class_table(test["f1"], test["recall"], "class, GoEmotions test, single"),
         ],
-        limits="GoEmotions are written comments of one web forum, in English, rated by readers. Spoken windows of 4 s "
-        "are shorter, lack the written marks of emotion, and contain the mistakes of the speech recogniser.",
+        limits="""GoEmotions are written comments of one web forum, in English, rated by readers. Spoken windows of
+        4 s are shorter, lack the written marks of emotion, and contain the mistakes of the speech recogniser.""",
     )
 
 
@@ -578,10 +572,10 @@ def _meld_decision(scores: Mapping[str, Any]) -> list[str]:
              for how in ("without", "with"))  # fmt: skip
     return [
         paragraph(
-            f"MELD {'joined' if decision['joins'] else 'did not join'} by a rule set before any head with MELD was "
-            "scored: macro-F1 on GoEmotions dev and on MELD train out of fold (dialogues halved, "
-            f"{decision['utterances']} utterances), of linear layers on the states of the head without MELD, are "
-            f"{', '.join(means)}; the higher mean wins."
+            f"""MELD {"joined" if decision["joins"] else "did not join"} by a rule set before any head with MELD was
+            scored: macro-F1 on GoEmotions dev and on MELD train out of fold (dialogues halved,
+            {decision["utterances"]} utterances), of linear layers on the states of the head without MELD, are
+            {", ".join(means)}; the higher mean wins."""
         ),
         f"The head that was not chosen, {other} MELD:",
         _score_rows(scores["other"]),
