@@ -22,7 +22,7 @@ from cer_pipeline.zoo.head_file import load_head
 KIND: Final = "signs"
 
 
-class SignsHead:
+class AUHead:
     """A trained head of signs.
 
     Args:
@@ -41,7 +41,7 @@ class SignsHead:
         self.weight, self.bias = values["weight"], values["bias"]
 
     @classmethod
-    def load(cls, path: Path) -> SignsHead:
+    def load(cls, path: Path) -> AUHead:
         """Read a head's file.
 
         Raises:

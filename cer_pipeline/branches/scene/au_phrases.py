@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-PLAIN: Final[Mapping[str, str]] = {
+CAPTION_PHRASES: Final[Mapping[str, str]] = {
     "the inner ends of the brows are raised and drawn together": "the eyebrows are raised and drawn together",
     "the brows are slightly lowered and drawn together": "the eyebrows are slightly furrowed",
     "the brows are lowered and drawn together": "the eyebrows are deeply furrowed",
@@ -50,22 +50,22 @@ PLAIN: Final[Mapping[str, str]] = {
 
 _SENTENCE: Final = re.compile(r"(?<=[.!?])\s+")
 _NO_SIGN: Final = re.compile(r"\b(visible|no picture|the picture|the sound|there is sound|no sound)\b", re.IGNORECASE)
-NOTHING: Final = "The face is relaxed."
+NO_ACTION: Final = "The face is relaxed."
 """What is read where no sign is told: the describer tells every sign that it sees."""
 
 
-def in_plain_words(text: str) -> str:
+def caption_phrases(text: str) -> str:
     """The signs of a describer's text in plain words; other texts stay as they are but for sentences without a sign.
 
     Args:
         text: one or more English sentences.
     """
     kept = [sentence for sentence in _SENTENCE.split(text) if sentence and not _NO_SIGN.search(sentence)]
-    return " ".join(_renamed(sentence) for sentence in kept) or NOTHING
+    return " ".join(_renamed(sentence) for sentence in kept) or NO_ACTION
 
 
 def _renamed(sentence: str) -> str:
     words = sentence[0].lower() + sentence[1:]
-    for phrase, plain in PLAIN.items():
+    for phrase, plain in CAPTION_PHRASES.items():
         words = re.sub(rf"\b{re.escape(phrase)}\b", plain, words)
     return words[0].upper() + words[1:]

@@ -24,29 +24,29 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cer_pipeline.branches.scene.au_head import SignsHead
-from cer_pipeline.branches.scene.au_phrases import in_plain_words
+from cer_pipeline.branches.scene.au_head import AUHead
+from cer_pipeline.branches.scene.au_phrases import caption_phrases
 from cer_pipeline.branches.scene.caption_head import Embed, SceneHead, encoder
 from cer_pipeline.branches.sentences.minilm import ZOO_ID, MiniLM
 from cer_pipeline.branches.sentences.stages import (
-    Judge,
-    Reader,
+    Predict,
+    TextEncoder,
     branch,
+    centroid,
     embed_rows,
-    judge_rows,
-    judged_by,
-    middle,
+    predict_rows,
+    predict_with,
     read_features,
 )
-from cer_pipeline.branches.sentences.zero_shot import LabelHead, PromptHead, sentences_of
+from cer_pipeline.branches.sentences.zero_shot import LabelHead, ZeroShotHead, sentences_of
 from cer_pipeline.profiles import EXECUTION
 from cer_pipeline.stage import StageContext
 from cer_pipeline.zoo.head_file import load_head
 
 MODULE: Final = "cer_pipeline.branches.scene.branch"
-TRAINED: Final = "head_scene_minilm"
+CAPTION_HEAD: Final = "head_scene_minilm"
 """Zoo id of the trained head, which judges imported texts; also what stands in `model` where it did."""
-SIGNS: Final = "head_scene_signs"
+AU_HEAD: Final = "head_scene_signs"
 """Zoo id of the head of signs, which judges the describer's texts."""
 
 SCENE_MINILM: Final = branch(
@@ -56,9 +56,9 @@ SCENE_MINILM: Final = branch(
     table1=7,
     source="captions",
     embed=f"{MODULE}:EmbedScene",
-    judge=f"{MODULE}:JudgeScene",
+    judge=f"{MODULE}:PredictScene",
     config=("scene_minilm",),
-    trained=(TRAINED, SIGNS),
+    trained=(CAPTION_HEAD, AU_HEAD),
 )
 SCENE_LABEL: Final = branch(
     name="scene_label",
@@ -67,18 +67,18 @@ SCENE_LABEL: Final = branch(
     table1=14,
     source="captions",
     embed=f"{MODULE}:EmbedLabel",
-    judge=f"{MODULE}:JudgeLabel",
+    judge=f"{MODULE}:PredictLabel",
     config=("scene_label",),
 )
 
 
 class EmbedLabel:
-    """Captions -> `features/scene_label`: the middle of the vectors of all texts of a segment."""
+    """Captions -> `features/scene_label`: the centroid of the vectors of all texts of a segment."""
 
     def __init__(self, context: StageContext) -> None:
         threads = int(context.profile[EXECUTION]["threads"])
         model = MiniLM(context.weights.path(ZOO_ID), context.counters)
-        self.reader = Reader(lambda texts: model.encode_all(texts, threads), middle)
+        self.reader = TextEncoder(lambda texts: model.encode_all(texts, threads), centroid)
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows of the table for segments of the plan."""
@@ -91,16 +91,16 @@ class EmbedScene(EmbedLabel):
     def __init__(self, context: StageContext) -> None:
         super().__init__(context)
         self.context = context
-        trained = context.weights.digest(TRAINED) is not None
-        own = Reader(self._told, middle) if context.weights.digest(SIGNS) is not None else self.reader
-        self.readers = {False: own, True: Reader(self._adapted, self._state) if trained else self.reader}
+        trained = context.weights.digest(CAPTION_HEAD) is not None
+        own = TextEncoder(self._told, centroid) if context.weights.digest(AU_HEAD) is not None else self.reader
+        self.readers = {False: own, True: TextEncoder(self._adapted, self._state) if trained else self.reader}
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows of the table for segments of the plan."""
         return embed_rows(units, self.readers, SCENE_MINILM.features.table)
 
     def _told(self, texts: Sequence[str]) -> Iterable[NDArray[np.floating]]:
-        return self.reader.encode([in_plain_words(text) for text in texts])
+        return self.reader.encode([caption_phrases(text) for text in texts])
 
     def _adapted(self, texts: Sequence[str]) -> NDArray[np.floating]:
         self.context.counters[f"calls/{ZOO_ID}"] += len(texts)
@@ -113,41 +113,41 @@ class EmbedScene(EmbedLabel):
     def _network(self) -> tuple[SceneHead, Embed]:
         """The trained head and its encoder, loaded where there is an imported text."""
         weights = self.context.weights
-        tensors, meta = load_head(weights.path(TRAINED))
+        tensors, meta = load_head(weights.path(CAPTION_HEAD))
         threads = int(self.context.profile[EXECUTION]["threads"])
         return SceneHead(tensors, meta), encoder(tensors, meta, weights.path(ZOO_ID), threads)
 
 
-class JudgeScene:
+class PredictScene:
     """`features/scene_minilm` -> `probabilities/scene_minilm`: a trained head, or likeness to sentences."""
 
     def __init__(self, context: StageContext) -> None:
         self.context, weights = context, context.weights
-        self.signs = None if weights.digest(SIGNS) is None else SignsHead.load(weights.path(SIGNS))
-        self.trained = None if weights.digest(TRAINED) is None else SceneHead.load(weights.path(TRAINED))
+        self.signs = None if weights.digest(AU_HEAD) is None else AUHead.load(weights.path(AU_HEAD))
+        self.trained = None if weights.digest(CAPTION_HEAD) is None else SceneHead.load(weights.path(CAPTION_HEAD))
         self.features = read_features(context, SCENE_MINILM.features.name)
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows of the table for segments of the plan."""
-        return judge_rows(units, self.features, self._judge, SCENE_MINILM.probabilities.table)
+        return predict_rows(units, self.features, self._judge, SCENE_MINILM.probabilities.table)
 
     def _judge(self, unit: Mapping[str, Any], features: NDArray[np.floating]) -> tuple[str, NDArray[np.float64]]:
         if unit["imported"] and self.trained is not None:
-            return TRAINED, self.trained.segment(unit["texts"], features)
+            return CAPTION_HEAD, self.trained.segment(unit["texts"], features)
         if not unit["imported"] and self.signs is not None:
-            return SIGNS, self.signs.probabilities(features)
+            return AU_HEAD, self.signs.probabilities(features)
         return self._likeness(unit, features)
 
     @cached_property
-    def _likeness(self) -> Judge:
+    def _likeness(self) -> Predict:
         """What judges where a head is absent; its sentences are encoded only then."""
         section = self.context.profile["scene_minilm"]
         model = MiniLM(self.context.weights.path(ZOO_ID), self.context.counters)
         sets = [np.stack(model.encode_all(sentences)) for sentences in sentences_of(section)]
-        return judged_by(PromptHead(sets, section["temperature"]), "prompts")
+        return predict_with(ZeroShotHead(sets, section["temperature"]), "prompts")
 
 
-class JudgeLabel:
+class PredictLabel:
     """`features/scene_label` -> `probabilities/scene_label`, by cosine to the label texts."""
 
     def __init__(self, context: StageContext) -> None:
@@ -159,4 +159,4 @@ class JudgeLabel:
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows of the table for segments of the plan."""
-        return judge_rows(units, self.features, judged_by(self.head, "labels"), SCENE_LABEL.probabilities.table)
+        return predict_rows(units, self.features, predict_with(self.head, "labels"), SCENE_LABEL.probabilities.table)

@@ -27,8 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cer_pipeline import metrics
-from cer_pipeline.branches.scene.au_head import KIND, SignsHead
-from cer_pipeline.branches.scene.au_phrases import in_plain_words
+from cer_pipeline.branches.scene.au_head import KIND, AUHead
+from cer_pipeline.branches.scene.au_phrases import caption_phrases
 from cer_pipeline.branches.scene.caption_head import CLASSES
 from cer_pipeline.branches.sentences.minilm import ZOO_ID, MiniLM
 from cer_pipeline.branches.sentences.zero_shot import sentences_of
@@ -66,7 +66,7 @@ _CLAUSE: Final = re.compile(r",\s*|\band\b|\bsuggest\w*|\bindicat\w*|\bconvey\w*
 
 
 @dataclass(frozen=True)
-class SignsSettings:
+class AUHeadSettings:
     """How the head of signs is trained.
 
     Args:
@@ -80,7 +80,7 @@ class SignsSettings:
     seed: int = 0
 
 
-def signs_of(text: str) -> str:
+def action_clauses(text: str) -> str:
     """The clauses of a caption that tell what the face or the voice does, without any that judges; "" for none."""
     clauses = [c for sentence in _SENTENCE.split(text) for c in _CLAUSE.split(sentence)]
     kept = [c.strip(" .,*-:;") for c in clauses if _FACE_OR_VOICE.search(c) and not _JUDGES.search(c)]
@@ -90,7 +90,7 @@ def signs_of(text: str) -> str:
 def fit(
     vectors: NDArray[Any], targets: Ints, weights: NDArray[np.float64], strength: float
 ) -> dict[str, NDArray[np.float32]]:
-    """Multinomial logistic regression, every class weighing the same, as the tensors of a `SignsHead`.
+    """Multinomial logistic regression, every class weighing the same, as the tensors of a `AUHead`.
 
     Args:
         vectors: [n, 384].
@@ -126,7 +126,7 @@ def train(request: Request) -> dict[str, Any]:
     """
     if len(request.corpora) != 1:
         raise CerError(f"{len(request.corpora)} corpora", "scene_signs", "name the one caption corpus to train on")
-    settings, folder = apply(SignsSettings(), request.options), request.corpora[0].root
+    settings, folder = apply(AUHeadSettings(), request.options), request.corpora[0].root
     whole, dev = (read_split(folder, name, labelled=True) for name in ("train", "dev"))
     train_, shared = separate(whole, dev)
     check_classes(train_.targets, CLASSES, f"{train_.corpus} train")
@@ -140,15 +140,15 @@ def train(request: Request) -> dict[str, Any]:
     embed = KeptStates(request.out / f"{NAME}.states.safetensors", encoder, digest, request.progress)
     rows, held = _rows(train_, embed), _rows(dev, embed)
     told = sentences_of(load_profile()["scene_minilm"])
-    known = embed([in_plain_words(sentence) for own in told for sentence in own])
+    known = embed([caption_phrases(sentence) for own in told for sentence in own])
     meant = np.repeat(np.arange(len(told)), [len(own) for own in told])
 
-    def head(of: Ints, with_sentences: bool) -> SignsHead:
+    def head(of: Ints, with_sentences: bool) -> AUHead:
         vectors = np.concatenate([rows.vectors[of], known]) if with_sentences else rows.vectors[of]
         targets = np.concatenate([rows.targets[of], meant]) if with_sentences else rows.targets[of]
         weights = np.ones(len(targets))
         weights[len(of) :] = settings.repeats
-        return SignsHead(fit(vectors, targets, weights, settings.strength), {"kind": KIND})
+        return AUHead(fit(vectors, targets, weights, settings.strength), {"kind": KIND})
 
     every = np.arange(len(rows.targets))
     folded = np.empty((len(every), len(BASIC)))
@@ -184,7 +184,7 @@ def _rows(split: CaptionSplit, embed: KeptStates) -> _Rows:
     texts, of = [], []
     for own in split.texts.values():
         for i, text in enumerate(own):
-            if text and (signs := signs_of(text)):
+            if text and (signs := action_clauses(text)):
                 texts.append(signs)
                 of.append(i)
     if not texts:

@@ -31,7 +31,7 @@ from cer_pipeline.store.fingerprint import digest
 
 SIZE = 384  # of MiniLM's vectors
 MINILM = "minilm"
-DESCRIBER: Final = "describer"  # the view of our own describer; every other view was imported
+RULE_BASED: Final = "describer"  # the view of our own describer; every other view was imported
 CAPTIONS: Final = "captions"
 _KEYS = ("segment_id", "video_id", "segment")
 _PLAN: Final = pa.schema(
@@ -53,7 +53,7 @@ class Head(Protocol):
 
 
 @dataclass(frozen=True)
-class Reader:
+class TextEncoder:
     """How the texts of a segment become its features.
 
     Args:
@@ -65,11 +65,11 @@ class Reader:
     combine: Callable[[NDArray[np.floating]], NDArray[np.floating]]
 
 
-Judge = Callable[[Mapping[str, Any], NDArray[np.floating]], tuple[str, NDArray[np.float64]]]
+Predict = Callable[[Mapping[str, Any], NDArray[np.floating]], tuple[str, NDArray[np.float64]]]
 """A row of the plan and its features -> what to write into the column `model`, and probabilities [8]."""
 
 
-def middle(vectors: NDArray[np.floating]) -> NDArray[np.floating]:
+def centroid(vectors: NDArray[np.floating]) -> NDArray[np.floating]:
     """Vectors of length 1 -> their mean brought to length 1; a single vector stays as it is."""
     if len(vectors) == 1:
         return vectors[0]
@@ -77,7 +77,7 @@ def middle(vectors: NDArray[np.floating]) -> NDArray[np.floating]:
     return mean / np.linalg.norm(mean)
 
 
-def judged_by(head: Head, model: str) -> Judge:
+def predict_with(head: Head, model: str) -> Predict:
     """A judge that needs the features alone."""
     return lambda _, features: (model, head.probabilities(features))
 
@@ -157,7 +157,7 @@ def _english(row: dict[str, Any]) -> dict[str, Any]:
 
 def _segment(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The plan's row of one segment from the rows of its views, in order."""
-    imported = [row for row in rows if row.get("view", DESCRIBER) != DESCRIBER]
+    imported = [row for row in rows if row.get("view", RULE_BASED) != RULE_BASED]
     own = [row for row in rows if row not in imported]
     said = [[row for row in part if row["status"] == Status.OK] for part in (imported, own)]
     read = said[0] or said[1]
@@ -189,7 +189,7 @@ def _plan_features(source: str, features: str, inputs: Inputs, profile: Profile)
     return table.append_column(UNIT, table.column("segment_id")).append_column(INPUTS, pa.array(keys, pa.string()))
 
 
-def embed_rows(units: pa.Table, reader: Reader | Mapping[bool, Reader], spec: tables.TableSpec) -> pa.Table:
+def embed_rows(units: pa.Table, reader: TextEncoder | Mapping[bool, TextEncoder], spec: tables.TableSpec) -> pa.Table:
     """Rows of a features table: what the texts say, or their status where there are none.
 
     Args:
@@ -197,7 +197,7 @@ def embed_rows(units: pa.Table, reader: Reader | Mapping[bool, Reader], spec: ta
         reader: how texts are read; or one for the describer's (False) and one for imported ones (True).
         spec: the features table.
     """
-    readers = {False: reader, True: reader} if isinstance(reader, Reader) else reader
+    readers = {False: reader, True: reader} if isinstance(reader, TextEncoder) else reader
     known: dict[tuple[bool, str], NDArray[np.floating]] = {}
     planned = units.to_pylist()
     for kind in (False, True):
@@ -215,8 +215,8 @@ def embed_rows(units: pa.Table, reader: Reader | Mapping[bool, Reader], spec: ta
     return pa.Table.from_pylist(rows, schema=spec.schema)
 
 
-def judge_rows(
-    units: pa.Table, features: Mapping[str, Sequence[float] | None], judge: Judge, spec: tables.TableSpec
+def predict_rows(
+    units: pa.Table, features: Mapping[str, Sequence[float] | None], judge: Predict, spec: tables.TableSpec
 ) -> pa.Table:
     """Rows of a probabilities table: what the head says, or the segment's status where there are no features.
 

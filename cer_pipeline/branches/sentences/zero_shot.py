@@ -17,7 +17,7 @@ from cer_pipeline.labels import BASIC
 OTHER = BASIC.index("Other")
 
 
-class PromptHead:
+class ZeroShotHead:
     """Likeness to the nearest of several sentences per emotion, centred, as a mild distribution.
 
     The score of emotion l for a text x is s_l(x) - b_l, where s_l(x) is the cosine to the nearest of the emotion's

@@ -21,19 +21,19 @@ from numpy.typing import NDArray
 from cer_pipeline.branches.sentences.minilm import ZOO_ID, MiniLM
 from cer_pipeline.branches.sentences.stages import (
     Head,
-    Reader,
+    TextEncoder,
     branch,
+    centroid,
     embed_rows,
-    judge_rows,
-    judged_by,
-    middle,
+    predict_rows,
+    predict_with,
     read_features,
 )
-from cer_pipeline.branches.sentences.zero_shot import PromptHead, sentences_of
+from cer_pipeline.branches.sentences.zero_shot import ZeroShotHead, sentences_of
 from cer_pipeline.stage import StageContext
 
 MODULE: Final = "cer_pipeline.branches.text.branch"
-TRAINED: Final = "head_text_minilm"
+TEXT_HEAD: Final = "head_text_minilm"
 """Zoo id of the trained head: low-rank changes of the encoder and a linear layer."""
 
 TEXT_MINILM: Final = branch(
@@ -43,9 +43,9 @@ TEXT_MINILM: Final = branch(
     table1=12,
     source="transcripts",
     embed=f"{MODULE}:EmbedText",
-    judge=f"{MODULE}:JudgeText",
+    judge=f"{MODULE}:PredictText",
     config=("text_minilm",),
-    trained=(TRAINED,),
+    trained=(TEXT_HEAD,),
 )
 
 
@@ -59,13 +59,13 @@ class EmbedText:
     def encode(self) -> Callable[[str], NDArray[np.float32]]:
         """Text -> [384]; loaded where somebody speaks."""
         weights, counters = self.context.weights, self.context.counters
-        if weights.digest(TRAINED) is None:
+        if weights.digest(TEXT_HEAD) is None:
             return MiniLM(weights.path(ZOO_ID), counters).encode
-        return _trained(weights.path(TRAINED), weights.path(ZOO_ID), counters)
+        return _trained(weights.path(TEXT_HEAD), weights.path(ZOO_ID), counters)
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows of the table for segments of the plan."""
-        reader = Reader(lambda texts: [self.encode(text) for text in texts], middle)
+        reader = TextEncoder(lambda texts: [self.encode(text) for text in texts], centroid)
         return embed_rows(units, reader, TEXT_MINILM.features.table)
 
 
@@ -81,27 +81,27 @@ def _trained(head: Path, folder: Path, counters: Counter[str]) -> Callable[[str]
     return encode
 
 
-class JudgeText:
+class PredictText:
     """`features/text_minilm` -> `probabilities/text_minilm`: the trained head, or likeness to sentences."""
 
     head: Head
 
     def __init__(self, context: StageContext) -> None:
         self.features = read_features(context, TEXT_MINILM.features.name)
-        if context.weights.digest(TRAINED) is None:
-            self.model, self.head = "prompts", _prompts(context)
+        if context.weights.digest(TEXT_HEAD) is None:
+            self.model, self.head = "prompts", _zero_shot(context)
         else:
             from cer_pipeline.branches.text.head import TextClassifier
 
-            self.model, self.head = TRAINED, TextClassifier.load(context.weights.path(TRAINED))
+            self.model, self.head = TEXT_HEAD, TextClassifier.load(context.weights.path(TEXT_HEAD))
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows of the table for segments of the plan."""
-        return judge_rows(units, self.features, judged_by(self.head, self.model), TEXT_MINILM.probabilities.table)
+        return predict_rows(units, self.features, predict_with(self.head, self.model), TEXT_MINILM.probabilities.table)
 
 
-def _prompts(context: StageContext) -> PromptHead:
+def _zero_shot(context: StageContext) -> ZeroShotHead:
     section = context.profile[TEXT_MINILM.name]
     encoder = MiniLM(context.weights.path(ZOO_ID), context.counters)
     sets = [np.stack(encoder.encode_all(sentences)) for sentences in sentences_of(section)]
-    return PromptHead(sets, section["temperature"])
+    return ZeroShotHead(sets, section["temperature"])

@@ -394,7 +394,7 @@ def dialogue(row: Utterance) -> str:
 
 
 @dataclass(frozen=True)
-class Judged:
+class ScoredHead:
     """A trained head with what it says about the rows that are scored.
 
     Args:
@@ -412,7 +412,7 @@ class Judged:
 
 def judged(
     data: Data, with_meld: bool, encoder: Path, folder: Path, settings: TextSettings, progress: Progress = quiet
-) -> Judged:
+) -> ScoredHead:
     """Train on all training rows, with MELD or without, choose on GoEmotions dev, and score.
 
     Args:
@@ -448,7 +448,7 @@ def judged(
         scores[name] = {"single": single(p[name], goals, groups)}
         if name != "meld_dev":
             scores[name]["multi"] = multi(p[name], goals, chosen["threshold"])
-    return Judged(tensors, meta, p, scores)
+    return ScoredHead(tensors, meta, p, scores)
 
 
 def joins(data: Data, head: TextHead, progress: Progress = quiet) -> dict[str, Any]:

@@ -221,10 +221,10 @@ def test_the_branch_uses_the_trained_head_where_it_is_present(encoder: Path, tmp
 
     class Weights:
         def path(self, model: str) -> Path:
-            return head if model == text.TRAINED else encoder
+            return head if model == text.TEXT_HEAD else encoder
 
         def digest(self, model: str) -> str | None:
-            return "1" if trained or model != text.TRAINED else None
+            return "1" if trained or model != text.TEXT_HEAD else None
 
     said = [segment("v", 0) | {"text": TEXTS[0]}, segment("v", 1) | {"status": "no_speech", "reason": "none"}]
     inputs = MemoryInputs({"transcripts": rows_of(tables.TRANSCRIPTS, said)})
@@ -232,10 +232,10 @@ def test_the_branch_uses_the_trained_head_where_it_is_present(encoder: Path, tmp
     spec = text.TEXT_MINILM
     embedded = text.EmbedText(context)(spec.features.plan(inputs, context.profile))
     inputs.tables[spec.features.name] = embedded
-    judged = text.JudgeText(context)(spec.probabilities.plan(inputs, context.profile)).to_pylist()
-    assert text.TRAINED in spec.features.optional_models
+    judged = text.PredictText(context)(spec.probabilities.plan(inputs, context.profile)).to_pylist()
+    assert text.TEXT_HEAD in spec.features.optional_models
     assert [row["status"] for row in judged] == ["ok", "no_speech"]
-    assert judged[0]["model"] == (text.TRAINED if trained else "prompts")
+    assert judged[0]["model"] == (text.TEXT_HEAD if trained else "prompts")
     if trained:
         alone = TextHead.read(head, encoder)
         expected = alone.probabilities(alone.features(TEXTS[0]))
