@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -119,8 +118,8 @@ def _label(
     folder = weights.path(ENCODER)
 
     def make() -> Callable[[Any], NDArray[Any]]:
-        model = MiniLM(folder, Counter())
-        return lambda texts: np.stack(model.encode_all(texts, threads))
+        model = MiniLM(folder)
+        return lambda texts: model.encode_all(texts, threads)
 
     embed = KeptStates(
         kept / f"{LABEL}.states.safetensors",

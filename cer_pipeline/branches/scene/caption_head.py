@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from cer_pipeline.branches.sentences.minilm import MAX_TOKENS
 from cer_pipeline.labels import BASIC
 from cer_pipeline.torch_threads import deterministic_map
 from cer_pipeline.zoo.head_file import load_head
@@ -40,7 +41,6 @@ Embed = Callable[[Sequence[str]], NDArray[Any]]
 CLASSES: Final = tuple(BASIC.index(name) for name in BASIC if name != "Other")
 """Columns of `BASIC` that the head answers for; AFEW has no "Other", which is never trained and gets 0."""
 
-MAX_TOKENS: Final = 256  # with [CLS] and [SEP]: the longest input that MiniLM was trained for; 5 % of captions are cut
 SENTENCES: Final = "sentences"  # in a head's meta: whether the encoder reads the sentences of a text too
 ADAPTER: Final = "adapter/"  # prefix of the tensors of the low-rank changes
 NOT: Final = "not_"  # prefix of words behind a negation
@@ -261,8 +261,7 @@ def encoder(tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], folder
     from cer_pipeline.branches.text.head import TextHead
 
     own = {name.removeprefix(ADAPTER): value for name, value in tensors.items() if name.startswith(ADAPTER)}
-    network = TextHead(own, meta["adapter"], folder)
-    network.tokenizer.enable_truncation(MAX_TOKENS)
+    network = TextHead(own, meta["adapter"], folder, MAX_TOKENS)
 
     def state(text: str) -> NDArray[Any]:
         return network.batch(parts(text) if meta.get(SENTENCES) else [text]).mean(0)

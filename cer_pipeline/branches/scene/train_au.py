@@ -18,7 +18,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -133,7 +132,7 @@ def train(request: Request) -> dict[str, Any]:
     minilm = request.weights.path(ZOO_ID)
 
     def encoder() -> Any:
-        model = MiniLM(minilm, Counter())
+        model = MiniLM(minilm)
         return model.encode_all
 
     digest = request.weights.digest(ZOO_ID) or ""

@@ -32,7 +32,8 @@ import torch
 from scipy.special import softmax
 
 from cer_pipeline import metrics
-from cer_pipeline.branches.text.head import CLASSES, AdaptedEncoder, TextHead, load_tokenizer, pad
+from cer_pipeline.branches.sentences.minilm import load_tokenizer
+from cer_pipeline.branches.text.head import CLASSES, MAX_TOKENS, AdaptedEncoder, TextHead, pad
 from cer_pipeline.corpora.formats.utterances import Utterance, plain, read_goemotions, read_meld, unseen
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
@@ -143,7 +144,7 @@ def _fit(
     torch.manual_seed(settings.seed)
     model = AdaptedEncoder(encoder, settings.rank, settings.alpha, settings.layers, settings.dropout)
     model.dropout.train()
-    ids = [e.ids for e in load_tokenizer(encoder).encode_batch([row.text for row in rows])]
+    ids = [e.ids for e in load_tokenizer(encoder, MAX_TOKENS).encode_batch([row.text for row in rows])]
     lengths = np.array([len(i) for i in ids])
     goal = torch.from_numpy(targets(rows))
     parameters = model.trained()

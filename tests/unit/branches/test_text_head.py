@@ -12,9 +12,10 @@ import torch
 from scipy.special import softmax
 
 from cer_pipeline import tables
+from cer_pipeline.branches.sentences.minilm import load_network
 from cer_pipeline.branches.text import branch as text
 from cer_pipeline.branches.text import train as training
-from cer_pipeline.branches.text.head import CLASSES, AdaptedEncoder, TextHead, load_encoder, mean_pool, pad
+from cer_pipeline.branches.text.head import CLASSES, AdaptedEncoder, TextHead, mean_pool, pad
 from cer_pipeline.corpora.formats.utterances import Utterance
 from cer_pipeline.corpora.registry import Corpus
 from cer_pipeline.errors import CerError
@@ -66,7 +67,7 @@ def meta() -> dict:
 
 def test_untrained_changes_leave_the_encoder_as_it_is(encoder: Path) -> None:
     head = TextHead(training.pack(AdaptedEncoder(encoder, 2, 4.0, 1, 0.0)), meta(), encoder)
-    plain = load_encoder(encoder).eval()
+    plain = load_network(encoder)
     tokens, mask = pad([head.tokenizer.encode(TEXTS[0]).ids])
     with torch.inference_mode():
         expected = mean_pool(plain(input_ids=tokens, attention_mask=mask).last_hidden_state, mask)[0].numpy()
