@@ -103,5 +103,5 @@ def test_classes_weigh_the_same_however_rare_they_are():
 
 def test_another_kind_of_head_is_refused(tmp_path):
     save_head(tmp_path / "h.safetensors", {"mean": np.zeros(2)}, {"kind": "mhpf"})
-    with pytest.raises(CerError, match="not a head of signs"):
+    with pytest.raises(CerError, match="not an action-unit caption head"):
         AUHead.load(tmp_path / "h.safetensors")

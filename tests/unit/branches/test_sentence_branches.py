@@ -403,7 +403,7 @@ def test_a_branch_gives_the_same_rows_in_one_chunk_and_one_by_one(branch, source
 @pytest.mark.slow
 def test_a_raised_mouth_and_a_bowed_head_lean_to_their_emotions(minilm: MiniLM):
     head = ZeroShotHead(
-        [np.stack(minilm.encode_all(s)) for s in sentences_of(PROFILE["scene_minilm"])],
+        [minilm.encode_all(s) for s in sentences_of(PROFILE["scene_minilm"])],
         PROFILE["scene_minilm"]["temperature"],
     )
 
