@@ -1,6 +1,7 @@
-"""The stage that fuses the branches.
+"""The stage that fuses the branches, and how fusions are trained.
 
-Belongs here: the spec of `fused` and its plan; light at import. Does not belong here: the computation (`fuse`).
+Belongs here: the spec of `fused`, its plan, and the trainers; light at import. Does not belong here: the computation
+(`fuse`) or any training (`train`).
 """
 
 from __future__ import annotations
@@ -17,10 +18,26 @@ from cer_pipeline.fusion.inputs import texts
 from cer_pipeline.profiles import Profile
 from cer_pipeline.stage import INPUTS, UNIT, Inputs, StageSpec
 from cer_pipeline.store.fingerprint import digest
+from cer_pipeline.training.trainer import Trainer
 
 EQUAL: Final = "equal"
 HEAD: Final = "head_mhpf"
 """Zoo id of the trained fusion."""
+
+TRAINERS: Final = (
+    Trainer(
+        "mhpf",
+        "cer_pipeline.fusion.train.mhpf:train",
+        "Multi-Head Probability Fusion on probabilities of branches that did not see the segment.",
+        reads=("labels",),
+    ),
+    Trainer(
+        "feature_fusion",
+        "cer_pipeline.fusion.train.feature_level:train",
+        "A query over the features of the branches; an alternative to mhpf whose values do not split into parts.",
+        reads=("labels",),
+    ),
+)
 
 
 def fusion_stages(branches: Sequence[BranchSpec], method: str = EQUAL) -> tuple[StageSpec, ...]:

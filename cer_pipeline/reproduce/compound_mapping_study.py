@@ -34,9 +34,9 @@ from cer_pipeline.compound.prototypes import train_prototypes
 from cer_pipeline.corpora.formats.utterances import Utterance, read_goemotions
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, COMPOUND
-from cer_pipeline.training.checkpoint import Progress, quiet
 from cer_pipeline.training.embedding_cache import KeptStates
 from cer_pipeline.training.folds import grouped_folds, out_of_fold
+from cer_pipeline.training.progress import Progress, quiet
 
 ROWS: Final = 12_000  # single-label sentences that train the classifier; more change its scores by less than a point
 STRENGTHS: Final = (0.25, 0.5, 0.75, 1.0)

@@ -8,7 +8,7 @@ Random numbers are no part of the state: a loop that wants to resume seeds each 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,6 @@ import numpy as np
 import torch
 
 from cer_pipeline.zoo.head_file import load_head, save_head
-
-Progress = Callable[[str, int, int], None]
-"""Told while training: what is going on, steps done, steps in all."""
-
-
-def quiet(what: str, done: int, total: int) -> None:
-    """A `Progress` that says nothing."""
 
 
 def seed_step(seed: int, step: int) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from cer_pipeline.errors import CerError
-from cer_pipeline.training.checkpoint import Progress, quiet
+from cer_pipeline.training.progress import Progress, quiet
 
 Settings = TypeVar("Settings")
 

@@ -16,9 +16,12 @@ import pyarrow as pa
 
 from cer_pipeline import tables
 from cer_pipeline.branch import BranchSpec
+from cer_pipeline.branches.rows import KEYS
+from cer_pipeline.plans import contents, with_keys
 from cer_pipeline.profiles import Profile
-from cer_pipeline.stage import INPUTS, UNIT, Inputs, StageSpec
+from cer_pipeline.stage import Inputs, StageSpec
 from cer_pipeline.store.fingerprint import digest
+from cer_pipeline.training.trainer import Trainer
 
 ENCODER: Final = "whisper_tiny_en"
 """Zoo id of the encoder and name of its table."""
@@ -31,33 +34,31 @@ UNCERTAINTY: Final = "audio_uncertainty"
 BILSTM: Final = "audio_bilstm"
 
 _MODULE: Final = "cer_pipeline.branches.audio.stages"
-_KEYS: Final = ("segment_id", "video_id", "segment")
 _STATES: Final = f"audio_features/{ENCODER}"
 
 
 def _plan_states(inputs: Inputs, _: Profile) -> pa.Table:
     """One unit a video: its sound is decoded once."""
-    segments = inputs.table("segments", list(_KEYS))
+    segments = inputs.table("segments", list(KEYS))
     ids: dict[str, list[str]] = {}
     numbers: dict[str, list[int]] = {}
     for row in segments.to_pylist():
         ids.setdefault(row["video_id"], []).append(row["segment_id"])
         numbers.setdefault(row["video_id"], []).append(row["segment"])
-    seen = [inputs.digests(name) for name in ("segments", "audio", "speech")]
     videos = list(ids)
-    return pa.table(
+    units = pa.table(
         {
-            UNIT: pa.array(videos, pa.string()),
-            INPUTS: pa.array([digest(v, *(d.get(v, "") for d in seen)) for v in videos], pa.string()),
             "video_id": pa.array(videos, pa.string()),
             "segments": pa.array([numbers[v] for v in videos], pa.list_(pa.int32())),
             "segment_ids": pa.array([ids[v] for v in videos], pa.list_(pa.string())),
         }
     )
+    known = contents(inputs, ("segments", "audio", "speech"), videos)
+    return with_keys(units, "video_id", (digest(v, *own) for v, own in zip(videos, known, strict=True)))
 
 
 def _state_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every segment has a row, also where nobody could listen."""
+    """Keys of the rows of a video whose sound could not be encoded: one a segment."""
     return [
         {"segment": segment, "segment_id": segment_id}
         for segment, segment_id in zip(unit["segments"], unit["segment_ids"], strict=True)
@@ -66,11 +67,10 @@ def _state_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _plan_segments(source: str, by: str, inputs: Inputs, _: Profile) -> pa.Table:
     """One unit a segment, keyed by its rows of a table (by segment_id) or by its video's (by video_id)."""
-    segments = inputs.table(source, [*_KEYS, "status", "reason"])
-    seen = inputs.digests(source, unit=by)
-    parts = zip(segments.column(by).to_pylist(), segments.column("segment_id").to_pylist(), strict=True)
-    digests = pa.array([digest(seen.get(unit, ""), segment) for unit, segment in parts], pa.string())
-    return segments.append_column(UNIT, segments.column("segment_id")).append_column(INPUTS, digests)
+    segments = inputs.table(source, [*KEYS, "status", "reason"])
+    known = contents(inputs, (source,), segments.column(by).to_pylist(), by)
+    ids = segments.column("segment_id").to_pylist()
+    return with_keys(segments, "segment_id", (digest(*own, i) for own, i in zip(known, ids, strict=True)))
 
 
 STATES: Final = StageSpec(
@@ -89,7 +89,7 @@ STATES: Final = StageSpec(
 )
 
 
-def _branch(name: str, title: str, table1: int, prefix: str) -> BranchSpec:
+def _branch(name: str, title: str, table1: int, prefix: str, about: str) -> BranchSpec:
     head = f"head_{name}"
     features = StageSpec(
         table=tables.features(name, VECTOR),
@@ -115,8 +115,23 @@ def _branch(name: str, title: str, table1: int, prefix: str) -> BranchSpec:
         kinds=("parquet", "numpy"),
         chunk_units=4096,
     )
-    return BranchSpec(name, title, "audio", table1, features, probabilities, extra=(STATES,))
+    trainer = Trainer(
+        name, "cer_pipeline.branches.audio.train:train", about, formats=("ravdess",), models=("whisper_tiny_en",)
+    )
+    return BranchSpec(name, title, "audio", table1, features, probabilities, extra=(STATES,), trainers=(trainer,))
 
 
-AUDIO_UNCERTAINTY: Final = _branch(UNCERTAINTY, "Voice: uncertainty head on Whisper states", 9, "Uncertainty")
-AUDIO_BILSTM: Final = _branch(BILSTM, "Voice: residual BiLSTM on Whisper states", 10, "Bilstm")
+AUDIO_UNCERTAINTY: Final = _branch(
+    UNCERTAINTY,
+    "Voice: uncertainty head on Whisper states",
+    9,
+    "Uncertainty",
+    "Attention within thirds, with class-wise variances, over states of the Whisper encoder.",
+)
+AUDIO_BILSTM: Final = _branch(
+    BILSTM,
+    "Voice: residual BiLSTM on Whisper states",
+    10,
+    "Bilstm",
+    "Residual BiLSTM over states of the Whisper encoder.",
+)

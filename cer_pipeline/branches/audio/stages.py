@@ -12,18 +12,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from cer_pipeline import tables
 from cer_pipeline.branches.audio.heads import AudioHead
 from cer_pipeline.branches.audio.specs import BILSTM, ENCODER, STATE, STATES, STEPS, UNCERTAINTY, VECTOR
 from cer_pipeline.branches.audio.whisper_encoder import RATE, STEP, WhisperStates
-from cer_pipeline.labels import BASIC_COLUMNS
+from cer_pipeline.branches.rows import KEYS, Row, empty_row, feature_row, probability_rows, read_features
 from cer_pipeline.perception.speech.vad import read_sound
 from cer_pipeline.stage import UNIT, StageContext
 from cer_pipeline.status import Status
 from cer_pipeline.sums import plain_sum
-
-_KEYS = ("segment_id", "video_id", "segment")
 
 
 class States:
@@ -48,8 +47,8 @@ class States:
         speech = [(row["start_s"], row["end_s"]) for row in found if row["status"] == Status.OK]
         sound = read_sound(self._read("audio", video, ["flac"])[0]["flac"]) if speech else np.zeros(0, np.float32)
         rows = []
-        for segment in self._read("segments", video, [*_KEYS, "start_s", "end_s"]):
-            row: dict[str, Any] = {name: segment[name] for name in _KEYS}
+        for segment in self._read("segments", video, [*KEYS, "start_s", "end_s"]):
+            row: dict[str, Any] = {name: segment[name] for name in KEYS}
             start, end = segment["start_s"], segment["end_s"]
             spoken = plain_sum(max(0.0, min(end, b) - max(start, a)) for a, b in speech)
             if spoken >= self._least_s:
@@ -92,11 +91,10 @@ class _Features:
         return pa.Table.from_pylist(rows, schema=self._schema)
 
     def _row(self, row: dict[str, Any]) -> dict[str, Any]:
-        out = {name: row[name] for name in (*_KEYS, "status", "reason")}
-        if row["status"] == Status.OK:
-            states = np.asarray(row["features"], np.float32).reshape(STEPS, STATE)[: row["steps"]]
-            out["features"] = self._head.features(states)
-        return out
+        if row["status"] != Status.OK:
+            return empty_row(row)
+        states = np.asarray(row["features"], np.float32).reshape(STEPS, STATE)[: row["steps"]]
+        return feature_row(row, self._head.features(states))
 
 
 class _Probabilities:
@@ -104,21 +102,15 @@ class _Probabilities:
 
     def __init__(self, context: StageContext) -> None:
         self._head = AudioHead.load(context.weights.path(f"head_{self.branch}"))
-        rows = context.inputs.table(f"features/{self.branch}", ["segment_id", "features"])
-        self._features = dict(zip(*(rows.column(name).to_pylist() for name in rows.column_names), strict=True))
-        self._model = f"head_{self.branch}"
-        self._schema = tables.probabilities(self.branch).schema
+        self._features = read_features(context, f"features/{self.branch}")
+        self._table = tables.probabilities(self.branch)
 
     def __call__(self, units: pa.Table) -> pa.Table:
-        """Rows for a batch of segments."""
-        return pa.Table.from_pylist([self._row(unit) for unit in units.to_pylist()], schema=self._schema)
+        """One row a segment."""
+        return probability_rows(units, self._features, self._predict, self._table)
 
-    def _row(self, unit: dict[str, Any]) -> dict[str, Any]:
-        out = {name: unit[name] for name in (*_KEYS, "status", "reason")}
-        if unit["status"] == Status.OK:
-            values = self._head.probabilities(np.asarray(self._features[unit["segment_id"]], np.float32))
-            out |= dict(zip(BASIC_COLUMNS, values.tolist(), strict=True)) | {"model": self._model}
-        return out
+    def _predict(self, _: Row, features: NDArray[np.float32]) -> tuple[str, NDArray[np.float64]]:
+        return f"head_{self.branch}", self._head.probabilities(features)
 
 
 class UncertaintyFeatures(_Features):

@@ -40,10 +40,10 @@ from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.sound_file import SoundFileError, read_sound_file
 from cer_pipeline.torch_threads import one_thread
 from cer_pipeline.training import losses
-from cer_pipeline.training.checkpoint import Progress, quiet
 from cer_pipeline.training.model_card import class_table, model_card, score_table
 from cer_pipeline.training.options import apply
-from cer_pipeline.training.registry import Request
+from cer_pipeline.training.progress import Progress, quiet
+from cer_pipeline.training.trainer import Request
 from cer_pipeline.zoo.head_file import load_head, save_head
 
 FOLDS: Final = 5

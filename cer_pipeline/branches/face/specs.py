@@ -16,9 +16,11 @@ from cer_pipeline.branch import BranchSpec
 from cer_pipeline.branches.face.facs import UNITS
 from cer_pipeline.labels import BASIC
 from cer_pipeline.perception.faces.blendshapes import BLENDSHAPES
+from cer_pipeline.plans import contents, segment_units, with_keys
 from cer_pipeline.profiles import Profile
-from cer_pipeline.stage import INPUTS, UNIT, Inputs, StageSpec
+from cer_pipeline.stage import Inputs, StageSpec
 from cer_pipeline.store.fingerprint import digest
+from cer_pipeline.training.trainer import Trainer
 
 ENCODER: Final = "mini_xception"
 """Zoo id of the expression network, name of its table and of its profile section."""
@@ -68,7 +70,6 @@ where it is 0 the other values of the step mean nothing."""
 
 
 _FACE_TABLES: Final = ("faces", f"face_features/{ENCODER}")
-_SEGMENT_COLUMNS: Final = ("segment_id", "video_id", "segment", "first_sample", "samples", "status", "reason")
 
 
 def _videos(inputs: Inputs, profile: Profile, sources: tuple[str, ...]) -> pa.Table:
@@ -78,37 +79,12 @@ def _videos(inputs: Inputs, profile: Profile, sources: tuple[str, ...]) -> pa.Ta
     samples: dict[str, list[int]] = {}
     listed = inputs.table("faces", ["video_id", "sample"])
     for video, sample in zip(*(listed.column(c).to_pylist() for c in ("video_id", "sample")), strict=True):
-        mine = samples.setdefault(video, [])
-        if not mine or mine[-1] != sample:  # in key order, several faces of a sample are neighbours
-            mine.append(sample)
-    units: list[str] = videos.column("video_id").to_pylist()
-    seen = [inputs.digests(name) for name in sources]
-    keys = [digest(*(d.get(unit, "") for d in seen)) for unit in units]
-    return (
-        videos.append_column(UNIT, videos.column("video_id"))
-        .append_column(INPUTS, pa.array(keys, pa.string()))
-        .append_column("samples", pa.array([samples.get(unit, [0]) for unit in units], pa.list_(pa.int32())))
-    )
-
-
-def _segments(inputs: Inputs, profile: Profile, sources: tuple[str, ...], by: str) -> pa.Table:
-    """One unit a segment, keyed by its window and the content of some tables.
-
-    Args:
-        inputs: tables of the shard.
-        profile: not read.
-        sources: the tables.
-        by: column that says which of their rows a segment is computed from: video_id or segment_id.
-    """
-    del profile
-    segments = inputs.table("segments", list(_SEGMENT_COLUMNS))
-    seen = [inputs.digests(name, by) for name in sources]
-    digests = [
-        digest(*(str(row[c]) for c in _SEGMENT_COLUMNS[3:]), *(d.get(row[by], "") for d in seen))
-        for row in segments.to_pylist()
-    ]
-    ids = segments.column("segment_id")
-    return segments.append_column(UNIT, ids).append_column(INPUTS, pa.array(digests, pa.string()))
+        of_video = samples.setdefault(video, [])
+        if not of_video or of_video[-1] != sample:  # in key order, several faces of a sample are neighbours
+            of_video.append(sample)
+    ids: list[str] = videos.column("video_id").to_pylist()
+    plan = with_keys(videos, "video_id", (digest(*own) for own in contents(inputs, sources, ids)))
+    return plan.append_column("samples", pa.array([samples.get(video, [0]) for video in ids], pa.list_(pa.int32())))
 
 
 def _sample_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:
@@ -141,7 +117,8 @@ FACE_STATIC: Final = BranchSpec(
         description="What two experts, a network and action-unit prototypes, see in the subject's face, per window.",
         group="features",
         inputs=("segments", *_FACE_TABLES),
-        plan=partial(_segments, sources=_FACE_TABLES, by="video_id"),  # the resting level comes from the whole track
+        # By video, as the resting level comes from the whole track.
+        plan=partial(segment_units, sources=_FACE_TABLES, by="video_id"),
         stage="cer_pipeline.branches.face.static:StaticFeatures",
         code_version="1",
         config=(STATIC,),
@@ -153,7 +130,7 @@ FACE_STATIC: Final = BranchSpec(
         description="Weighted mean of the two experts on the subject's face, per window.",
         group="probabilities",
         inputs=("segments", f"features/{STATIC}"),
-        plan=partial(_segments, sources=(f"features/{STATIC}",), by="segment_id"),
+        plan=partial(segment_units, sources=(f"features/{STATIC}",), by="segment_id"),
         stage="cer_pipeline.branches.face.static:StaticProbabilities",
         code_version="1",
         config=(STATIC,),
@@ -189,7 +166,7 @@ def _temporal(name: str, title: str, table1: int, network: str) -> BranchSpec:
             description="The window's samples in order: blendshapes, expression logits, head pose, and whether seen.",
             group="features",
             inputs=("segments", *_FACE_TABLES),
-            plan=partial(_segments, sources=_FACE_TABLES, by="video_id"),
+            plan=partial(segment_units, sources=_FACE_TABLES, by="video_id"),
             stage=f"cer_pipeline.branches.face.temporal:{network}Features",
             code_version="1",
             kinds=("parquet", "numpy"),
@@ -200,7 +177,7 @@ def _temporal(name: str, title: str, table1: int, network: str) -> BranchSpec:
             description=f"A {network} head over the sequence of the subject's face.",
             group="probabilities",
             inputs=("segments", f"features/{name}"),
-            plan=partial(_segments, sources=(f"features/{name}",), by="segment_id"),
+            plan=partial(segment_units, sources=(f"features/{name}",), by="segment_id"),
             stage=f"cer_pipeline.branches.face.temporal:{network}Probabilities",
             code_version="1",
             models=(f"head_{name}",),
@@ -208,6 +185,14 @@ def _temporal(name: str, title: str, table1: int, network: str) -> BranchSpec:
             chunk_units=256,
         ),
         extra=(ENCODE,),
+        trainers=(
+            Trainer(
+                name,
+                "cer_pipeline.branches.face.train:train",
+                f"{network} over the face's features in time.",
+                reads=("labels", f"features/{name}"),
+            ),
+        ),
     )
 
 

@@ -21,7 +21,8 @@ from cer_pipeline import tables
 from cer_pipeline.branches.face import facs
 from cer_pipeline.branches.face import subject_tracks as face_tracks
 from cer_pipeline.branches.face.specs import ENCODER, LOGITS, NATIVE, STATIC, STATIC_FEATURES
-from cer_pipeline.branches.face.subject_tracks import SubjectFaces, SubjectTrack
+from cer_pipeline.branches.face.subject_tracks import Features, SubjectTrack
+from cer_pipeline.branches.rows import Row, probability_rows, read_features
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.stage import StageContext
 from cer_pipeline.status import Status
@@ -87,25 +88,12 @@ class StaticFeatures:
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """One row a segment."""
-        rows = []
-        for video_id, segments in face_tracks.by_video(units).items():
-            faces = face_tracks.read(self._inputs, video_id, ENCODER)
-            judgements = [judged(track, self._settings) for track in faces.tracks]
-            rows += [self._row(segment, faces, judgements) for segment in segments]
+        rows = face_tracks.feature_rows(self._inputs, units, ENCODER, self._features)
         return pa.Table.from_pylist(rows, schema=self._schema)
 
-    def _row(self, segment: dict, faces: SubjectFaces, judgements: list[facs.Judgement]) -> dict:
-        key = {name: segment[name] for name in ("segment_id", "video_id", "segment")}
-        if segment["status"] != Status.OK:
-            return key | {"features": None, "status": segment["status"], "reason": segment["reason"]}
-        first, count = segment["first_sample"], segment["samples"]
-        for track, judgement in zip(faces.tracks, judgements, strict=True):
-            inside = track.of_window(segment["segment"], first, count)
-            if inside.any():  # a window has one subject at most
-                features = pooled(track, judgement, inside, count)
-                return key | {"features": features.tolist(), "status": str(Status.OK), "reason": None}
-        status, reason = face_tracks.why_absent(faces, range(first, first + count))
-        return key | {"features": None, "status": str(status), "reason": reason}
+    def _features(self, track: SubjectTrack) -> Features:
+        judgement = judged(track, self._settings)
+        return lambda inside, _, samples: pooled(track, judgement, inside, samples).tolist()
 
 
 class StaticProbabilities:
@@ -113,24 +101,15 @@ class StaticProbabilities:
 
     def __init__(self, context: StageContext) -> None:
         self._share = float(context.profile[_SECTION]["network_share"])
-        self._inputs = context.inputs
-        self._schema = tables.probabilities(STATIC).schema
+        self._features = read_features(context, f"features/{STATIC}")
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """One row a segment."""
-        read = self._inputs.table(f"features/{STATIC}", ["segment_id", "features", "status", "reason"])
-        found = {row["segment_id"]: row for row in read.to_pylist()}
-        rows = []
-        for unit in units.to_pylist():
-            row = found[unit["segment_id"]]
-            out = {name: unit[name] for name in ("segment_id", "video_id", "segment")}
-            out |= {"status": row["status"], "reason": row["reason"]}
-            if row["status"] == Status.OK:
-                vector = np.array(row["features"], dtype=np.float64)
-                p = mixed(vector[:_N], vector[_N : 2 * _N], self._share)
-                out |= dict(zip(BASIC_COLUMNS, p.tolist(), strict=True)) | {"model": MODEL}
-            rows.append(out)
-        return pa.Table.from_pylist(rows, schema=self._schema)
+        return probability_rows(units, self._features, self._predict, tables.probabilities(STATIC))
+
+    def _predict(self, _: Row, features: NDArray[np.float32]) -> tuple[str, NDArray[np.float64]]:
+        network, prototypes = features[: 2 * _N].astype(np.float64).reshape(2, _N)
+        return MODEL, mixed(network, prototypes, self._share)
 
 
 class StaticSamples:

@@ -39,12 +39,13 @@ from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.torch_threads import one_thread
 from cer_pipeline.training import labelled as windows
 from cer_pipeline.training import losses, search
-from cer_pipeline.training.checkpoint import Progress, load_state, quiet, save_state, seed_step
+from cer_pipeline.training.checkpoint import load_state, save_state, seed_step
 from cer_pipeline.training.folds import Ints, grouped_folds, out_of_fold
 from cer_pipeline.training.labelled import Windows
 from cer_pipeline.training.options import apply, whole
-from cer_pipeline.training.registry import Request
+from cer_pipeline.training.progress import Progress, quiet
 from cer_pipeline.training.search import Choice, Space, Span
+from cer_pipeline.training.trainer import Request
 from cer_pipeline.zoo.head_file import load_head, save_head
 
 KINDS: Final[Mapping[str, str]] = {TRANSFORMER: temporal.TRANSFORMER, MAMBA: temporal.MAMBA}

@@ -16,7 +16,7 @@ from typing import Final
 
 from cer_pipeline.branches.text.train import TextSettings, fit, pack
 from cer_pipeline.corpora.formats.utterances import read_goemotions, unseen
-from cer_pipeline.training.checkpoint import Progress, quiet
+from cer_pipeline.training.progress import Progress, quiet
 from cer_pipeline.zoo.head_file import save_head
 
 SETTINGS: Final = TextSettings()  # a lighter one (rank 16, one pass over 16,000) serves whole captions, not sentences

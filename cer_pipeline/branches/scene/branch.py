@@ -42,6 +42,7 @@ from cer_pipeline.branches.sentences.stages import (
 from cer_pipeline.branches.sentences.zero_shot import LabelHead, zero_shot_head
 from cer_pipeline.profiles import EXECUTION
 from cer_pipeline.stage import StageContext
+from cer_pipeline.training.trainer import Trainer
 from cer_pipeline.zoo.head_file import load_head
 
 MODULE: Final = "cer_pipeline.branches.scene.branch"
@@ -59,6 +60,22 @@ SCENE_MINILM: Final = branch(
     embed=f"{MODULE}:EmbedScene",
     predict=f"{MODULE}:PredictScene",
     trained=(CAPTION_HEAD, AU_HEAD),
+    trainers=(
+        Trainer(
+            "scene_minilm",
+            "cer_pipeline.branches.scene.train:train",
+            "Balanced ridge regression on words and sentence vectors of captions.",
+            formats=("captions", "utterances"),
+            models=(ZOO_ID,),
+        ),
+        Trainer(
+            "scene_signs",
+            "cer_pipeline.branches.scene.train_au:train",
+            "Logistic regression on clauses about face and voice, for texts of the rule-based captioner.",
+            formats=("captions",),
+            models=(ZOO_ID,),
+        ),
+    ),
 )
 SCENE_LABEL: Final = branch(
     name="scene_label",

@@ -50,11 +50,11 @@ from cer_pipeline.compound.prototypes import train_prototypes
 from cer_pipeline.corpora.formats.caption_files import CaptionSplit
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
-from cer_pipeline.training.checkpoint import Progress, quiet
 from cer_pipeline.training.embedding_cache import KeptStates
 from cer_pipeline.training.folds import FOLDS, check_classes, grouped_folds, out_of_fold
 from cer_pipeline.training.options import apply
-from cer_pipeline.training.registry import Request
+from cer_pipeline.training.progress import Progress, quiet
+from cer_pipeline.training.trainer import Request
 from cer_pipeline.zoo.head_file import load_head, save_head
 
 NAME: Final = "scene_minilm"

@@ -42,7 +42,7 @@ from cer_pipeline.training.embedding_cache import KeptStates
 from cer_pipeline.training.folds import FOLDS, grouped_folds
 from cer_pipeline.training.model_card import model_card, score_table
 from cer_pipeline.training.options import apply
-from cer_pipeline.training.registry import Request
+from cer_pipeline.training.trainer import Request
 from cer_pipeline.zoo.head_file import save_head
 
 NAME: Final = "scene_signs"

@@ -31,6 +31,7 @@ from cer_pipeline.profiles import Profile
 from cer_pipeline.stage import INPUTS, UNIT, Inputs, StageContext, StageSpec
 from cer_pipeline.status import Status
 from cer_pipeline.store.fingerprint import digest
+from cer_pipeline.training.trainer import Trainer
 
 RULE_BASED: Final = "describer"  # the view of the rule-based captioner; every other view was imported
 CAPTIONS: Final = "captions"
@@ -99,6 +100,7 @@ def branch(
     embed: str,
     predict: str,
     trained: tuple[str, ...] = (),
+    trainers: tuple[Trainer, ...] = (),
 ) -> BranchSpec:
     """Return a branch over a table with texts of segments.
 
@@ -113,6 +115,7 @@ def branch(
         embed: import path of the features stage.
         predict: import path of the probabilities stage.
         trained: zoo ids of the trained heads, used where they are present.
+        trainers: see `BranchSpec`.
     """
     features = StageSpec(
         table=tables.features(name, SIZE),
@@ -140,7 +143,7 @@ def branch(
         kinds=("parquet", "numpy"),
         chunk_units=4096,
     )
-    return BranchSpec(name, title, modality, table1, features, probabilities)
+    return BranchSpec(name, title, modality, table1, features, probabilities, trainers=trainers)
 
 
 def _plan_texts(source: str, inputs: Inputs, _: Profile) -> pa.Table:

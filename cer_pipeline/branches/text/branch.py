@@ -31,6 +31,7 @@ from cer_pipeline.branches.sentences.stages import (
 )
 from cer_pipeline.branches.sentences.zero_shot import zero_shot_head
 from cer_pipeline.stage import StageContext
+from cer_pipeline.training.trainer import Trainer
 
 MODULE: Final = "cer_pipeline.branches.text.branch"
 TEXT_HEAD: Final = "head_text_minilm"
@@ -45,6 +46,15 @@ TEXT_MINILM: Final = branch(
     embed=f"{MODULE}:EmbedText",
     predict=f"{MODULE}:PredictText",
     trained=(TEXT_HEAD,),
+    trainers=(
+        Trainer(
+            "text_minilm",
+            "cer_pipeline.branches.text.train:train",
+            "MiniLM with low-rank changes on sentences.",
+            formats=("utterances",),
+            models=(ZOO_ID,),
+        ),
+    ),
 )
 
 

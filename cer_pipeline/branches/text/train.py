@@ -39,10 +39,11 @@ from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.markdown import paragraph, table
 from cer_pipeline.torch_threads import one_thread
-from cer_pipeline.training.checkpoint import Progress, load_state, quiet, save_state, seed_step
+from cer_pipeline.training.checkpoint import load_state, save_state, seed_step
 from cer_pipeline.training.model_card import class_table, model_card, score_text
 from cer_pipeline.training.options import apply, choice
-from cer_pipeline.training.registry import Request
+from cer_pipeline.training.progress import Progress, quiet
+from cer_pipeline.training.trainer import Request
 from cer_pipeline.zoo.head_file import save_head
 
 NAME: Final = "text_minilm"

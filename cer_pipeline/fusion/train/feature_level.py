@@ -39,7 +39,7 @@ from cer_pipeline.torch_threads import one_thread
 from cer_pipeline.training.losses import class_weights, soft_focal
 from cer_pipeline.training.model_card import model_card, score_table
 from cer_pipeline.training.options import apply
-from cer_pipeline.training.registry import Request
+from cer_pipeline.training.trainer import Request
 
 NAME: Final = "feature_fusion"
 BATCH: Final = 32

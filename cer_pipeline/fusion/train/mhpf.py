@@ -33,7 +33,7 @@ from cer_pipeline.markdown import table
 from cer_pipeline.metrics import RESAMPLES, bootstraps, f1, macro_f1, paired_bootstrap, uar
 from cer_pipeline.training.model_card import model_card, score_text
 from cer_pipeline.training.options import apply, whole
-from cer_pipeline.training.registry import Request
+from cer_pipeline.training.trainer import Request
 
 NAME: Final = "mhpf"
 FOLDS: Final = 5

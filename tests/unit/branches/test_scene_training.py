@@ -25,7 +25,7 @@ from cer_pipeline.corpora.registry import Corpus
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.store.home import Home
-from cer_pipeline.training.registry import Request
+from cer_pipeline.training.trainer import Request
 from cer_pipeline.zoo.head_file import load_head, save_head
 
 WORDS = ["calm", "shout", "grimace", "tremble", "smile", "weep", "gasp"]

@@ -23,7 +23,7 @@ from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.profiles import load_profile
 from cer_pipeline.stage import StageContext
 from cer_pipeline.store.home import Home
-from cer_pipeline.training.registry import Request
+from cer_pipeline.training.trainer import Request
 from cer_pipeline.zoo.head_file import save_head
 from tests.helpers.memory_inputs import MemoryInputs, segment
 from tests.helpers.memory_inputs import rows as rows_of

@@ -21,7 +21,7 @@ from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
 from cer_pipeline.sound_file import write_sound_file
 from cer_pipeline.store.home import Home
-from cer_pipeline.training.registry import Request
+from cer_pipeline.training.trainer import Request
 
 pytestmark = pytest.mark.slow  # whole graphs or trainings
 

@@ -24,8 +24,8 @@ from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.store.home import Home
 from cer_pipeline.training import labelled as windows
 from cer_pipeline.training.labelled import Windows
-from cer_pipeline.training.registry import Request
 from cer_pipeline.training.search import Choice, Span
+from cer_pipeline.training.trainer import Request
 
 pytestmark = pytest.mark.slow  # whole graphs or trainings
 

@@ -72,7 +72,7 @@ MAIN = "from cer_pipeline.cli import main; main()"
 def test_ctrl_c_is_one_line_with_the_command_that_goes_on(tmp_path, place, words):
     module, _, name = place.rpartition(".")
     stop = f"import os, signal, {module} as m; m.{name} = lambda *a, **k: os.kill(os.getpid(), signal.SIGINT)"
-    ready = "import cer_pipeline.training.registry as t; t.chosen = lambda *a: None"
+    ready = "import cer_pipeline.training.trainer as t; t.training_corpora = lambda *a: None"
     done = python(f"{stop}; {ready}; {MAIN}", *words, CER_HOME=str(tmp_path))
     (line,) = done.stderr.decode().strip().splitlines()
     assert line.startswith("stopped; nothing is lost, and this goes on where it stopped: cer ")

@@ -19,7 +19,7 @@ from cer_pipeline.fusion.feature_level import FeatureFusion, FeatureHead, Shape,
 from cer_pipeline.fusion.train.feature_level import FeatureData, FeatureSettings, fit, judged, train, train_features
 from cer_pipeline.fusion.train.fit import Settings, train_mhpf
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
-from cer_pipeline.training.registry import Request
+from cer_pipeline.training.trainer import Request
 from cer_pipeline.zoo.weights import open_zoo
 from tests.helpers.evaluated_home import NAME, ToyCorpus, write, write_rows
 from tests.helpers.memory_inputs import segment
