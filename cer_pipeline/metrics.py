@@ -114,9 +114,9 @@ class Score:
 
 
 def span(percent: Sequence[float]) -> str:
-    """`Score.percent` as cards show it: "43.84 [38.43, 48.84]"."""
+    """Return `Score.percent` as text: "43.84 [38.43, 48.84]"."""
     value, low, high = percent
-    return f"{value} [{low}, {high}]"
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def bootstrap(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cer_pipeline.markdown import table
 from cer_pipeline.pipeline import stages
 from cer_pipeline.profiles import load_profile
 from cer_pipeline.tables import METRICS, STORE_COLUMNS, Column
@@ -37,24 +38,21 @@ def document() -> str:
         "",
         "## Statuses",
         "",
-        "| status | meaning |",
-        "|---|---|",
-        *(f"| `{status}` | {meaning} |" for status, meaning in MEANING.items()),
+        table(("status", "meaning"), ((f"`{status}`", meaning) for status, meaning in MEANING.items())),
         "",
         "## Columns that the store adds to every table",
         "",
-        *_columns(STORE_COLUMNS),
+        _columns(STORE_COLUMNS),
     ]
     for spec in stages(load_profile()):
-        table = spec.table
         parts += [
             "",
-            f"## {table.name}",
+            f"## {spec.table.name}",
             "",
-            f"{spec.description} One row per {table.row}. Key: {', '.join(f'`{k}`' for k in table.key)}.",
+            f"{spec.description} One row per {spec.table.row}. Key: {', '.join(f'`{k}`' for k in spec.table.key)}.",
             f"Made from: {', '.join(f'`{n}`' for n in spec.inputs) or 'the files of the corpus'}.",
             "",
-            *_columns(table.columns),
+            _columns(spec.table.columns),
         ]
     parts += [
         "",
@@ -63,14 +61,14 @@ def document() -> str:
         "Scores of a labelled corpus, made by `cer evaluate` from all its shards; its one shard is `all`.",
         f"One row per {METRICS.row}. Key: {', '.join(f'`{k}`' for k in METRICS.key)}.",
         "",
-        *_columns(METRICS.columns),
+        _columns(METRICS.columns),
     ]
     return "\n".join(parts) + "\n"
 
 
-def _columns(columns: tuple[Column, ...]) -> list[str]:
-    rows = [f"| `{c.name}` | {c.type} | {'yes' if c.nullable else 'no'} | {c.meaning} |" for c in columns]
-    return ["| column | type | may be null | meaning |", "|---|---|---|---|", *rows]
+def _columns(columns: tuple[Column, ...]) -> str:
+    rows = ((f"`{c.name}`", c.type, "yes" if c.nullable else "no", c.meaning) for c in columns)
+    return table(("column", "type", "may be null", "meaning"), rows)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -110,17 +109,17 @@ def _label(
     threads: int,
     progress: Progress,
 ) -> NDArray[np.float64]:
-    """As the branch scene_label judges a segment with several texts: from the middle of their vectors."""
+    """As the branch scene_label judges a segment with several texts: from the centroid of their vectors."""
     from cer_pipeline.branches.sentences.minilm import MiniLM
-    from cer_pipeline.branches.sentences.stages import middle
+    from cer_pipeline.branches.sentences.stages import centroid
     from cer_pipeline.branches.sentences.zero_shot import LabelHead
     from cer_pipeline.training.embedding_cache import KeptStates
 
     folder = weights.path(ENCODER)
 
     def make() -> Callable[[Any], NDArray[Any]]:
-        model = MiniLM(folder, Counter())
-        return lambda texts: np.stack(model.encode_all(texts, threads))
+        model = MiniLM(folder)
+        return lambda texts: model.encode_all(texts, threads)
 
     embed = KeptStates(
         kept / f"{LABEL}.states.safetensors",
@@ -132,5 +131,5 @@ def _label(
     rows = list(zip(*split.texts.values(), strict=True))
     texts = [text for row in rows for text in row if text is not None]
     known = dict(zip(texts, embed(texts), strict=True))
-    vectors = [middle(np.stack([known[text] for text in row if text is not None])) for row in rows]
+    vectors = [centroid(np.stack([known[text] for text in row if text is not None])) for row in rows]
     return np.stack([head.probabilities(vector) for vector in vectors])

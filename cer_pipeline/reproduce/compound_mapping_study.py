@@ -177,10 +177,7 @@ def compare_on_goemotions(goemotions: Path, minilm: Path, out: Path, progress: P
 def encoded(parts: Sequence[Sequence[Utterance]], minilm: Path, out: Path, progress: Progress = quiet) -> list[Floats]:
     """States of MiniLM of some sentences, part by part [n, 384]; they are kept in the folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    embed = KeptStates(out / "compound_options.states.safetensors", lambda: _encoder(minilm), "minilm", progress)
+    embed = KeptStates(
+        out / "compound_options.states.safetensors", lambda: MiniLM(minilm).encode_all, "minilm", progress
+    )
     return [np.asarray(embed([row.text for row in part]), np.float64) for part in parts]
-
-
-def _encoder(folder: Path) -> Any:
-    model: MiniLM = MiniLM(folder, Counter())
-    return lambda texts: np.stack(model.encode_all(texts))

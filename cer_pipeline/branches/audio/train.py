@@ -41,6 +41,7 @@ from cer_pipeline.sound_file import SoundFileError, read_sound_file
 from cer_pipeline.torch_threads import one_thread
 from cer_pipeline.training import loop, losses
 from cer_pipeline.training.loop import Loop
+from cer_pipeline.training.model_card import class_table, model_card, score_table
 from cer_pipeline.training.options import apply
 from cer_pipeline.training.progress import Progress, quiet
 from cer_pipeline.training.trainer import Request
@@ -442,49 +443,48 @@ _TITLES: Final = {
 
 
 def card(branch: str, scores: dict[str, Any]) -> str:
-    """The model card of a trained audio head, in Markdown."""
+    """Return the model card of a trained audio head."""
     settings = scores["settings"]
-    classes = [
-        f"| {c} | {metrics.span(scores['recall'][c])} | {metrics.span(scores['f1'][c])} |" for c in scores["recall"]
-    ]
-    return "\n".join(
-        [
-            f"# {branch}",
-            "",
-            f"{_TITLES[branch]}, over the states of two blocks of the Whisper tiny.en encoder (MIT): the sound of a",
-            'window to 7 basic emotions. "Other" is never trained and gets probability 0.',
-            "",
-            "* Trained on: RAVDESS speech (Livingstone & Russo 2018), actors 1 to 20, CC BY-NC-SA 4.0: the head too",
-            f"  may be used for non-commercial purposes only. {scores['clips']} recordings; one that stands twice",
-            f"  counts once. Calm counts as Neutral. SHA-256 of names and contents: {scores['digest']}.",
-            f"* Every clip and {settings['variants']} random variants of it (speed, spectral tilt, echo, noise,",
-            "  silence at its ends), all brought to one level: in the wild the level of a recording tells nothing.",
-            f"* Settings: {', '.join(f'{k} {v}' for k, v in settings.items())}.",
-            "* Protocol: 5 folds of 4 actors. Within each, a candidate is chosen on one fold of the training actors;",
-            "  the held-out actors choose nothing. The temperature of a fold comes from the other folds, there from",
-            "  networks that had heard neither the actor nor the sentence, on a variant of each clip: so it is milder",
-            "  than clean acted speech would make it.",
-            f"* Candidates {scores['candidates']}; chosen by fold {scores['chosen']}.",
-            f"* Shipped temperature {scores['temperature']}, {settings['members']} members.",
-            "",
-            "| score, out of fold, percent | value [95 % interval, actors resampled] |",
-            "|---|---|",
-            f"| UAR, 7 classes | {metrics.span(scores['uar'])} |",
-            f"| macro-F1 | {metrics.span(scores['macro_f1'])} |",
-            f"| calibration error (ECE) | {scores['ece']} |",
-            f"| UAR on a random variant of each clip | {scores['rough_uar']} |",
-            f"| UAR of one network on such a variant of an unheard sentence | {scores['unheard_uar']} |",
-            f"| UAR of the members alone | {', '.join(map(str, scores['member_uar']))} |",
-            "",
-            "| class | recall | F1 |",
-            "|---|---|---|",
-            *classes,
-            "",
-            "Limits: 20 North American actors say two sentences in a studio, with feelings that they were told to",
-            "show. The head has heard no other words, no spontaneous speech, no music or second voice, and no other",
-            "language. On speech in the wild expect much lower scores than these.",
-            "",
-        ]
+    return model_card(
+        branch,
+        f"""{_TITLES[branch]}, over the states of two blocks of the Whisper tiny.en encoder (MIT): the sound of a
+        window to 7 basic emotions. "Other" is never trained and gets probability 0.""",
+        data=[
+            f"""RAVDESS speech (Livingstone & Russo 2018), actors 1 to 20, CC BY-NC-SA 4.0: the head too may be used
+            for non-commercial purposes only. {scores["clips"]} recordings; a recording that occurs twice counts
+            once. Calm counts as Neutral.""",
+            f"""Every clip and {settings["variants"]} random variants of it (speed, spectral tilt, echo, noise,
+            silence at its ends), all at one level: in the wild the level of a recording says nothing about the
+            emotion.""",
+        ],
+        digests={"names and contents": scores["digest"]},
+        settings=settings,
+        protocol=[
+            """5 folds of 4 actors. Within each, a candidate is chosen on one fold of the training actors; the
+            held-out actors choose nothing. The temperature of a fold comes from the other folds: from networks
+            whose training clips had neither the actor nor the sentence, on a variant of each clip. It is therefore
+            milder than one from clean acted speech.""",
+            f"Candidates {scores['candidates']}; chosen by fold {scores['chosen']}.",
+            f"Shipped temperature {scores['temperature']}, {settings['members']} members.",
+        ],
+        scores=[
+            "Out of fold; 95 % intervals over resampled actors.",
+            score_table(
+                ["score", "value"],
+                [
+                    ("UAR, 7 classes", scores["uar"]),
+                    ("macro-F1", scores["macro_f1"]),
+                    ("calibration error (ECE)", scores["ece"]),
+                    ("UAR on a random variant of each clip", scores["rough_uar"]),
+                    ("UAR of one network on a variant, actor and sentence not in training", scores["unheard_uar"]),
+                    *((f"UAR of member {i} alone", value) for i, value in enumerate(scores["member_uar"])),
+                ],
+            ),
+            class_table(scores["f1"], scores["recall"]),
+        ],
+        limits="""20 North American actors say two sentences in a studio, with emotions that they were asked to
+        show. The training data has no other words, no spontaneous speech, no music or second voice, and no other
+        language. On speech in the wild expect much lower scores than these.""",
     )
 
 

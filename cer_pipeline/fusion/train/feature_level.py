@@ -39,6 +39,7 @@ from cer_pipeline.torch_threads import one_thread
 from cer_pipeline.training import loop
 from cer_pipeline.training.loop import Loop
 from cer_pipeline.training.losses import class_weights, soft_focal
+from cer_pipeline.training.model_card import model_card, score_table
 from cer_pipeline.training.options import apply
 from cer_pipeline.training.trainer import Request
 
@@ -270,25 +271,24 @@ def _write(
 
 
 def card(scores: Mapping[str, Any]) -> str:
-    """The model card."""
-    spans = {m: f"{v[0]:.2f} [{v[1]:.2f}, {v[2]:.2f}]" for m, v in scores["out_of_fold"].items()}
-    lines = [
-        f"# {NAME}: a query over the features of {', '.join(scores['branches'])}",
-        "",
+    """Return the model card."""
+    coverage = scores["coverage"]
+    return model_card(
+        f"{NAME}: a query over the features of {', '.join(scores['branches'])}",
         "`cer_pipeline/fusion/feature_level.py` describes the network. Its values do not split into parts by branch.",
-        "",
-        f"- {scores['rows']['train']} labelled segments; SHA-256 of features and labels {scores['digest']}.",
-        "- The licence of the corpora holds for this head too.",
-        *(f"- {b}: {size} features, {100 * scores['coverage'][b]:.0f} %" for b, size in scores["branches"].items()),
-        f"- Settings `{json.dumps(scores['settings'])}`, shape `{json.dumps(scores['shape'])}`.",
-        f"- {scores['settings']['folds']} outer folds that keep source videos whole; 95 % intervals over resampled",
-        f"  source videos ({RESAMPLES} resamples).",
-        "",
-        "| out of fold, percent | value |",
-        "|---|---:|",
-        *(f"| {metric} | {span} |" for metric, span in spans.items()),
-    ]
-    return "\n".join([*lines, ""])
+        data=[
+            f"{scores['rows']['train']} labelled segments. The licence of the corpora holds for this head too.",
+            *(f"{name}: {size} features, {100 * coverage[name]:.0f} %" for name, size in scores["branches"].items()),
+        ],
+        digests={"features and labels": scores["digest"]},
+        settings=scores["settings"],
+        protocol=[
+            f"""{scores["settings"]["folds"]} outer folds that keep source videos whole; 95 % intervals over
+            resampled source videos ({RESAMPLES} resamples).""",
+            f"Shape: `{json.dumps(scores['shape'])}`.",
+        ],
+        scores=["Out of fold:", score_table(["score", "value"], scores["out_of_fold"].items())],
+    )
 
 
 def _features(

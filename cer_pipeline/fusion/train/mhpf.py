@@ -29,7 +29,9 @@ from cer_pipeline.fusion.mhpf import DYNAMIC, MHPF, STATIC, save_mhpf
 from cer_pipeline.fusion.train.data import FusionData, check, read
 from cer_pipeline.fusion.train.fit import LIKELIHOOD, PUBLISHED, Settings, grouped_folds, train_mhpf
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
+from cer_pipeline.markdown import table
 from cer_pipeline.metrics import RESAMPLES, bootstraps, f1, macro_f1, paired_bootstrap, uar
+from cer_pipeline.training.model_card import model_card, score_text
 from cer_pipeline.training.options import apply, whole
 from cer_pipeline.training.trainer import Request
 
@@ -223,42 +225,41 @@ def _write(
 
 
 def card(fusion: MHPF, scores: Mapping[str, Any]) -> str:
-    """The model card."""
+    """Return the model card."""
     unknown = [c for c, known in zip(fusion.classes, fusion.known, strict=True) if not known]
     rows = scores["rows"]
-    lines = [
-        f"# mhpf: {fusion.method} fusion of {', '.join(fusion.branches)}",
-        "",
-        "Weights of the branches for every segment and class; they are convex, so every fused value is the sum of what",
-        "its branches add. `cer_pipeline/fusion/mhpf.py` holds the formulas.",
-        "",
-        *([f"Without a training segment, fused with equal weights: {', '.join(unknown)}.", ""] if unknown else []),
-        "## Data",
-        "",
-        f"{rows['train']} labelled segments ({rows['no branch']} more have no branch). Values of the branches:",
-        "",
-        *(f"- {branch}: {source}" for branch, source in scores["branches"].items()),
-        "",
-        f"SHA-256 of values and labels: {scores['digest']}. The licence of the corpora holds for this head too.",
-        "",
-        "## Protocol",
-        "",
-        f"Settings `{json.dumps(scores['settings'])}`. {scores['folds']} outer folds that keep source videos (speakers",
-        f"of votes) whole; 95 % intervals over resampled groups ({RESAMPLES} resamples). A branch is scored on the",
-        f"segments that it serves, and `{scores['head']}` (this head) is compared with it there, in macro-F1.",
+    tables = [
+        block
+        for split, title in (("out_of_fold", "Out of fold:"), ("held", "Speakers held back:"))
+        if split in scores
+        for block in (title, _systems(scores[split]))
     ]
-    for split, title in (("out_of_fold", "Out of fold, percent"), ("held", "Speakers held back, percent")):
-        if split in scores:
-            lines += ["", f"## {title}", "", "| system | macro-F1 | UAR | coverage | this head is better by |"]
-            lines += ["|---|---:|---:|---:|---:|", *(_row(n, s) for n, s in scores[split].items())]
-    return "\n".join([*lines, ""])
+    return model_card(
+        f"mhpf: {fusion.method} fusion of {', '.join(fusion.branches)}",
+        """Weights of the branches for every segment and class; they are convex, so every fused value is the sum of
+        what its branches add. `cer_pipeline/fusion/mhpf.py` holds the formulas."""
+        + (f" Without a training segment, fused with equal weights: {', '.join(unknown)}." if unknown else ""),
+        data=[
+            f"""{rows["train"]} labelled segments ({rows["no branch"]} more have no branch). The licence of the
+            corpora holds for this head too.""",
+            *(f"Probabilities of {branch}: {source}" for branch, source in scores["branches"].items()),
+        ],
+        digests={"probabilities and labels": scores["digest"]},
+        settings=scores["settings"],
+        protocol=[
+            f"""{scores["folds"]} outer folds that keep source videos (speakers of votes) whole; 95 % intervals over
+            resampled groups ({RESAMPLES} resamples). A branch is scored on the segments that it serves, and
+            `{scores["head"]}` (this head) is compared with it there, in macro-F1."""
+        ],
+        scores=tables,
+    )
 
 
-def _row(name: str, cells: Mapping[str, Any]) -> str:
-    spans = [_span(cells[m]) for m in ("macro_f1", "uar")]
-    better = _span(cells["beaten_by"]) if "beaten_by" in cells else "-"
-    return f"| {name} | {spans[0]} | {spans[1]} | {100 * cells['coverage']:.0f} | {better} |"
-
-
-def _span(value: list[float]) -> str:
-    return f"{value[0]:.2f} [{value[1]:.2f}, {value[2]:.2f}]"
+def _systems(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    columns = ["system", "macro-F1", "UAR", "coverage", "this head is better by"]
+    rows = []
+    for system, cells in scores.items():
+        better = score_text(cells["beaten_by"]) if "beaten_by" in cells else "-"
+        share = f"{100 * cells['coverage']:.0f}"
+        rows.append([system, score_text(cells["macro_f1"]), score_text(cells["uar"]), share, better])
+    return table(columns, rows, columns[1:])
