@@ -16,8 +16,8 @@ from typing import Final
 
 import numpy as np
 
+from cer_pipeline.arrow import matrix
 from cer_pipeline.fusion.combine import Array, Mask
-from cer_pipeline.fusion.inputs import matrix
 from cer_pipeline.fusion.uncertainty import confidence, expressed
 from cer_pipeline.labels import COMPOUND
 from cer_pipeline.profiles import REPORT, Profile

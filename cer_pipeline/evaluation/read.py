@@ -16,13 +16,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cer_pipeline.arrow import matrix, texts
 from cer_pipeline.compound.ppa import ppa
 from cer_pipeline.corpora import registry
 from cer_pipeline.corpora.formats.registry import FORMATS
 from cer_pipeline.corpora.shards import ShardInputs
 from cer_pipeline.errors import CerError
 from cer_pipeline.evaluation.protocols import FRAME, NONE, SEGMENT, System, Task, annotated_classes, top
-from cer_pipeline.fusion.inputs import matrix, texts
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS
 from cer_pipeline.predictions.frame_average import windows_at
 from cer_pipeline.status import Status

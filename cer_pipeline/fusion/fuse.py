@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from cer_pipeline import tables
+from cer_pipeline.arrow import column
 from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.combine import Array, Mask, combine, equal_weights
 from cer_pipeline.fusion.inputs import Evidence, most_telling, read_evidence
@@ -102,11 +103,6 @@ class Fuse:
         reasons = [None if ok else _reason(evidence.branches, s, strangers) for ok, s in found]
         columns["reason"] = pa.array(reasons, pa.string())
         return pa.table([columns[c.name] for c in spec.columns], schema=spec.schema)
-
-
-def column(values: Array) -> pa.Array:
-    """A float column in which NaN is null."""
-    return pa.array(values, pa.float64(), from_pandas=True)
 
 
 def _status(statuses: np.ndarray) -> Status:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cer_pipeline.errors import CerError
+from cer_pipeline.arrow import matrix, rows_of
 from cer_pipeline.labels import BASIC_COLUMNS
 from cer_pipeline.stage import Inputs
 from cer_pipeline.status import Status
@@ -56,31 +55,6 @@ def most_telling(statuses: Sequence[str]) -> Status:
     """The status of a value that nothing could serve: the first in `TELLING` that occurs."""
     found = set(statuses)
     return next((status for status in TELLING if status in found), Status.FAILED)
-
-
-def matrix(table: pa.Table, columns: Sequence[str]) -> NDArray[np.float64]:
-    """Numeric columns side by side, null as NaN: [rows, columns]."""
-    parts = [table.column(c).to_numpy().astype(np.float64, copy=False) for c in columns]
-    return np.column_stack(parts) if parts else np.empty((table.num_rows, 0))
-
-
-def texts(table: pa.Table, name: str) -> list[str]:
-    """A text column without nulls."""
-    return cast("list[str]", table.column(name).to_pylist())
-
-
-def rows_of(table: pa.Table, key: str, wanted: pa.Array | pa.ChunkedArray) -> pa.Table:
-    """The rows of a table in the order of the wanted key values.
-
-    Raises:
-        CerError: the table lacks one of them.
-    """
-    position = {value: i for i, value in enumerate(table.column(key).to_pylist())}
-    try:
-        return table.take([position[value] for value in wanted.to_pylist()])
-    except KeyError as missing:
-        what = f"a table has no row for a {key}"
-        raise CerError(what, str(missing.args[0]), "materialise its upstream assets again") from None
 
 
 def read_evidence(inputs: Inputs, branches: Sequence[str], segment_ids: pa.Array | pa.ChunkedArray) -> Evidence:

@@ -14,11 +14,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cer_pipeline import tables
+from cer_pipeline.arrow import column, matrix
 from cer_pipeline.compound.adjust import SECTION, Adjustment, Linear, linear, prior
 from cer_pipeline.compound.ppa import ppa
 from cer_pipeline.errors import CerError
-from cer_pipeline.fusion.fuse import column
-from cer_pipeline.fusion.inputs import matrix, most_telling, read_evidence
+from cer_pipeline.fusion.inputs import most_telling, read_evidence
 from cer_pipeline.fusion.uncertainty import confidence, entropy, expressed
 from cer_pipeline.labels import BASIC_COLUMNS, COMPOUND_COLUMNS
 from cer_pipeline.predictions.frame_average import Array, FrameValues, Samples, Windows, frame_values

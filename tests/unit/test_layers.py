@@ -22,7 +22,7 @@ LAYERS = (
     # From the bottom up; the packages and modules of one layer may import each other.
     "labels status errors tables arrow metrics sums sound_file user_folder torch_threads chart_style",
     "profiles",
-    "stage branch",
+    "stage branch plans",
     "zoo",
     "store",
     "engines",

@@ -10,14 +10,16 @@ has WavLM. As in the paper they answer only where speech is found.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 
 from cer_pipeline import tables
+from cer_pipeline.arrow import texts
 from cer_pipeline.branch import BranchSpec
+from cer_pipeline.plans import SEGMENT_COLUMNS, contents, plan_of, segment_keys, with_segments
 from cer_pipeline.profiles import Profile
-from cer_pipeline.stage import INPUTS, UNIT, Inputs, StageSpec
+from cer_pipeline.stage import Inputs, StageSpec
 from cer_pipeline.store.fingerprint import digest
 
 ENCODER: Final = "whisper_tiny_en"
@@ -31,46 +33,25 @@ UNCERTAINTY: Final = "audio_uncertainty"
 BILSTM: Final = "audio_bilstm"
 
 _MODULE: Final = "cer_pipeline.branches.audio.stages"
-_KEYS: Final = ("segment_id", "video_id", "segment")
 _STATES: Final = f"audio_features/{ENCODER}"
 
 
 def _plan_states(inputs: Inputs, _: Profile) -> pa.Table:
-    """One unit a video: its sound is decoded once."""
-    segments = inputs.table("segments", list(_KEYS))
-    ids: dict[str, list[str]] = {}
-    numbers: dict[str, list[int]] = {}
-    for row in segments.to_pylist():
-        ids.setdefault(row["video_id"], []).append(row["segment_id"])
-        numbers.setdefault(row["video_id"], []).append(row["segment"])
-    seen = [inputs.digests(name) for name in ("segments", "audio", "speech")]
-    videos = list(ids)
-    return pa.table(
-        {
-            UNIT: pa.array(videos, pa.string()),
-            INPUTS: pa.array([digest(v, *(d.get(v, "") for d in seen)) for v in videos], pa.string()),
-            "video_id": pa.array(videos, pa.string()),
-            "segments": pa.array([numbers[v] for v in videos], pa.list_(pa.int32())),
-            "segment_ids": pa.array([ids[v] for v in videos], pa.list_(pa.string())),
-        }
-    )
-
-
-def _state_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every segment has a row, also where nobody could listen."""
-    return [
-        {"segment": segment, "segment_id": segment_id}
-        for segment, segment_id in zip(unit["segments"], unit["segment_ids"], strict=True)
-    ]
+    """One unit per video, so that its sound is decoded once."""
+    segments = inputs.table("segments", SEGMENT_COLUMNS)
+    videos = list(dict.fromkeys(texts(segments, "video_id")))
+    parts = contents(inputs, ("segments", "audio", "speech"), videos)
+    keys = [digest(video, *content) for video, content in zip(videos, parts, strict=True)]
+    plan = plan_of(pa.table({"video_id": pa.array(videos, pa.string())}), "video_id", keys)
+    return with_segments(plan, segments)
 
 
 def _plan_segments(source: str, by: str, inputs: Inputs, _: Profile) -> pa.Table:
-    """One unit a segment, keyed by its rows of a table (by segment_id) or by its video's (by video_id)."""
-    segments = inputs.table(source, [*_KEYS, "status", "reason"])
-    seen = inputs.digests(source, unit=by)
-    parts = zip(segments.column(by).to_pylist(), segments.column("segment_id").to_pylist(), strict=True)
-    digests = pa.array([digest(seen.get(unit, ""), segment) for unit, segment in parts], pa.string())
-    return segments.append_column(UNIT, segments.column("segment_id")).append_column(INPUTS, digests)
+    """One unit per segment, keyed by its rows of a table (by segment_id) or by those of its video (by video_id)."""
+    segments = inputs.table(source, [*SEGMENT_COLUMNS, "status", "reason"])
+    parts = contents(inputs, [source], texts(segments, by), by)
+    ids = texts(segments, "segment_id")
+    return plan_of(segments, "segment_id", [digest(*content, s) for content, s in zip(parts, ids, strict=True)])
 
 
 STATES: Final = StageSpec(
@@ -83,7 +64,7 @@ STATES: Final = StageSpec(
     code_version="1",
     config=("audio_states",),
     models=(ENCODER,),
-    placeholder_keys=_state_keys,
+    placeholder_keys=segment_keys,
     kinds=("parquet",),
     chunk_units=4,
 )

@@ -12,12 +12,14 @@ from typing import Any, Final
 import pyarrow as pa
 
 from cer_pipeline import tables
+from cer_pipeline.arrow import texts
 from cer_pipeline.branch import BranchSpec
 from cer_pipeline.branches.face.facs import UNITS
 from cer_pipeline.labels import BASIC
 from cer_pipeline.perception.faces.blendshapes import BLENDSHAPES
+from cer_pipeline.plans import SEGMENT_COLUMNS, contents, listed, plan_of, values_by_video
 from cer_pipeline.profiles import Profile
-from cer_pipeline.stage import INPUTS, UNIT, Inputs, StageSpec
+from cer_pipeline.stage import Inputs, StageSpec
 from cer_pipeline.store.fingerprint import digest
 
 ENCODER: Final = "mini_xception"
@@ -68,47 +70,32 @@ where it is 0 the other values of the step mean nothing."""
 
 
 _FACE_TABLES: Final = ("faces", f"face_features/{ENCODER}")
-_SEGMENT_COLUMNS: Final = ("segment_id", "video_id", "segment", "first_sample", "samples", "status", "reason")
+_WINDOW_COLUMNS: Final = ("first_sample", "samples", "status", "reason")
 
 
-def _videos(inputs: Inputs, profile: Profile, sources: tuple[str, ...]) -> pa.Table:
-    """One unit a video with its samples, keyed by the content of some tables, of which `faces` names the samples."""
-    del profile
+def _videos(inputs: Inputs, _: Profile, sources: tuple[str, ...]) -> pa.Table:
+    """One unit per video with its samples, keyed by the content of some tables, of which `faces` names the samples."""
     videos = inputs.table("videos", ["video_id"])
-    samples: dict[str, list[int]] = {}
-    listed = inputs.table("faces", ["video_id", "sample"])
-    for video, sample in zip(*(listed.column(c).to_pylist() for c in ("video_id", "sample")), strict=True):
-        mine = samples.setdefault(video, [])
-        if not mine or mine[-1] != sample:  # in key order, several faces of a sample are neighbours
-            mine.append(sample)
-    units: list[str] = videos.column("video_id").to_pylist()
-    seen = [inputs.digests(name) for name in sources]
-    keys = [digest(*(d.get(unit, "") for d in seen)) for unit in units]
-    return (
-        videos.append_column(UNIT, videos.column("video_id"))
-        .append_column(INPUTS, pa.array(keys, pa.string()))
-        .append_column("samples", pa.array([samples.get(unit, [0]) for unit in units], pa.list_(pa.int32())))
-    )
+    parts = contents(inputs, sources, texts(videos, "video_id"))
+    plan = plan_of(videos, "video_id", [digest(*content) for content in parts])
+    faces = values_by_video(inputs.table("faces", ["video_id", "sample"]), "sample")
+    samples = {video: list(dict.fromkeys(values)) for video, values in faces.items()}  # a sample may have several faces
+    return plan.append_column("samples", listed(plan, samples, pa.int32(), default=[0]))
 
 
-def _segments(inputs: Inputs, profile: Profile, sources: tuple[str, ...], by: str) -> pa.Table:
-    """One unit a segment, keyed by its window and the content of some tables.
+def _segments(inputs: Inputs, _: Profile, sources: tuple[str, ...], by: str) -> pa.Table:
+    """One unit per segment, keyed by its window and the content of some tables.
 
     Args:
         inputs: tables of the shard.
-        profile: not read.
         sources: the tables.
-        by: column that says which of their rows a segment is computed from: video_id or segment_id.
+        by: column that names the rows of theirs that a segment is computed from: video_id or segment_id.
     """
-    del profile
-    segments = inputs.table("segments", list(_SEGMENT_COLUMNS))
-    seen = [inputs.digests(name, by) for name in sources]
-    digests = [
-        digest(*(str(row[c]) for c in _SEGMENT_COLUMNS[3:]), *(d.get(row[by], "") for d in seen))
-        for row in segments.to_pylist()
-    ]
-    ids = segments.column("segment_id")
-    return segments.append_column(UNIT, ids).append_column(INPUTS, pa.array(digests, pa.string()))
+    segments = inputs.table("segments", [*SEGMENT_COLUMNS, *_WINDOW_COLUMNS])
+    windows = zip(*(segments.column(c).to_pylist() for c in _WINDOW_COLUMNS), strict=True)
+    parts = contents(inputs, sources, texts(segments, by), by)
+    keys = [digest(*map(str, window), *content) for window, content in zip(windows, parts, strict=True)]
+    return plan_of(segments, "segment_id", keys)
 
 
 def _sample_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:

@@ -20,12 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from cer_pipeline.arrow import matrix, texts
 from cer_pipeline.corpora import registry
 from cer_pipeline.corpora.formats import votes as vote_files
 from cer_pipeline.corpora.shards import corpus_table
 from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.combine import Array, Mask
-from cer_pipeline.fusion.inputs import matrix, texts
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.status import Status
 from cer_pipeline.store.home import Home
