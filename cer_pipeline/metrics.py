@@ -68,11 +68,6 @@ def recall(matrix: NDArray[Any], over: Sequence[int]) -> Floats:
     return _ratio(_diagonal(matrix), matrix.sum(-1), over)
 
 
-def precision(matrix: NDArray[Any], over: Sequence[int]) -> Floats:
-    """Precision per class [..., len(over)]: TP / predicted, 0 where the class is not predicted."""
-    return _ratio(_diagonal(matrix), matrix.sum(-2), over)
-
-
 def macro_f1(matrix: NDArray[Any], over: Sequence[int]) -> Floats:
     """Mean F1 over the classes `over`, of one confusion matrix or of a stack of them."""
     return f1(matrix, over).mean(-1)

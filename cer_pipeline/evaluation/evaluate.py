@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from cer_pipeline import tables
 from cer_pipeline.errors import CerError
-from cer_pipeline.evaluation.protocols import Cell, compare, score
+from cer_pipeline.evaluation.protocols import MetricRow, compare, score
 from cer_pipeline.evaluation.read import FUSED, PFSA, PPA, Scored, inputs_digest, read
 from cer_pipeline.metrics import RESAMPLES
 from cer_pipeline.store.files import exclusive
@@ -36,13 +36,13 @@ class Evaluation:
 
     Args:
         corpus: name of the corpus.
-        cells: every number.
+        rows: every number.
         footer: of the table.
         unchanged: whether the table on disk already answered the same inputs.
     """
 
     corpus: str
-    cells: tuple[Cell, ...]
+    rows: tuple[MetricRow, ...]
     footer: Footer
     unchanged: bool
 
@@ -63,14 +63,14 @@ def evaluate(home: Home, name: str, resamples: int = RESAMPLES) -> Evaluation:
         plan = digest(CODE_VERSION, str(resamples), inputs_digest(home, name))
         footer = read_footer(path)
         if footer is not None and footer.plan == plan:
-            return Evaluation(name, tuple(read_cells(home, name)), footer, True)
-        cells = [cell for scored in read(home, name) for cell in cells_of(scored, resamples)]
+            return Evaluation(name, tuple(read_metrics(home, name)), footer, True)
+        cells = [cell for scored in read(home, name) for cell in metric_rows(scored, resamples)]
         table = _stored(cells, plan)
         footer = write_table(path, tables.METRICS, [table], plan, units=1)
-    return Evaluation(name, tuple(read_cells(home, name)), footer, False)
+    return Evaluation(name, tuple(read_metrics(home, name)), footer, False)
 
 
-def cells_of(scored: Scored, resamples: int = RESAMPLES) -> Iterator[Cell]:
+def metric_rows(scored: Scored, resamples: int = RESAMPLES) -> Iterator[MetricRow]:
     """All numbers of one task: every system under every protocol, every branch against its fusion, PFSA against PPA."""
     for system in scored.systems:
         yield from score(scored.task, system, resamples)
@@ -87,7 +87,7 @@ def _pairs(scored: Scored) -> Iterator[tuple[Any, Any]]:
         yield (system, reference) if system.name == PFSA else (reference, system)
 
 
-def _stored(cells: Sequence[Cell], plan: str) -> pa.Table:
+def _stored(cells: Sequence[MetricRow], plan: str) -> pa.Table:
     """Rows in key order with the store's columns."""
     spec = tables.METRICS
     rows = conform(spec, pa.Table.from_pylist([asdict(cell) for cell in cells], schema=spec.schema))
@@ -97,7 +97,7 @@ def _stored(cells: Sequence[Cell], plan: str) -> pa.Table:
     return rows.append_column("content", pa.array(content, pa.string()))
 
 
-def read_cells(home: Home, name: str) -> list[Cell]:
+def read_metrics(home: Home, name: str) -> list[MetricRow]:
     """The numbers of the last evaluation of a corpus.
 
     Raises:
@@ -107,10 +107,10 @@ def read_cells(home: Home, name: str) -> list[Cell]:
     if not path.is_file():
         raise CerError("the corpus has not been evaluated", name, f"run `cer evaluate {name}`")
     names = [column.name for column in tables.METRICS.columns]
-    return [Cell(**row) for row in read_table(path, names).to_pylist()]
+    return [MetricRow(**row) for row in read_table(path, names).to_pylist()]
 
 
-def chosen(cells: Iterable[Cell], corpus: str, split: str | None = None) -> list[Cell]:
+def select_split(cells: Iterable[MetricRow], corpus: str, split: str | None = None) -> list[MetricRow]:
     """The cells of one split; of every split but `train` unless one is named, or unless there is no other.
 
     Heads may have been trained on the split `train`, so its scores are shown only when asked for.
@@ -126,12 +126,12 @@ def chosen(cells: Iterable[Cell], corpus: str, split: str | None = None) -> list
     return [cell for cell in cells if cell.split in wanted]
 
 
-def record(cell: Cell, corpus: str) -> dict[str, Any]:
+def record(cell: MetricRow, corpus: str) -> dict[str, Any]:
     """A cell for machines."""
     values = {name: None if v is None else round(v, DECIMALS) for name, v in _numbers(cell).items()}
     names = {"system": cell.system, "corpus": corpus, "split": cell.split, "protocol": cell.protocol}
     return names | {"metric": cell.metric} | values | {"n": cell.n, "coverage": round(cell.coverage, DECIMALS)}
 
 
-def _numbers(cell: Cell) -> dict[str, float | None]:
+def _numbers(cell: MetricRow) -> dict[str, float | None]:
     return {"value": cell.value, "low": cell.low, "high": cell.high}

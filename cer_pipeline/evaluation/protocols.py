@@ -95,7 +95,7 @@ class System:
 
 
 @dataclass(frozen=True)
-class Cell:
+class MetricRow:
     """One number of an evaluation; fields as in the table `metrics`."""
 
     split: str
@@ -122,7 +122,7 @@ def annotated_classes(shares: Floats) -> tuple[int, ...]:
     return tuple(int(c) for c in np.flatnonzero((shares > 0).any(axis=0)))
 
 
-def score(task: Task, system: System, resamples: int = metrics.RESAMPLES) -> list[Cell]:
+def score(task: Task, system: System, resamples: int = metrics.RESAMPLES) -> list[MetricRow]:
     """All cells of one system but the paired ones.
 
     Args:
@@ -145,7 +145,7 @@ def score(task: Task, system: System, resamples: int = metrics.RESAMPLES) -> lis
     return cells + _all(task, system, served, resamples)
 
 
-def compare(task: Task, first: System, second: System, resamples: int = metrics.RESAMPLES) -> list[Cell]:
+def compare(task: Task, first: System, second: System, resamples: int = metrics.RESAMPLES) -> list[MetricRow]:
     """The differences `first` - `second` over the units that both serve; none where there is no such unit."""
     both = (first.predicted != NONE) & (second.predicted != NONE)
     if not both.any():
@@ -178,7 +178,7 @@ def calibration(task: Task, system: System) -> metrics.Reliability | None:
     return metrics.reliability(system.probabilities[rows], task.truth[rows])
 
 
-def _served(task: Task, system: System, served: NDArray[np.bool_], resamples: int) -> list[Cell]:
+def _served(task: Task, system: System, served: NDArray[np.bool_], resamples: int) -> list[MetricRow]:
     wanted: dict[str, tuple[Metric, Sequence[int]]] = dict(_over(MEANS, task.classes))
     wanted["accuracy"] = (metrics.accuracy, ())
     for c in task.classes:  # the mean over one class is that class's own score
@@ -192,18 +192,18 @@ def _served(task: Task, system: System, served: NDArray[np.bool_], resamples: in
         p, truth = system.probabilities[served], task.truth[served]
         ece = 100 * metrics.expected_calibration_error(p, truth)
         for name, value in (("ece", ece), ("log_loss", metrics.log_loss(p, truth))):
-            cells.append(Cell(task.split, task.level, system.name, name, value, None, None, n, share))
+            cells.append(MetricRow(task.split, task.level, system.name, name, value, None, None, n, share))
     return cells
 
 
-def _union(task: Task, system: System, served: NDArray[np.bool_], resamples: int) -> list[Cell]:
+def _union(task: Task, system: System, served: NDArray[np.bool_], resamples: int) -> list[MetricRow]:
     classes = metrics.union_classes(task.truth[served], system.predicted[served])
     n, share = int(served.sum()), float(served.mean())
     found = _bootstraps(task, system, served, _over(MEANS, classes), resamples)
     return [_cell(task, UNION, system, name, s, n, share) for name, s in found]
 
 
-def _all(task: Task, system: System, served: NDArray[np.bool_], resamples: int) -> list[Cell]:
+def _all(task: Task, system: System, served: NDArray[np.bool_], resamples: int) -> list[MetricRow]:
     """With one more class, which nobody is labelled with and which stands for no answer."""
     size = len(task.names)
     guess = np.where(served, system.predicted, size)
@@ -236,12 +236,12 @@ def _over(means: Mapping[str, Metric], classes: Sequence[int]) -> dict[str, tupl
     return {name: (metric, classes) for name, metric in means.items()}
 
 
-def _cell(task: Task, kind: str, system: System, name: str, s: Score | None, n: int, coverage: float) -> Cell:
+def _cell(task: Task, kind: str, system: System, name: str, s: Score | None, n: int, coverage: float) -> MetricRow:
     protocol = f"{task.level}{kind}"
     if s is None:
         status, reason = system.status, system.reason
         if status == Status.OK:  # every window has a value, and no labelled unit lies in one
             status, reason = str(Status.NO_LABEL), f"no labelled {task.level} is one that was analysed"
-        return Cell(task.split, protocol, system.name, name, None, None, None, n, coverage, status, reason)
+        return MetricRow(task.split, protocol, system.name, name, None, None, None, n, coverage, status, reason)
     value, low, high = (100 * v for v in (s.value, s.low, s.high))
-    return Cell(task.split, protocol, system.name, name, value, low, high, n, coverage)
+    return MetricRow(task.split, protocol, system.name, name, value, low, high, n, coverage)

@@ -144,7 +144,7 @@ def read(home: Home, name: str) -> list[Scored]:
     """
     splits(home, name)
     own = shards(home, name)
-    systems = roster(own)
+    systems = systems_of(own)
     return [*_segment_tasks(own, systems), *_frame_tasks(own, systems)]
 
 
@@ -152,7 +152,7 @@ def read(home: Home, name: str) -> list[Scored]:
 
 
 @dataclass(frozen=True)
-class Roster:
+class Systems:
     """The systems that all shards of a corpus hold.
 
     Args:
@@ -164,7 +164,7 @@ class Roster:
     methods: tuple[str, ...]
 
 
-def roster(own: Sequence[ShardInputs]) -> Roster:
+def systems_of(own: Sequence[ShardInputs]) -> Systems:
     """The systems of some shards of one corpus.
 
     Raises:
@@ -176,13 +176,13 @@ def roster(own: Sequence[ShardInputs]) -> Roster:
         then = f"run `cer run {odd.corpus}`"
         raise CerError("shards were made with unlike branches", registry.shard_key(odd.corpus, odd.shard), then)
     methods = {m for shard in own for m in texts(shard.table("compound", ["method"]), "method")}
-    return Roster(made[0], tuple(m for m in (PPA, PFSA) if m in methods))
+    return Systems(made[0], tuple(m for m in (PPA, PFSA) if m in methods))
 
 
 # --- segments ---
 
 
-def _segment_tasks(own: Sequence[ShardInputs], systems: Roster) -> Iterator[Scored]:
+def _segment_tasks(own: Sequence[ShardInputs], systems: Systems) -> Iterator[Scored]:
     labels = pa.concat_tables([s.table("labels") for s in own])
     ok = np.array([status == Status.OK for status in texts(labels, "status")], bool)
     where = np.array([split or WHOLE for split in labels.column("split").to_pylist()], object)
@@ -226,7 +226,7 @@ def _most_frequent(statuses: Sequence[str], reasons: Sequence[str | None]) -> tu
     return status, next((r for s, r in zip(statuses, reasons, strict=True) if s == status and r), None)
 
 
-def _segment_systems(shard: ShardInputs, systems: Roster) -> tuple[dict[str, Values], dict[str, Values]]:
+def _segment_systems(shard: ShardInputs, systems: Systems) -> tuple[dict[str, Values], dict[str, Values]]:
     """What every system says of the segments of `labels`: basic emotions, and compounds."""
     ids = texts(shard.table("labels", ["segment_id"]), "segment_id")
     basic = {b: _values(shard, f"probabilities/{b}", ids, BASIC_COLUMNS) for b in systems.branches}
@@ -257,7 +257,7 @@ def _values(
 # --- frames ---
 
 
-def _frame_tasks(own: Sequence[ShardInputs], systems: Roster) -> Iterator[Scored]:
+def _frame_tasks(own: Sequence[ShardInputs], systems: Systems) -> Iterator[Scored]:
     parts = [part for shard in own for part in _frame_parts(shard, systems)]
     if not parts:
         return
@@ -305,7 +305,7 @@ class FramePart:
     missing: tuple[dict[str, list[Why]], dict[str, list[Why]]]
 
 
-def _frame_parts(shard: ShardInputs, systems: Roster) -> Iterator[FramePart]:
+def _frame_parts(shard: ShardInputs, systems: Systems) -> Iterator[FramePart]:
     """Labels and predictions of every annotated video of a shard, frame by frame.
 
     `fused` and `ppa` are the pipeline's own frame values. Every other system is averaged over the windows that hold the

@@ -17,7 +17,7 @@ from cer_pipeline.labels import BASIC_COLUMNS
 from cer_pipeline.stage import Inputs
 from cer_pipeline.status import Status
 
-TELLING: tuple[Status, ...] = (
+STATUS_PRIORITY: tuple[Status, ...] = (
     Status.FAILED,
     Status.UNDECODABLE,
     Status.NO_VIDEO,
@@ -35,7 +35,7 @@ lacks (picture before sound), then what the machine lacks, and last that no valu
 
 
 @dataclass(frozen=True)
-class Evidence:
+class BranchValues:
     """What the branches say about some segments.
 
     Args:
@@ -51,13 +51,13 @@ class Evidence:
     statuses: NDArray[np.object_]
 
 
-def most_telling(statuses: Sequence[str]) -> Status:
-    """The status of a value that nothing could serve: the first in `TELLING` that occurs."""
+def dominant_status(statuses: Sequence[str]) -> Status:
+    """The status of a value that nothing could serve: the first in `STATUS_PRIORITY` that occurs."""
     found = set(statuses)
-    return next((status for status in TELLING if status in found), Status.FAILED)
+    return next((status for status in STATUS_PRIORITY if status in found), Status.FAILED)
 
 
-def read_evidence(inputs: Inputs, branches: Sequence[str], segment_ids: pa.Array | pa.ChunkedArray) -> Evidence:
+def read_branches(inputs: Inputs, branches: Sequence[str], segment_ids: pa.Array | pa.ChunkedArray) -> BranchValues:
     """Read what the branches say about some segments.
 
     Args:
@@ -75,4 +75,4 @@ def read_evidence(inputs: Inputs, branches: Sequence[str], segment_ids: pa.Array
         statuses[:, i] = rows.column("status").to_pylist()
     present = statuses == str(Status.OK)
     values[~present] = np.nan
-    return Evidence(tuple(branches), values, present, statuses)
+    return BranchValues(tuple(branches), values, present, statuses)

@@ -17,7 +17,7 @@ softmax, so each of the 2^M - 1 subsets of branches gives a distribution.
   range[c] the largest p[m, c] of the branches present less the smallest. s is the sharpness, k the stiffness. The
   opinion only steers: no fused value leaves the range of what the branches say.
 
-Evidence z of a branch with the distribution p: p, log(p + EPSILON) less its mean over the classes, the entropy of p,
+Inputs z of a branch with the distribution p: p, log(p + EPSILON) less its mean over the classes, the entropy of p,
 max p, each standardised over the training set, and 1 for being present.
 
 A class without a training unit has no opinion: the branches that are present share its weight equally.
@@ -121,7 +121,7 @@ class MHPF:
         """Fused distributions [n, C] and the effective weights [n, M, C]; see `combine.combine`."""
         return combine(self.weights(probabilities, present), probabilities, present)
 
-    def opinions(self, probabilities: Array, present: Mask) -> Array:
+    def gate_targets(self, probabilities: Array, present: Mask) -> Array:
         """What every head of a dynamic fusion makes of the evidence: r [n, H, C], 0 for classes without training."""
         z = standardised(probabilities, present, self.mean, self.scale)
         logits = np.zeros((len(z), *self.maps.shape[:2]))
@@ -138,7 +138,7 @@ class MHPF:
         top = np.where(seen, probabilities, -np.inf).max(axis=1)
         span = top - np.where(seen, probabilities, np.inf).min(axis=1) + EPSILON
         known = np.where(seen, probabilities, 0.0)
-        away = known[:, None] - self.opinions(probabilities, present)[:, :, None, :]
+        away = known[:, None] - self.gate_targets(probabilities, present)[:, :, None, :]
         return -self.stiffness * (away / span[:, None, None, :]) ** 2
 
     def collapse(self, present: Mask | None = None) -> Array:
@@ -156,7 +156,7 @@ class MHPF:
         return self.weights(np.full((1, *self.scores.shape[1:]), np.nan), here[None])[0]
 
 
-def evidence(probabilities: Array) -> Array:
+def gate_inputs(probabilities: Array) -> Array:
     """What the weights of the dynamic form depend on, before it is standardised.
 
     Args:
@@ -174,7 +174,7 @@ def evidence(probabilities: Array) -> Array:
 
 
 def standardised(probabilities: Array, present: Mask, mean: Array, scale: Array) -> Array:
-    """Evidence with 1 behind it for being present, and 0 everywhere for a branch that is absent.
+    """BranchValues with 1 behind it for being present, and 0 everywhere for a branch that is absent.
 
     Args:
         probabilities: [n, M, C]; what stands at absent branches is not read.
@@ -186,7 +186,7 @@ def standardised(probabilities: Array, present: Mask, mean: Array, scale: Array)
         z [n, M, 2 C + 3].
     """
     seen = present[..., None]
-    raw = evidence(np.where(seen, probabilities, 1.0 / probabilities.shape[-1]))
+    raw = gate_inputs(np.where(seen, probabilities, 1.0 / probabilities.shape[-1]))
     return np.where(seen, np.concatenate([(raw - mean) / scale, np.ones((*present.shape, 1))], axis=2), 0.0)
 
 

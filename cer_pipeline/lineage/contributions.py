@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from cer_pipeline.compound.ppa import ppa_parts
 from cer_pipeline.labels import BASIC, COMPOUND
 from cer_pipeline.predictions.frame_average import sampled_at, windows_at
-from cer_pipeline.predictions.predict_frames import VideoEvidence
+from cer_pipeline.predictions.predict_frames import VideoInputs
 from cer_pipeline.predictions.specs import PPA
 
 Array = NDArray[np.float64]
@@ -60,7 +60,7 @@ def segment_parts(weights: Array, probabilities: Array) -> tuple[Array, Array]:
     return basic, ppa_parts(basic.sum(axis=0))[:, None, :] * basic[None]
 
 
-def frame_parts(time_s: float, evidence: VideoEvidence) -> Parts:
+def frame_parts(time_s: float, evidence: VideoInputs) -> Parts:
     """The parts of the value at one time of a video, as `frame_values` computes it.
 
     Args:
@@ -95,7 +95,7 @@ def frame_parts(time_s: float, evidence: VideoEvidence) -> Parts:
     )
 
 
-def _window_parts(evidence: VideoEvidence, used: list[int]) -> dict[int, Array]:
+def _window_parts(evidence: VideoInputs, used: list[int]) -> dict[int, Array]:
     """The parts [7, M, 8] of the mean compound value of some windows, by the window that they come from."""
     found: dict[int, Array] = {}
     for w in used:
@@ -120,7 +120,7 @@ CONTRIBUTIONS = pa.schema(
 )
 
 
-def contributions(evidence: VideoEvidence, branches: tuple[str, ...], time_s: float) -> pa.Table:
+def contributions(evidence: VideoInputs, branches: tuple[str, ...], time_s: float) -> pa.Table:
     """What every branch, basic emotion and segment adds to each of the 15 probabilities at one time of a video.
 
     Args:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.combine import Array, Mask
-from cer_pipeline.fusion.mhpf import DYNAMIC, MHPF, STATIC, evidence, standardised
-from cer_pipeline.fusion.train.objectives import StaticMHPF, fit_opinion, likelihood_loss, minimise, published_loss
+from cer_pipeline.fusion.mhpf import DYNAMIC, MHPF, STATIC, gate_inputs, standardised
+from cer_pipeline.fusion.train.objectives import StaticMHPF, fit_gate, likelihood_loss, minimise, published_loss
 from cer_pipeline.torch_threads import one_thread
 
 PUBLISHED: Final = "published"
@@ -178,7 +178,7 @@ def _dynamic(
         inputs = np.concatenate(rows).reshape(-1, free.size)
         aims = np.concatenate([t[mine], t[mine][telling]][: len(rows)])[:, known] * np.concatenate(shares)[:, None]
         z, fixed, wanted = (torch.from_numpy(np.ascontiguousarray(a)) for a in (inputs, free.ravel(), aims))
-        maps[head, known] = fit_opinion(z, fixed, wanted, balance, settings.decay).numpy().reshape(-1, *free.shape)
+        maps[head, known] = fit_gate(z, fixed, wanted, balance, settings.decay).numpy().reshape(-1, *free.shape)
     return MHPF(
         DYNAMIC,
         tuple(branches),
@@ -201,7 +201,7 @@ def _known(weights: Array) -> tuple[bool, ...]:
 def _moments(p: Array, m: Mask) -> tuple[Array, Array]:
     """Mean and standard deviation of the evidence of every branch over the units that it serves."""
     seen = m[..., None]
-    raw = evidence(np.where(seen, p, 1.0 / p.shape[2]))
+    raw = gate_inputs(np.where(seen, p, 1.0 / p.shape[2]))
     count = np.maximum(seen.sum(axis=0), 1)
     mean = np.where(seen, raw, 0.0).sum(axis=0) / count
     scale = np.sqrt(np.where(seen, (raw - mean) ** 2, 0.0).sum(axis=0) / count)

@@ -65,7 +65,7 @@ def likelihood_loss(fused: Tensor, targets: Tensor, class_weights: Tensor) -> Te
     return _weighted(torch.log(fused / fused.sum(1, keepdim=True) + TINY), targets, class_weights)
 
 
-def fit_opinion(inputs: Tensor, free: Tensor, targets: Tensor, class_weights: Tensor, decay: float) -> Tensor:
+def fit_gate(inputs: Tensor, free: Tensor, targets: Tensor, class_weights: Tensor, decay: float) -> Tensor:
     """The linear map from evidence to the logits of an opinion: weighted maximum likelihood, with a penalty.
 
     The problem is convex, so its answer depends on no first values. Its slope is written out, because the bookkeeping

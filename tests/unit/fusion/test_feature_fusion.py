@@ -16,7 +16,7 @@ from cer_pipeline import tables
 from cer_pipeline.corpora import registry
 from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.feature_level import FeatureFusion, FeatureHead, Shape, load, save
-from cer_pipeline.fusion.train.feature_level import FeatureData, FeatureSettings, fit, judged, train, train_features
+from cer_pipeline.fusion.train.feature_level import FeatureData, FeatureSettings, fit, predict, train, train_features
 from cer_pipeline.fusion.train.fit import Settings, train_mhpf
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.training.registry import Request
@@ -137,7 +137,7 @@ def test_it_learns_an_interaction_that_probability_fusion_cannot():
     half = np.arange(240)
     rest = half + 240
     head = fit(data, half, FeatureSettings(epochs=40, leave_out=0.1), SMALL)
-    assert (judged(head, data, rest).argmax(axis=1) == data.classes[rest]).mean() > 0.95
+    assert (predict(head, data, rest).argmax(axis=1) == data.classes[rest]).mean() > 0.95
     # The best that each branch can say of the two classes: they are equally likely.
     p = np.zeros((480, 2, 8))
     p[:, :, [1, 3]] = 0.5
@@ -156,7 +156,7 @@ def test_training_is_deterministic_and_leaves_the_random_numbers_of_others_alone
     second = fit(data, rows, settings, SMALL)
     torch.manual_seed(5)
     assert torch.rand(1) == drawn
-    assert (judged(first, data, rows) == judged(second, data, rows)).all()
+    assert (predict(first, data, rows) == predict(second, data, rows)).all()
 
 
 def test_what_cannot_be_learned_from_is_refused_and_nothing_is_written(tmp_path):
