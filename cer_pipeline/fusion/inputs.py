@@ -1,6 +1,6 @@
-"""The probabilities of all branches of a shard as arrays.
+"""The probabilities of several branches as arrays, and the status of a row without a value.
 
-Belongs here: reading and aligning `probabilities/*` and `fused`. Does not belong here: what is done with them.
+Belongs here: reading and aligning the tables `probabilities/*`. Does not belong here: any computation on them.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ STATUS_PRIORITY: tuple[Status, ...] = (
     Status.MODEL_UNAVAILABLE,
     Status.NOT_APPLICABLE,
 )
-"""Which of several reasons a row gives, the most telling first: an error that may hide a value, then what the recording
-lacks (picture before sound), then what the machine lacks, and last that no value is due."""
+"""Order in which one status is chosen for a row that several statuses apply to: an error that may hide a value, then
+what the recording lacks (picture before sound), then what the machine lacks, then that no value is expected."""
 
 
 @dataclass(frozen=True)
 class BranchValues:
-    """What the branches say about some segments.
+    """The values of M branches for n segments.
 
     Args:
-        branches: M names.
-        probabilities: [n, M, 8]; NaN where the branch has no value.
-        present: [n, M].
-        statuses: [n, M] texts.
+        branches: names [M].
+        probabilities: [n, M, 8]; NaN where a branch has no value.
+        present: [n, M], whether a branch has a value.
+        statuses: [n, M], of the rows of the branches.
     """
 
     branches: tuple[str, ...]
@@ -52,18 +52,20 @@ class BranchValues:
 
 
 def dominant_status(statuses: Sequence[str]) -> Status:
-    """The status of a value that nothing could serve: the first in `STATUS_PRIORITY` that occurs."""
-    found = set(statuses)
-    return next((status for status in STATUS_PRIORITY if status in found), Status.FAILED)
+    """Return the first status in the order of `STATUS_PRIORITY`; `failed` where none of them occurs."""
+    return next((status for status in STATUS_PRIORITY if status in statuses), Status.FAILED)
 
 
 def read_branches(inputs: Inputs, branches: Sequence[str], segment_ids: pa.Array | pa.ChunkedArray) -> BranchValues:
-    """Read what the branches say about some segments.
+    """Read the values of some branches for some segments.
 
     Args:
         inputs: tables of the shard.
-        branches: names, M.
-        segment_ids: n segments.
+        branches: names [M].
+        segment_ids: segments [n].
+
+    Raises:
+        CerError: a table has no row of a segment.
     """
     n, m = len(segment_ids), len(branches)
     values = np.full((n, m, len(BASIC_COLUMNS)), np.nan)
