@@ -45,6 +45,23 @@ def rows_of(table: pa.Table, key: str, wanted: pa.Array | pa.ChunkedArray) -> pa
         raise CerError(what, str(missing.args[0]), "materialise its upstream assets again") from None
 
 
+def rows_where(table: pa.Table, name: str, value: str) -> pa.Table:
+    """The rows of a table whose text column has a value."""
+    return table.filter(pc.equal(table.column(name), value))
+
+
+def video_slices(table: pa.Table) -> dict[str, slice]:
+    """The rows of every video of a table in key order."""
+    videos = texts(table, "video_id")
+    starts = [i for i, v in enumerate(videos) if i == 0 or v != videos[i - 1]]
+    return {videos[a]: slice(a, b) for a, b in zip(starts, [*starts[1:], len(videos)], strict=True)}
+
+
+def rows_in(table: pa.Table, rows: slice) -> pa.Table:
+    """The rows of a table in a slice."""
+    return table.slice(rows.start, rows.stop - rows.start)
+
+
 def column(values: NDArray[np.float64]) -> pa.Array:
     """A float column in which NaN is null."""
     return pa.array(values, pa.float64(), from_pandas=True)
