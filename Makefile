@@ -59,7 +59,7 @@ check: install ## lint, format, types, layers, and whether Dagster can load the 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -q tests/unit/test_layers.py
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/dagster definitions validate --module-name cer_pipeline.definitions --log-level warning
 
 format: install ## format the code and mend what ruff can mend
