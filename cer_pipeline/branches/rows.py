@@ -1,6 +1,7 @@
-"""The rows that the stages of all branches return: values where there are some, else a status and its reason.
+"""Units and rows of the stages that all branches have: one per segment, with a value or with a status and its reason.
 
-Belongs here: rows of `features/BRANCH` and `probabilities/BRANCH`. Does not belong here: what any branch computes.
+Belongs here: the plan over windows, and rows of `features/BRANCH` and `probabilities/BRANCH`. Light at import. Does not
+belong here: what any branch computes.
 """
 
 from __future__ import annotations
@@ -12,17 +13,38 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cer_pipeline.arrow import texts
 from cer_pipeline.labels import BASIC_COLUMNS
-from cer_pipeline.stage import StageContext
+from cer_pipeline.plans import SEGMENT_COLUMNS, contents, plan_of
+from cer_pipeline.profiles import Profile
+from cer_pipeline.stage import Inputs, StageContext
 from cer_pipeline.status import Status
+from cer_pipeline.store.fingerprint import digest
 from cer_pipeline.tables import TableSpec
 
-KEYS: Final = ("segment_id", "video_id", "segment")
-"""Columns that identify the row of a segment."""
+_WINDOW: Final = ("first_sample", "samples", "status", "reason")
 
 Row = dict[str, Any]
 Predict = Callable[[Row, NDArray[np.float32]], tuple[str, NDArray[np.float64]]]
 """(row of the plan, features) -> the name of the head, and probabilities [8] in the order of `labels.BASIC`."""
+
+
+def segment_units(inputs: Inputs, _: Profile, sources: Sequence[str], by: str) -> pa.Table:
+    """Plan one unit per segment, keyed by its window and the content of some tables.
+
+    Args:
+        inputs: tables of the shard.
+        sources: the tables.
+        by: column that selects the rows of these tables from which a segment is computed: video_id or segment_id.
+
+    Returns:
+        segment_id, video_id, segment, first_sample, samples, status and reason of each segment, unit, inputs.
+    """
+    segments = inputs.table("segments", [*SEGMENT_COLUMNS, *_WINDOW])
+    windows = zip(*(segments.column(c).to_pylist() for c in _WINDOW), strict=True)
+    parts = contents(inputs, sources, texts(segments, by), by)
+    keys = [digest(*map(str, window), *content) for window, content in zip(windows, parts, strict=True)]
+    return plan_of(segments, "segment_id", keys)
 
 
 def by_video(units: pa.Table) -> dict[str, list[Row]]:
@@ -78,4 +100,4 @@ def probability_rows(units: pa.Table, features: Mapping[str, Row], predict: Pred
 
 
 def _keys(segment: Mapping[str, Any]) -> Row:
-    return {name: segment[name] for name in KEYS}
+    return {name: segment[name] for name in SEGMENT_COLUMNS}

@@ -14,7 +14,7 @@ from cer_pipeline.cli.output import console, print_json, print_table, safe
 from cer_pipeline.errors import CerError
 
 if TYPE_CHECKING:
-    from cer_pipeline.evaluation.protocols import Cell
+    from cer_pipeline.evaluation.protocols import MetricRow
     from cer_pipeline.store.home import Home
 
 
@@ -26,7 +26,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Score every branch, the fusion and both compound mappings against the labels, and write a report."""
-    from cer_pipeline.evaluation.evaluate import TRAIN, read_cells, record
+    from cer_pipeline.evaluation.evaluate import TRAIN, read_metrics, record
     from cer_pipeline.report.evaluation_page import folder_of
     from cer_pipeline.store.home import writable_home
 
@@ -36,7 +36,7 @@ def evaluate(
         print_json([record(cell, name) for cell in cells])
         return
     show(name, cells)
-    hidden = {cell.split for cell in read_cells(home, name)} - {cell.split for cell in cells}
+    hidden = {cell.split for cell in read_metrics(home, name)} - {cell.split for cell in cells}
     out = console()
     if TRAIN in hidden:
         out.print("not shown  the split that heads may have been trained on; --split train shows it", soft_wrap=True)
@@ -46,13 +46,13 @@ def evaluate(
     )
 
 
-def evaluated(home: Home, name: str, split: str | None) -> list[Cell]:
+def evaluated(home: Home, name: str, split: str | None) -> list[MetricRow]:
     """The numbers of a corpus after a run of the job `evaluate_corpus`.
 
     Raises:
         CerError: no such corpus or split, no labels, or tables that have not been made.
     """
-    from cer_pipeline.evaluation.evaluate import chosen, read_cells
+    from cer_pipeline.evaluation.evaluate import read_metrics, select_split
     from cer_pipeline.evaluation.read import inputs_digest, splits
 
     there = splits(home, name)  # before Dagster is loaded: a mistake answers at once
@@ -60,7 +60,7 @@ def evaluated(home: Home, name: str, split: str | None) -> list[Cell]:
     if split is not None and split not in there:
         raise CerError(f"no labelled segment of the split {split!r}", name, f"it has: {', '.join(there)}")
     launch(home, name)
-    return chosen(read_cells(home, name), name, split)
+    return select_split(read_metrics(home, name), name, split)
 
 
 def launch(home: Home, name: str) -> str:
@@ -89,7 +89,7 @@ def launch(home: Home, name: str) -> str:
     return result.run_id
 
 
-def show(name: str, cells: list[Cell]) -> None:
+def show(name: str, cells: list[MetricRow]) -> None:
     """Print the numbers as one table."""
     from cer_pipeline.report.score_table import COLUMNS, NOTES, RIGHT, score_rows, without_score
 

@@ -21,10 +21,10 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from cer_pipeline.arrow import matrix, texts
 from cer_pipeline.errors import CerError
 from cer_pipeline.evaluation.protocols import top
 from cer_pipeline.evaluation.read import shards
-from cer_pipeline.fusion.inputs import matrix, texts
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS
 from cer_pipeline.store.files import commit_tree, file_name
 from cer_pipeline.store.home import Home

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from cer_pipeline.evaluation.evaluate import evaluate
-from cer_pipeline.evaluation.protocols import SEGMENT, Cell, calibration, confusion
+from cer_pipeline.evaluation.protocols import SEGMENT, MetricRow, calibration, confusion
 from cer_pipeline.evaluation.read import FUSED, PPA, Scored, read
 from cer_pipeline.report.score_plots import confusion_plot, data_uri, interval_plot, reliability_plot
 from cer_pipeline.report.score_table import COLUMNS, NOTES, RIGHT, interval, rank, score_rows
@@ -70,14 +70,14 @@ def write_report(home: Home, name: str) -> Path:
     mark = f"{MARK}{digest(CODE_VERSION, evaluation.footer.plan)} -->"
     if page.is_file() and page.read_text("utf-8").startswith(mark):
         return page
-    pictures = draw(read(home, name), evaluation.cells, name)
+    pictures = draw(read(home, name), evaluation.rows, name)
     for picture in pictures:
         commit_bytes(page.with_name(f"{picture.name}.png"), picture.png)
-    commit_bytes(page, (mark + "\n" + _page(name, evaluation.cells, pictures)).encode())
+    commit_bytes(page, (mark + "\n" + _page(name, evaluation.rows, pictures)).encode())
     return page
 
 
-def draw(tasks: Sequence[Scored], cells: Sequence[Cell], corpus: str) -> list[Picture]:
+def draw(tasks: Sequence[Scored], cells: Sequence[MetricRow], corpus: str) -> list[Picture]:
     """All pictures of an evaluation: scores with intervals, reliability, and a confusion matrix a system."""
     found = []
     for scored in tasks:
@@ -110,7 +110,7 @@ def headline(page: Path, splits: Iterable[str]) -> list[Path]:
     return [file for file in files if file.is_file()]
 
 
-def _page(corpus: str, cells: Sequence[Cell], pictures: Sequence[Picture]) -> str:
+def _page(corpus: str, cells: Sequence[MetricRow], pictures: Sequence[Picture]) -> str:
     title = f"Evaluation of {html.escape(corpus)}"
     parts = [f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>"]
     parts += [f"<h1>{title}</h1>", _table(COLUMNS, score_rows(cells), RIGHT), f"<p>{html.escape(NOTES)}</p>"]
@@ -124,7 +124,7 @@ def _page(corpus: str, cells: Sequence[Cell], pictures: Sequence[Picture]) -> st
     return "\n".join(parts) + "\n</html>\n"
 
 
-def _by_class(cells: Sequence[Cell]) -> list[str]:
+def _by_class(cells: Sequence[MetricRow]) -> list[str]:
     """Tables of F1 and recall by class: systems of one vocabulary are rows, classes are columns."""
     tables = []
     for level in dict.fromkeys(c.protocol for c in cells if "/" in c.metric):
@@ -138,7 +138,7 @@ def _by_class(cells: Sequence[Cell]) -> list[str]:
     return tables
 
 
-def _classes_of(cells: Sequence[Cell], system: str) -> tuple[str, ...]:
+def _classes_of(cells: Sequence[MetricRow], system: str) -> tuple[str, ...]:
     return tuple(c.metric.partition("/")[2] for c in cells if c.system == system)
 
 

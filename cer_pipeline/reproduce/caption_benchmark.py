@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from cer_pipeline.branches.scene.caption_scores import FUSED, predict
 from cer_pipeline.corpora.formats.caption_files import CaptionSplit, read_split, splits
-from cer_pipeline.evaluation.protocols import SEGMENT, Cell, System, Task, annotated_classes, score
+from cer_pipeline.evaluation.protocols import SEGMENT, MetricRow, System, Task, annotated_classes, score
 from cer_pipeline.labels import BASIC
 from cer_pipeline.profiles import EXECUTION, Profile
 from cer_pipeline.stage import Weights
@@ -40,7 +40,9 @@ CODE_VERSION: Final = "1"  # changed by hand whenever a score would change for t
 Progress = Callable[[str, int, int], None]
 
 
-def measure(home: Home, folder: Path, split: str, weights: Weights, profile: Profile, progress: Progress) -> list[Cell]:
+def measure(
+    home: Home, folder: Path, split: str, weights: Weights, profile: Profile, progress: Progress
+) -> list[MetricRow]:
     """The cells of `scene_minilm` (all views, and `scene_minilm VIEW` for each) and `scene_label` (all views).
 
     Args:
@@ -62,7 +64,7 @@ def measure(home: Home, folder: Path, split: str, weights: Weights, profile: Pro
         if not path.is_file():
             cells = _measure(kept, read_split(folder, split, labelled=True), weights, profile, progress)
             commit_bytes(path, json.dumps([asdict(cell) for cell in cells]).encode())
-    return [Cell(**cell) for cell in json.loads(path.read_text("utf-8"))]
+    return [MetricRow(**cell) for cell in json.loads(path.read_text("utf-8"))]
 
 
 def _files(folder: Path, split: str) -> dict[str, str]:
@@ -70,7 +72,9 @@ def _files(folder: Path, split: str) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def _measure(kept: Path, split: CaptionSplit, weights: Weights, profile: Profile, progress: Progress) -> list[Cell]:
+def _measure(
+    kept: Path, split: CaptionSplit, weights: Weights, profile: Profile, progress: Progress
+) -> list[MetricRow]:
     labels = split.labels
     assert labels is not None  # it was read as labelled
     videos = np.array(split.videos, object)

@@ -7,9 +7,8 @@ import pyarrow as pa
 
 from cer_pipeline import tables
 from cer_pipeline.branch import BranchSpec
-from cer_pipeline.branches.rows import by_video, empty_row, feature_row, probability_rows, read_features
+from cer_pipeline.branches.rows import by_video, empty_row, feature_row, probability_rows, read_features, segment_units
 from cer_pipeline.labels import BASIC
-from cer_pipeline.plans import segment_units
 from cer_pipeline.sound_file import read_sound_file
 from cer_pipeline.stage import StageContext, StageSpec
 

@@ -10,14 +10,14 @@ has WavLM. As in the paper they answer only where speech is found.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 
 from cer_pipeline import tables
+from cer_pipeline.arrow import texts
 from cer_pipeline.branch import BranchSpec
-from cer_pipeline.branches.rows import KEYS
-from cer_pipeline.plans import contents, with_keys
+from cer_pipeline.plans import SEGMENT_COLUMNS, contents, plan_of, segment_keys, with_segments
 from cer_pipeline.profiles import Profile
 from cer_pipeline.stage import Inputs, StageSpec
 from cer_pipeline.store.fingerprint import digest
@@ -38,39 +38,21 @@ _STATES: Final = f"audio_features/{ENCODER}"
 
 
 def _plan_states(inputs: Inputs, _: Profile) -> pa.Table:
-    """One unit a video: its sound is decoded once."""
-    segments = inputs.table("segments", list(KEYS))
-    ids: dict[str, list[str]] = {}
-    numbers: dict[str, list[int]] = {}
-    for row in segments.to_pylist():
-        ids.setdefault(row["video_id"], []).append(row["segment_id"])
-        numbers.setdefault(row["video_id"], []).append(row["segment"])
-    videos = list(ids)
-    units = pa.table(
-        {
-            "video_id": pa.array(videos, pa.string()),
-            "segments": pa.array([numbers[v] for v in videos], pa.list_(pa.int32())),
-            "segment_ids": pa.array([ids[v] for v in videos], pa.list_(pa.string())),
-        }
-    )
-    known = contents(inputs, ("segments", "audio", "speech"), videos)
-    return with_keys(units, "video_id", (digest(v, *own) for v, own in zip(videos, known, strict=True)))
-
-
-def _state_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:
-    """Keys of the rows of a video whose sound could not be encoded: one a segment."""
-    return [
-        {"segment": segment, "segment_id": segment_id}
-        for segment, segment_id in zip(unit["segments"], unit["segment_ids"], strict=True)
-    ]
+    """One unit per video, so that its sound is decoded once."""
+    segments = inputs.table("segments", SEGMENT_COLUMNS)
+    videos = list(dict.fromkeys(texts(segments, "video_id")))
+    parts = contents(inputs, ("segments", "audio", "speech"), videos)
+    keys = [digest(video, *content) for video, content in zip(videos, parts, strict=True)]
+    plan = plan_of(pa.table({"video_id": pa.array(videos, pa.string())}), "video_id", keys)
+    return with_segments(plan, segments)
 
 
 def _plan_segments(source: str, by: str, inputs: Inputs, _: Profile) -> pa.Table:
-    """One unit a segment, keyed by its rows of a table (by segment_id) or by its video's (by video_id)."""
-    segments = inputs.table(source, [*KEYS, "status", "reason"])
-    known = contents(inputs, (source,), segments.column(by).to_pylist(), by)
-    ids = segments.column("segment_id").to_pylist()
-    return with_keys(segments, "segment_id", (digest(*own, i) for own, i in zip(known, ids, strict=True)))
+    """One unit per segment, keyed by its rows of a table (by segment_id) or by those of its video (by video_id)."""
+    segments = inputs.table(source, [*SEGMENT_COLUMNS, "status", "reason"])
+    parts = contents(inputs, [source], texts(segments, by), by)
+    ids = texts(segments, "segment_id")
+    return plan_of(segments, "segment_id", [digest(*content, s) for content, s in zip(parts, ids, strict=True)])
 
 
 STATES: Final = StageSpec(
@@ -83,7 +65,7 @@ STATES: Final = StageSpec(
     code_version="1",
     config=("audio_states",),
     models=(ENCODER,),
-    placeholder_keys=_state_keys,
+    placeholder_keys=segment_keys,
     kinds=("parquet",),
     chunk_units=4,
 )

@@ -18,8 +18,9 @@ from cer_pipeline import tables
 from cer_pipeline.branches.audio.heads import AudioHead
 from cer_pipeline.branches.audio.specs import BILSTM, ENCODER, STATE, STATES, STEPS, UNCERTAINTY, VECTOR
 from cer_pipeline.branches.audio.whisper_encoder import RATE, STEP, WhisperStates
-from cer_pipeline.branches.rows import KEYS, Row, empty_row, feature_row, probability_rows, read_features
+from cer_pipeline.branches.rows import Row, empty_row, feature_row, probability_rows, read_features
 from cer_pipeline.perception.speech.vad import read_sound
+from cer_pipeline.plans import SEGMENT_COLUMNS
 from cer_pipeline.stage import UNIT, StageContext
 from cer_pipeline.status import Status
 from cer_pipeline.sums import plain_sum
@@ -47,8 +48,8 @@ class States:
         speech = [(row["start_s"], row["end_s"]) for row in found if row["status"] == Status.OK]
         sound = read_sound(self._read("audio", video, ["flac"])[0]["flac"]) if speech else np.zeros(0, np.float32)
         rows = []
-        for segment in self._read("segments", video, [*KEYS, "start_s", "end_s"]):
-            row: dict[str, Any] = {name: segment[name] for name in KEYS}
+        for segment in self._read("segments", video, [*SEGMENT_COLUMNS, "start_s", "end_s"]):
+            row: dict[str, Any] = {name: segment[name] for name in SEGMENT_COLUMNS}
             start, end = segment["start_s"], segment["end_s"]
             spoken = plain_sum(max(0.0, min(end, b) - max(start, a)) for a, b in speech)
             if spoken >= self._least_s:

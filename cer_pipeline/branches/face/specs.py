@@ -12,11 +12,13 @@ from typing import Any, Final
 import pyarrow as pa
 
 from cer_pipeline import tables
+from cer_pipeline.arrow import texts
 from cer_pipeline.branch import BranchSpec
 from cer_pipeline.branches.face.facs import UNITS
+from cer_pipeline.branches.rows import segment_units
 from cer_pipeline.labels import BASIC
 from cer_pipeline.perception.faces.blendshapes import BLENDSHAPES
-from cer_pipeline.plans import contents, segment_units, with_keys
+from cer_pipeline.plans import contents, listed, plan_of, values_by_video
 from cer_pipeline.profiles import Profile
 from cer_pipeline.stage import Inputs, StageSpec
 from cer_pipeline.store.fingerprint import digest
@@ -72,19 +74,14 @@ where it is 0 the other values of the step mean nothing."""
 _FACE_TABLES: Final = ("faces", f"face_features/{ENCODER}")
 
 
-def _videos(inputs: Inputs, profile: Profile, sources: tuple[str, ...]) -> pa.Table:
-    """One unit a video with its samples, keyed by the content of some tables, of which `faces` names the samples."""
-    del profile
+def _videos(inputs: Inputs, _: Profile, sources: tuple[str, ...]) -> pa.Table:
+    """One unit per video with its samples, keyed by the content of some tables, of which `faces` names the samples."""
     videos = inputs.table("videos", ["video_id"])
-    samples: dict[str, list[int]] = {}
-    listed = inputs.table("faces", ["video_id", "sample"])
-    for video, sample in zip(*(listed.column(c).to_pylist() for c in ("video_id", "sample")), strict=True):
-        of_video = samples.setdefault(video, [])
-        if not of_video or of_video[-1] != sample:  # in key order, several faces of a sample are neighbours
-            of_video.append(sample)
-    ids: list[str] = videos.column("video_id").to_pylist()
-    plan = with_keys(videos, "video_id", (digest(*own) for own in contents(inputs, sources, ids)))
-    return plan.append_column("samples", pa.array([samples.get(video, [0]) for video in ids], pa.list_(pa.int32())))
+    parts = contents(inputs, sources, texts(videos, "video_id"))
+    plan = plan_of(videos, "video_id", [digest(*content) for content in parts])
+    faces = values_by_video(inputs.table("faces", ["video_id", "sample"]), "sample")
+    samples = {video: list(dict.fromkeys(values)) for video, values in faces.items()}  # a sample may have several faces
+    return plan.append_column("samples", listed(plan, samples, pa.int32(), default=[0]))
 
 
 def _sample_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:

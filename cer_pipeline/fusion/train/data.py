@@ -1,11 +1,11 @@
-"""What a fusion learns from: what branches say about labelled segments that they were not trained on.
+"""Training data of the fusion: labelled segments with the probabilities of branches that were not trained on them.
 
-Belongs here: reading it out of tables, out-of-fold files and votes, and refusing what cannot be learned from. Does not
-belong here: training (`mhpf`).
+Belongs here: reading tables, out-of-fold files and votes, and refusing data that cannot be trained on. Does not belong
+here: training (`mhpf`).
 
-A branch says what stands in its probability table, unless the head in use was trained here and wrote what it said of
-segments while they were held out: for these segments that goes before the table, whose values are those of a head that
-saw them. A segment that some branch does not serve stays, with that branch masked.
+The values of a branch are those of its probability table. If its head was trained on this machine, the out-of-fold
+values that the training wrote replace those of the table, because the head has been trained on these segments. A
+segment stays in the data where some branches have no value; these are masked.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from cer_pipeline.arrow import matrix, texts
 from cer_pipeline.corpora import registry
 from cer_pipeline.corpora.formats import votes as vote_files
 from cer_pipeline.corpora.shards import corpus_table
 from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.combine import Array, Mask
-from cer_pipeline.fusion.inputs import matrix, texts
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.status import Status
 from cer_pipeline.store.home import Home
@@ -35,26 +35,26 @@ from cer_pipeline.zoo.trained import Published, read_current
 TRAIN: Final = "train"
 VOTES: Final = "votes"
 LEAST_VIDEOS: Final = 2
-"""Source videos that each class needs, so that no fold has to judge a class that the others lack."""
+"""Source videos that each class needs, so that no fold contains a class that all others lack."""
 OUT_OF_FOLD: Final = ("predictions.parquet", "out_of_fold.parquet")
-"""Endings of the files in which trainings write what a head said of segments that it was not trained on."""
-WHOLE: Final = "all views"  # of a branch that judges several texts of a segment: all together
+"""Endings of the files in which trainings write the out-of-fold predictions of a head."""
+WHOLE: Final = "all views"  # system that combines all texts of a segment
 
 
 @dataclass(frozen=True)
 class FusionData:
-    """Labelled segments with what the branches say, in the order of corpora and of their tables.
+    """Labelled segments with the probabilities of the branches, in the order of corpora and of their tables.
 
     Args:
-        branches: M names.
+        branches: names [M].
         probabilities: [n, M, 8]; NaN where a branch has no value.
         targets: label distributions [n, 8].
-        segments: segment_id of each.
-        videos: video_id of each.
-        groups: what cross-validation keeps whole: corpus and source clip, or speaker.
-        corpora: name of each segment's corpus.
-        held: segments that are for the last report only [n]: neither trained nor chosen on.
-        sources: branch -> where its values come from.
+        segments: segment_id of each segment [n].
+        videos: video_id of each segment [n].
+        groups: group of each segment in cross-validation [n]: corpus and source clip, or corpus and speaker.
+        corpora: corpus of each segment [n].
+        held: whether a segment is only scored [n], and used neither in training nor for a choice.
+        sources: branch -> source of its values.
     """
 
     branches: tuple[str, ...]
@@ -72,21 +72,21 @@ class FusionData:
 
     @property
     def present(self) -> Mask:
-        """[n, M]."""
+        """Whether a branch has a value [n, M]."""
         return np.isfinite(self.probabilities[..., 0])
 
     @property
     def served(self) -> Mask:
-        """[n]: segments of which some branch has a value."""
+        """Whether some branch has a value [n]."""
         return self.present.sum(axis=1) > 0
 
     @property
     def classes(self) -> NDArray[np.int64]:
-        """[n]: the largest entry of each target; of equal ones the first in the order of `labels.BASIC`."""
+        """Index of the largest entry of each target [n]; of equal entries the first."""
         return self.targets.argmax(axis=1)
 
     def digest(self) -> str:
-        """SHA-256 over names, values and targets."""
+        """SHA-256 of names, values and targets."""
         state = hashlib.sha256("\n".join([*self.branches, *self.corpora, *self.segments]).encode())
         state.update(np.ascontiguousarray(self.probabilities).tobytes())
         state.update(np.ascontiguousarray(self.targets).tobytes())

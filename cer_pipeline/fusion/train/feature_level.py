@@ -200,7 +200,7 @@ def _logits(network: FeatureFusion, data: FeatureData, rows: Rows, present: NDAr
     return network([torch.from_numpy(v[rows]) for v in data.features], torch.from_numpy(present))
 
 
-def judged(head: FeatureHead, data: FeatureData, rows: Rows) -> Floats:
+def predict(head: FeatureHead, data: FeatureData, rows: Rows) -> Floats:
     """What a head says of some rows [n, 8]."""
     features = {b: v[rows] for b, v in zip(data.branches, data.features, strict=True)}
     return head.probabilities(features, {b: data.present[rows, i] for i, b in enumerate(data.branches)})
@@ -231,7 +231,7 @@ def train_features(
     p = np.zeros((len(mine), len(BASIC)), np.float32)
     for i in range(settings.folds):
         tell("cross-validation", i, settings.folds)
-        p[fold == i] = judged(fit(data, mine[fold != i], settings, shape), data, mine[fold == i])
+        p[fold == i] = predict(fit(data, mine[fold != i], settings, shape), data, mine[fold == i])
     tell("fitting", 0, 1)
     head = fit(data, mine, settings, shape)
     truth = data.classes[mine]
