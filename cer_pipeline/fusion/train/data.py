@@ -27,12 +27,10 @@ from cer_pipeline.corpora.shards import corpus_table
 from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.combine import Array, Mask
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
-from cer_pipeline.status import Status
 from cer_pipeline.store.home import Home
-from cer_pipeline.tables import LABEL_COLUMNS
+from cer_pipeline.training.labelled import annotated_classes, labelled, tables_on_disk
 from cer_pipeline.zoo.trained import Published, read_current
 
-TRAIN: Final = "train"
 VOTES: Final = "votes"
 LEAST_VIDEOS: Final = 2
 """Source videos that each class needs, so that no fold contains a class that all others lack."""
@@ -137,7 +135,7 @@ def check(data: FusionData) -> None:
         raise CerError("one source video to train on", where, "cross-validation needs several: add videos")
     if len(set(data.classes[mine])) < 2:
         raise CerError(f"all segments are of the class {BASIC[data.classes[mine][0]]}", where, "add other classes")
-    for c in sorted(_annotated(data.targets)):
+    for c in sorted(annotated_classes(data.targets)):
         count = len(set(data.groups[mine & (data.classes == c)]))
         if count < LEAST_VIDEOS:
             what = f"the class {BASIC[c]} occurs in {count} source videos of the training split"
@@ -165,53 +163,6 @@ def _votes(corpus: registry.Corpus, names: Mapping[str, str], last_actor: int | 
     )
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """The labelled segments of one corpus that may be trained on, in the order of its tables.
-
-    Args:
-        segments: segment_id of each.
-        videos: video_id of each.
-        targets: label distributions [n, 8].
-        groups: corpus and source clip of each.
-    """
-
-    segments: tuple[str, ...]
-    videos: tuple[str, ...]
-    targets: Array
-    groups: NDArray[np.str_]
-
-
-def labelled(home: Home, corpus: registry.Corpus) -> Labelled:
-    """The labelled segments of a corpus; those of other splits than train are left out, where it has splits.
-
-    Raises:
-        CerError: no labels of basic emotions, or a training split without any, or without a class that others have.
-    """
-    labels = corpus_table(home, corpus, "labels", ["segment_id", "video_id", "split", "status", *LABEL_COLUMNS])
-    values = matrix(labels, LABEL_COLUMNS)
-    known = np.array([s == Status.OK for s in texts(labels, "status")], bool) & np.isfinite(values).all(axis=1)
-    known &= np.nan_to_num(values).sum(axis=1) > 0
-    if not known.any():
-        raise CerError("the corpus has no labels of basic emotions", corpus.name, "register it with its annotations")
-    split = labels.column("split").to_pylist()
-    if any(split):
-        annotated = _annotated(values[known])
-        known &= np.array([s == TRAIN for s in split])
-        if not known.any():
-            raise CerError("the corpus has no labelled segment in its training split", corpus.name, "name another")
-        lost = [BASIC[c] for c in sorted(annotated - _annotated(values[known]))]
-        if lost:
-            what = "the training split lacks a class that the corpus has"
-            raise CerError(what, f"{', '.join(lost)} in {corpus.name}", "move videos of it into the training split")
-    rows = np.flatnonzero(known)
-    segments, videos = texts(labels, "segment_id"), texts(labels, "video_id")
-    source = {file.video_id: file.source or file.video_id for file in corpus.files}
-    own = tuple(videos[i] for i in rows)
-    groups = np.array([f"{corpus.name}/{source.get(v, v)}" for v in own])
-    return Labelled(tuple(segments[i] for i in rows), own, values[rows], groups)
-
-
 def _tables(home: Home, corpus: registry.Corpus, branches: Sequence[str]) -> FusionData:
     """One corpus with tables."""
     known = labelled(home, corpus)
@@ -230,14 +181,6 @@ def _tables(home: Home, corpus: registry.Corpus, branches: Sequence[str]) -> Fus
         np.zeros(len(known.segments), bool),
         {b: f"{corpus.name}: {text}" for b, (_, text) in zip(offered, found, strict=True)},
     )
-
-
-def tables_on_disk(home: Home, corpus: registry.Corpus, kind: str) -> list[str]:
-    """Branches of which every shard of a corpus has a table `kind/BRANCH`, sorted."""
-    folder = home.table_folder(kind)
-    names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
-    made = [[home.table(f"{kind}/{n}", corpus.name, s).is_file() for s in corpus.shard_labels()] for n in names]
-    return [n for n, files in zip(names, made, strict=True) if files and all(files)]
 
 
 def _said(home: Home, corpus: registry.Corpus, branch: str, segments: Sequence[str]) -> tuple[Array, str]:
@@ -279,10 +222,6 @@ def out_of_fold(head: Published, corpus: str) -> dict[str, Array]:
             if own and np.isfinite(value).all():
                 kept.setdefault(row["segment_id"], []).append(value)
     return {segment: np.mean(found, axis=0) for segment, found in kept.items()}
-
-
-def _annotated(targets: Array) -> set[int]:
-    return {int(c) for c in np.unique(targets.argmax(axis=1))}
 
 
 def _names(table: pa.Table, wanted: Sequence[str]) -> Iterable[dict[str, Any]]:

@@ -26,17 +26,15 @@ import torch
 from numpy.typing import NDArray
 
 from cer_pipeline.corpora import registry
-from cer_pipeline.corpora.shards import corpus_table
 from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.feature_level import FLAT, FeatureFusion, FeatureHead, Shape, save
-from cer_pipeline.fusion.train.data import labelled, tables_on_disk
 from cer_pipeline.fusion.train.fit import dropped, grouped_folds
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.metrics import RESAMPLES, bootstraps, macro_f1, uar
-from cer_pipeline.status import Status
 from cer_pipeline.store.home import Home
 from cer_pipeline.torch_threads import one_thread
 from cer_pipeline.training import loop
+from cer_pipeline.training.labelled import features_of, labelled, tables_on_disk
 from cer_pipeline.training.loop import Loop
 from cer_pipeline.training.losses import class_weights, soft_focal
 from cer_pipeline.training.model_card import model_card, score_table
@@ -137,7 +135,7 @@ def read(home: Home, corpora: Sequence[registry.Corpus], branches: Sequence[str]
     known = [labelled(home, corpus) for corpus in corpora]
     features, present = [], []
     for branch in wanted:
-        parts = [_features(home, c, branch, k.segments) for c, k in zip(corpora, known, strict=True)]
+        parts = [features_of(home, c, branch, k.segments) for c, k in zip(corpora, known, strict=True)]
         features.append(np.concatenate([values for values, _ in parts]))
         present.append(np.concatenate([seen for _, seen in parts]))
     return FeatureData(
@@ -289,23 +287,6 @@ def card(scores: Mapping[str, Any]) -> str:
         ],
         scores=["Out of fold:", score_table(["score", "value"], scores["out_of_fold"].items())],
     )
-
-
-def _features(
-    home: Home, corpus: registry.Corpus, branch: str, segments: Sequence[str]
-) -> tuple[Floats, NDArray[np.bool_]]:
-    table = corpus_table(home, corpus, f"features/{branch}", ["segment_id", "status", "features"])
-    place = {s: i for i, s in enumerate(table.column("segment_id").to_pylist())}
-    lost = next((s for s in segments if s not in place), None)
-    if lost is not None:
-        raise CerError(f"features/{branch} lacks a labelled segment", lost, f"run `cer run {corpus.name}`")
-    rows = table.take(pa.array([place[s] for s in segments], pa.int64()))
-    present = np.array([s == Status.OK for s in rows.column("status").to_pylist()], bool)
-    size = rows.schema.field("features").type.list_size
-    values = np.zeros((len(segments), size), np.float32)
-    if present.any():
-        values[present] = np.array(rows.filter(pa.array(present)).column("features").to_pylist(), np.float32)
-    return values, present
 
 
 def _moments(values: Floats, present: NDArray[np.bool_]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,7 +18,7 @@ from cer_pipeline.branches.face import temporal_head as heads
 from cer_pipeline.branches.face import train as training
 from cer_pipeline.branches.face.specs import MAMBA, STEP_FEATURES, STEPS, TRANSFORMER
 from cer_pipeline.branches.face.train import TemporalSettings
-from cer_pipeline.corpora.registry import Corpus
+from cer_pipeline.corpora.registry import Corpus, File
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.store.home import Home
@@ -310,7 +310,10 @@ def test_two_corpora_are_read_one_after_another_and_their_videos_kept_apart(tmp_
             lambda f, labels: (f, [label_row(r["segment_id"], None, None) for r in labels]),
             "no labels of basic emotions",
         ),
-        (lambda f, labels: (f, [r | {"split": "test"} for r in labels]), "no labelled window in its training split: c"),
+        (
+            lambda f, labels: (f, [r | {"split": "test"} for r in labels]),
+            "no labelled segment in its training split: c",
+        ),
         (
             lambda f, labels: (f, [r | {"split": "train" if int(r["segment"]) % 2 else "dev"} for r in labels]),
             "the training split lacks a class that the corpus has: Sadness in c",
@@ -325,15 +328,17 @@ def test_a_corpus_that_holds_nothing_to_learn_from_is_told(change, what: str, tm
         windows.read(home, [corpus], MAMBA)
 
 
-def test_videos_of_one_source_clip_are_one_group() -> None:
-    features, labels = corpus_rows({"a": None, "b": None, "c": None})
-    arrow = (pa.Table.from_pylist(features, schema=FEATURES), pa.Table.from_pylist(labels, schema=LABELS))
-    data = windows.joined(*arrow, "x", {"a": "film", "b": "film", "c": ""})
+def test_videos_of_one_source_clip_are_one_group(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    corpus = write(home, *corpus_rows({"a": None, "b": None, "c": None}), corpus="x")
+    sources = {"a": "film", "b": "film", "c": ""}
+    files = tuple(File(f"{v}.mp4", v, 1, 0, 0, sha256="", shard="s000", source=s) for v, s in sources.items())
+    data = windows.read(home, [replace(corpus, files=files)], MAMBA)
     assert sorted(set(zip(data.videos, data.groups, strict=True))) == [("a", "x/film"), ("b", "x/film"), ("c", "x/c")]
 
 
 def test_tables_that_were_not_made_are_named(tmp_path: Path) -> None:
-    with pytest.raises(CerError, match=f"the table features/{MAMBA} of c-s000 has not been made - run `cer run c`"):
+    with pytest.raises(CerError, match="the table labels of c-s000 has not been made - run `cer run c`"):
         windows.read(Home(tmp_path), [Corpus("c", "folder", tmp_path, 1, ())], MAMBA)
 
 
