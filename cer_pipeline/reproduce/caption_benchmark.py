@@ -90,12 +90,12 @@ def _scene(
     kept: Path, split: CaptionSplit, weights: Weights, threads: int, progress: Progress
 ) -> dict[str, NDArray[np.float64]]:
     from cer_pipeline.branches.scene.caption_head import SceneHead, encoder
-    from cer_pipeline.training.embedding_cache import KeptStates
+    from cer_pipeline.training.embedding_cache import EmbeddingCache
 
     tensors, meta = load_head(weights.path(HEAD))
     folder = weights.path(ENCODER)
     model = digest_json([weights.digest(m) for m in MODELS])
-    embed = KeptStates(
+    embed = EmbeddingCache(
         kept / f"{SCENE}.states.safetensors",
         lambda: encoder(tensors, meta, folder, threads),
         model,
@@ -117,7 +117,7 @@ def _label(
     from cer_pipeline.branches.sentences.minilm import MiniLM
     from cer_pipeline.branches.sentences.stages import centroid
     from cer_pipeline.branches.sentences.zero_shot import LabelHead
-    from cer_pipeline.training.embedding_cache import KeptStates
+    from cer_pipeline.training.embedding_cache import EmbeddingCache
 
     folder = weights.path(ENCODER)
 
@@ -125,7 +125,7 @@ def _label(
         model = MiniLM(folder)
         return lambda texts: model.encode_all(texts, threads)
 
-    embed = KeptStates(
+    embed = EmbeddingCache(
         kept / f"{LABEL}.states.safetensors",
         make,
         str(weights.digest(ENCODER)),

@@ -34,7 +34,7 @@ from cer_pipeline.compound.prototypes import train_prototypes
 from cer_pipeline.corpora.formats.utterances import Utterance, read_goemotions
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, COMPOUND
-from cer_pipeline.training.embedding_cache import KeptStates
+from cer_pipeline.training.embedding_cache import EmbeddingCache
 from cer_pipeline.training.folds import grouped_folds, out_of_fold
 from cer_pipeline.training.progress import Progress, quiet
 
@@ -177,7 +177,7 @@ def compare_on_goemotions(goemotions: Path, minilm: Path, out: Path, progress: P
 def encoded(parts: Sequence[Sequence[Utterance]], minilm: Path, out: Path, progress: Progress = quiet) -> list[Floats]:
     """States of MiniLM of some sentences, part by part [n, 384]; they are kept in the folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    embed = KeptStates(
+    embed = EmbeddingCache(
         out / "compound_options.states.safetensors", lambda: MiniLM(minilm).encode_all, "minilm", progress
     )
     return [np.asarray(embed([row.text for row in part]), np.float64) for part in parts]

@@ -26,8 +26,9 @@ from cer_pipeline.training.trainer import Trainer
 ENCODER: Final = "whisper_tiny_en"
 """Zoo id of the encoder and name of its table."""
 
-STEPS: Final = 20  # of 0.2 s: a whole window
-STATE: Final = 384  # values of a state
+SAMPLE_RATE_HZ: Final = 16_000
+STEPS_PER_WINDOW: Final = 20  # of 0.2 s: a whole window
+STATE_SIZE: Final = 384  # values of a step of the encoder's states
 VECTOR: Final = 192  # values before a head's last layer: 3 members of 64
 
 UNCERTAINTY: Final = "audio_uncertainty"
@@ -55,8 +56,8 @@ def _plan_segments(source: str, by: str, inputs: Inputs, _: Profile) -> pa.Table
     return plan_of(segments, "segment_id", [digest(*content, s) for content, s in zip(parts, ids, strict=True)])
 
 
-STATES: Final = StageSpec(
-    table=tables.audio_features(ENCODER, STEPS * STATE),
+ENCODER_STATES: Final = StageSpec(
+    table=tables.audio_features(ENCODER, STEPS_PER_WINDOW * STATE_SIZE),
     description="The Whisper encoder on the sound of every window with speech: 20 steps of 0.2 s, 384 values each.",
     group="features",
     inputs=("segments", "audio", "speech"),
@@ -77,8 +78,8 @@ def _branch(name: str, title: str, table1: int, prefix: str, about: str) -> Bran
         table=tables.features(name, VECTOR),
         description="What the head makes of a window's states before its last layer.",
         group="features",
-        inputs=(STATES.name,),
-        plan=partial(_plan_segments, STATES.name, "video_id"),
+        inputs=(ENCODER_STATES.name,),
+        plan=partial(_plan_segments, ENCODER_STATES.name, "video_id"),
         stage=f"{_MODULE}:{prefix}Features",
         code_version="1",
         models=(head,),
@@ -100,7 +101,9 @@ def _branch(name: str, title: str, table1: int, prefix: str, about: str) -> Bran
     trainer = Trainer(
         name, "cer_pipeline.branches.audio.train:train", about, formats=("ravdess",), models=("whisper_tiny_en",)
     )
-    return BranchSpec(name, title, "audio", table1, features, probabilities, extra=(STATES,), trainers=(trainer,))
+    return BranchSpec(
+        name, title, "audio", table1, features, probabilities, extra=(ENCODER_STATES,), trainers=(trainer,)
+    )
 
 
 AUDIO_UNCERTAINTY: Final = _branch(

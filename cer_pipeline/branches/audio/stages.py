@@ -16,8 +16,17 @@ from numpy.typing import NDArray
 
 from cer_pipeline import tables
 from cer_pipeline.branches.audio.heads import AudioHead
-from cer_pipeline.branches.audio.specs import BILSTM, ENCODER, STATE, STATES, STEPS, UNCERTAINTY, VECTOR
-from cer_pipeline.branches.audio.whisper_encoder import RATE, STEP, WhisperStates
+from cer_pipeline.branches.audio.specs import (
+    BILSTM,
+    ENCODER,
+    ENCODER_STATES,
+    SAMPLE_RATE_HZ,
+    STATE_SIZE,
+    STEPS_PER_WINDOW,
+    UNCERTAINTY,
+    VECTOR,
+)
+from cer_pipeline.branches.audio.whisper_encoder import SAMPLES_PER_STEP, WhisperStates
 from cer_pipeline.branches.rows import Row, empty_row, feature_row, probability_rows, read_features
 from cer_pipeline.perception.speech.vad import read_sound
 from cer_pipeline.plans import SEGMENT_COLUMNS
@@ -41,7 +50,7 @@ class States:
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows for a batch of videos."""
         rows = [row for video in units.column(UNIT).to_pylist() for row in self._video(video)]
-        return pa.Table.from_pylist(rows, schema=STATES.table.schema)
+        return pa.Table.from_pylist(rows, schema=ENCODER_STATES.table.schema)
 
     def _video(self, video: str) -> list[dict[str, Any]]:
         found = self._read("speech", video, ["start_s", "end_s", "status", "reason"])
@@ -53,8 +62,8 @@ class States:
             start, end = segment["start_s"], segment["end_s"]
             spoken = plain_sum(max(0.0, min(end, b) - max(start, a)) for a, b in speech)
             if spoken >= self._least_s:
-                first = round(start * RATE)
-                heard = sound[first : min(round(end * RATE), first + STEPS * STEP)]
+                first = round(start * SAMPLE_RATE_HZ)
+                heard = sound[first : min(round(end * SAMPLE_RATE_HZ), first + STEPS_PER_WINDOW * SAMPLES_PER_STEP)]
                 row |= {"status": str(Status.OK), **self._states(heard)}
             elif not found or found[0]["status"] in (Status.OK, Status.NO_SPEECH):
                 row |= {"status": str(Status.NO_SPEECH), "reason": f"{spoken:.2f} s of speech in the window"}
@@ -66,7 +75,7 @@ class States:
     def _states(self, sound: np.ndarray) -> dict[str, Any]:
         states = self._encoder(sound)
         self._context.counters[f"calls/{ENCODER}"] += 1
-        full = np.zeros((STEPS, STATE), np.float32)
+        full = np.zeros((STEPS_PER_WINDOW, STATE_SIZE), np.float32)
         full[: len(states)] = states
         return {"features": full.ravel(), "steps": len(states)}
 
@@ -87,14 +96,14 @@ class _Features:
         wanted = set(units.column(UNIT).to_pylist())
         rows = []
         for video in dict.fromkeys(units.column("video_id").to_pylist()):
-            for batch in self._inputs.batches(STATES.name, video):
+            for batch in self._inputs.batches(ENCODER_STATES.name, video):
                 rows += [self._row(row) for row in batch.to_pylist() if row["segment_id"] in wanted]
         return pa.Table.from_pylist(rows, schema=self._schema)
 
     def _row(self, row: dict[str, Any]) -> dict[str, Any]:
         if row["status"] != Status.OK:
             return empty_row(row)
-        states = np.asarray(row["features"], np.float32).reshape(STEPS, STATE)[: row["steps"]]
+        states = np.asarray(row["features"], np.float32).reshape(STEPS_PER_WINDOW, STATE_SIZE)[: row["steps"]]
         return feature_row(row, self._head.features(states))
 
 

@@ -5,12 +5,12 @@ networks (`branches.audio.heads`), losses (`losses`), variants (`augment`) or th
 (`branches.audio.whisper_encoder`).
 
 Protocol: 5 folds of 4 actors each. For each outer fold a candidate of `CANDIDATES` is chosen by the UAR on the next
-fold, trained on the other three; then `members` networks are trained on all four and judge the outer fold, on the clips
-themselves. So the actors that a score is taken on chose nothing. The shipped head is trained on all actors with the
-candidate that was best on average over the inner folds.
+fold, trained on the other three; then `members` networks are trained on all four and predict the outer fold, on the
+clips themselves. So the actors that a score is taken on chose nothing. The shipped head is trained on all actors with
+the candidate that was best on average over the inner folds.
 
-A head that heard two sentences is surer of them than of any other. So temperatures are taken from networks that judge
-actors, sentences and recording conditions that none of their training clips had (`unheard`).
+A head is more confident about the two sentences that it was trained on than about any other. So temperatures are taken
+from networks on actors, sentences and recording conditions that none of their training clips had (`unheard`).
 
 Everything is seeded and runs on one thread: the same data give the same scores. Each encoded variant and each trained
 network is a file, so a stopped run goes on with the next one.
@@ -33,7 +33,8 @@ from scipy.special import softmax
 
 from cer_pipeline import metrics
 from cer_pipeline.branches.audio.augment import WINDOW, trimmed, variant
-from cer_pipeline.branches.audio.heads import CLASSES, KINDS, STATE, AudioHead, ReBiLSTM, Uncertainty, spread
+from cer_pipeline.branches.audio.heads import CLASSES, KINDS, AudioHead, ReBiLSTM, Uncertainty, spread
+from cer_pipeline.branches.audio.specs import SAMPLE_RATE_HZ, STATE_SIZE, STEPS_PER_WINDOW
 from cer_pipeline.corpora.formats.ravdess import Clip, read_ravdess
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
@@ -48,7 +49,6 @@ from cer_pipeline.training.trainer import Request
 from cer_pipeline.zoo.head_file import load_head, save_head
 
 FOLDS: Final = 5
-STEPS: Final = 20  # of 0.2 s in a window
 TEMPERATURES: Final = tuple(round(0.1 + i / 20, 2) for i in range(99))  # 0.1 (means of 0 to 1 are mild) to 5.0
 WARMUP: Final = 0.1  # share of the steps with a rising rate; then a cosine to 0
 UNSURE: Final = 0.25  # published: about the first quarter of the epochs trains with smoothed targets, divergence 0.01
@@ -129,13 +129,13 @@ def encode(clips: Sequence[Clip], encoder: Path, folder: Path, variants: int, pr
         encoder: folder of Whisper.
         folder: where the states are kept.
         variants: random variants beside the clip itself.
-        progress: told what is going on.
+        progress: called with the state of the training.
     """
     from cer_pipeline.branches.audio.whisper_encoder import LAYERS, WhisperStates
 
-    told = [str(LAYERS), hashlib.sha256((encoder / "model.bin").read_bytes()).hexdigest()]
-    told += [f"{clip.sha256}  {clip.actor}  {clip.name}" for clip in clips]
-    known = hashlib.sha256("\n".join(told).encode()).hexdigest()
+    identity = [str(LAYERS), hashlib.sha256((encoder / "model.bin").read_bytes()).hexdigest()]
+    identity += [f"{clip.sha256}  {clip.actor}  {clip.name}" for clip in clips]
+    known = hashlib.sha256("\n".join(identity).encode()).hexdigest()
     network: WhisperStates | None = None
     states, steps = [], []
     for k in range(variants + 1):
@@ -147,14 +147,17 @@ def encode(clips: Sequence[Clip], encoder: Path, folder: Path, variants: int, pr
                 steps.append(tensors["steps"])
                 continue
         network = network or WhisperStates(encoder)
-        values, counts = np.zeros((len(clips), STEPS, STATE), np.float32), np.zeros(len(clips), np.int64)
+        values, counts = (
+            np.zeros((len(clips), STEPS_PER_WINDOW, STATE_SIZE), np.float32),
+            np.zeros(len(clips), np.int64),
+        )
         for i, clip in enumerate(clips):
             if i % 100 == 0:
                 progress(f"states of variant {k}", i, len(clips))
             sound = _read(clip)
-            heard = trimmed(sound)[:WINDOW] if k == 0 else variant(sound, np.random.default_rng([k, i]))
-            found = network(heard)
-            values[i, : len(found)], counts[i] = found, len(found)
+            cut = trimmed(sound)[:WINDOW] if k == 0 else variant(sound, np.random.default_rng([k, i]))
+            encoded = network(cut)
+            values[i, : len(encoded)], counts[i] = encoded, len(encoded)
         save_head(path, {"states": values, "steps": counts}, {"clips": known})
         states.append(values)
         steps.append(counts)
@@ -173,7 +176,7 @@ def _read(clip: Clip) -> np.ndarray:
         sound, rate = read_sound_file(clip.path)
     except (SoundFileError, OSError):
         raise CerError("the clip cannot be read as sound", str(clip.path), "fetch it again") from None
-    if rate != 16_000:
+    if rate != SAMPLE_RATE_HZ:
         raise CerError(f"the clip has {rate} Hz", str(clip.path), "convert the clips to 16 kHz")
     return sound.mean(1)
 
@@ -191,9 +194,9 @@ def fit(corpus: Corpus, rows: np.ndarray, branch: str, settings: AudioSettings, 
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     network = KINDS[branch](width=settings.width, dropout=settings.dropout)
-    heard = corpus.states[:, rows][torch.arange(STEPS) < corpus.steps[:, rows, None]]
-    network.entry.mean.copy_(heard.mean(0))
-    network.entry.scale.copy_(heard.std(0))
+    valid = corpus.states[:, rows][torch.arange(STEPS_PER_WINDOW) < corpus.steps[:, rows, None]]
+    network.entry.mean.copy_(valid.mean(0))
+    network.entry.scale.copy_(valid.std(0))
     targets = torch.eye(len(CLASSES))[torch.from_numpy(corpus.labels)]
     weights = losses.class_weights(targets[rows])
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=settings.decay)
@@ -229,7 +232,7 @@ def outputs(network: ReBiLSTM | Uncertainty, corpus: Corpus, rows: np.ndarray, v
     return (out[0] if isinstance(out, tuple) else out).double().numpy()
 
 
-class Fits:
+class FitCache:
     """Trained networks, kept as files so that a stopped run goes on.
 
     Args:
@@ -243,13 +246,13 @@ class Fits:
 
     def get(self, rows: np.ndarray, settings: AudioSettings, seed: int) -> ReBiLSTM | Uncertainty:
         """The network of these rows, settings and seed: read, or trained and kept."""
-        told = {**asdict(settings), "seed": seed, "branch": self.branch, "data": self.corpus.digest}
-        told["rows"] = [self.corpus.names[i] for i in rows]
-        name = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+        identity = {**asdict(settings), "seed": seed, "branch": self.branch, "data": self.corpus.digest}
+        identity["rows"] = [self.corpus.names[i] for i in rows]
+        name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
         path = self.folder / f"{self.branch}.{name}.safetensors"
         if not path.is_file():
             network = fit(self.corpus, rows, self.branch, settings, seed)
-            save_head(path, {k: v.detach().numpy() for k, v in network.state_dict().items()}, told)
+            save_head(path, {k: v.detach().numpy() for k, v in network.state_dict().items()}, identity)
         network = KINDS[self.branch](width=settings.width, dropout=settings.dropout)
         network.load_state_dict({k: torch.from_numpy(v) for k, v in load_head(path)[0].items()})
         return network.eval()
@@ -260,14 +263,14 @@ def folds_of(actors: np.ndarray) -> np.ndarray:
     return (actors - 1) % FOLDS
 
 
-def choose(fits: Fits, settings: AudioSettings, outer: int, progress: Progress = quiet) -> list[float]:
+def choose(fits: FitCache, settings: AudioSettings, outer: int, progress: Progress = quiet) -> list[float]:
     """UAR of each candidate on the fold after `outer`, trained on the other three.
 
     Args:
         fits: of a branch.
         settings: what the candidates leave as it is.
-        outer: fold whose actors are not looked at.
-        progress: told what is going on.
+        outer: fold whose actors are not used.
+        progress: called with the state of the training.
     """
     corpus, inner = fits.corpus, (outer + 1) % FOLDS
     fold = folds_of(corpus.actors)
@@ -280,7 +283,7 @@ def choose(fits: Fits, settings: AudioSettings, outer: int, progress: Progress =
     return found
 
 
-def unheard(fits: Fits, settings: Sequence[AudioSettings], progress: Progress = quiet) -> np.ndarray:
+def unheard(fits: FitCache, settings: Sequence[AudioSettings], progress: Progress = quiet) -> np.ndarray:
     """Outputs [n, 7] of single networks on clips whose actor and sentence they were not trained on, as a variant.
 
     Where all clips say one sentence, only the actor is new.
@@ -288,7 +291,7 @@ def unheard(fits: Fits, settings: Sequence[AudioSettings], progress: Progress = 
     Args:
         fits: of a branch.
         settings: for each fold of actors.
-        progress: told what is going on.
+        progress: called with the state of the training.
     """
     corpus = fits.corpus
     fold, said = folds_of(corpus.actors), corpus.statements
@@ -339,7 +342,7 @@ def train_audio(
         out_dir: folder for everything that is written.
         settings: how to train.
         branches: keys of `branches.audio.heads.KINDS`.
-        progress: told what is going on.
+        progress: called with the state of the training.
 
     Returns:
         Branch -> what stands in its scores file; scores in percent, [value, low, high].
@@ -359,11 +362,12 @@ def train_audio(
     corpus = encode(clips, encoder, out_dir / "states", settings.variants, progress)
     with one_thread():
         return {
-            branch: _train(Fits(corpus, branch, out_dir / "fits"), settings, out_dir, progress) for branch in branches
+            branch: _train(FitCache(corpus, branch, out_dir / "fits"), settings, out_dir, progress)
+            for branch in branches
         }
 
 
-def _train(fits: Fits, settings: AudioSettings, out: Path, progress: Progress) -> dict[str, Any]:
+def _train(fits: FitCache, settings: AudioSettings, out: Path, progress: Progress) -> dict[str, Any]:
     branch, corpus = fits.branch, fits.corpus
     fold = folds_of(corpus.actors)
     inner = [choose(fits, settings, outer, progress) for outer in range(FOLDS)]

@@ -58,7 +58,7 @@ def _static_features() -> tuple[str, ...]:
 STATIC_FEATURES: Final[tuple[str, ...]] = _static_features()
 """Meaning of each position of `features/face_static`."""
 
-STEPS: Final = 20  # samples of a whole window: 4 s at 5 Hz
+STEPS_PER_WINDOW: Final = 20  # samples of a whole window: 4 s at 5 Hz
 STEP_FEATURES: Final[tuple[str, ...]] = (
     *BLENDSHAPES,
     *(f"logit_{label}" for label in NATIVE),
@@ -137,7 +137,7 @@ FACE_STATIC: Final = BranchSpec(
     extra=(ENCODE,),
     samples=StageSpec(
         table=tables.sample_probabilities(STATIC),
-        description="The same judgement on every sample: when, inside a window, the face showed what.",
+        description="The same prediction for every sample of the grid.",
         group="probabilities",
         inputs=("videos", *_FACE_TABLES),
         plan=partial(_videos, sources=_FACE_TABLES),
@@ -159,7 +159,7 @@ def _temporal(name: str, title: str, table1: int, network: str) -> BranchSpec:
         modality="face in time",
         table1=table1,
         features=StageSpec(
-            table=tables.features(name, STEPS * len(STEP_FEATURES)),
+            table=tables.features(name, STEPS_PER_WINDOW * len(STEP_FEATURES)),
             description="The window's samples in order: blendshapes, expression logits, head pose, and whether seen.",
             group="features",
             inputs=("segments", *_FACE_TABLES),

@@ -3,9 +3,10 @@
 Belongs here: the stages that turn faces into features and probabilities per segment and per sample.
 Does not belong here: the rules (`facs`), the network (`mini_xception`), the specs (`face`).
 
-The two experts judge every sample of a subject's track: the expression network behind its guard, and the prototypes of
-action units. The branch says their weighted mean, and a window the mean over the samples on which its subject is seen.
-All of it is linear after the two judgements, so a window's probabilities are exactly the mean of its samples'.
+The two experts predict every sample of a subject's track: the expression network behind its guard, and the prototypes
+of action units. The prediction is their weighted mean, that of a window the mean over the samples that show its
+subject.
+All of it is linear after the two predictions, so a window's probabilities are exactly the mean of its samples'.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ _SECTION: Final = "face_static"
 _N: Final = len(BASIC)
 
 
-def judged(track: SubjectTrack, settings: Mapping[str, Any]) -> facs.Judgement:
+def predict_track(track: SubjectTrack, settings: Mapping[str, Any]) -> facs.Prediction:
     """Both experts on one track."""
-    return facs.judge(facs.Track(track.samples, track.blendshapes, track.features[:, :LOGITS], NATIVE), settings)
+    return facs.predict(facs.Track(track.samples, track.blendshapes, track.features[:, :LOGITS], NATIVE), settings)
 
 
 def mixed(network: NDArray[np.float64], prototypes: NDArray[np.float64], share: float) -> NDArray[np.float64]:
@@ -50,26 +51,26 @@ def mixed(network: NDArray[np.float64], prototypes: NDArray[np.float64], share: 
 
 
 def pooled(
-    track: SubjectTrack, judgement: facs.Judgement, inside: NDArray[np.bool_], samples: int
+    track: SubjectTrack, prediction: facs.Prediction, inside: NDArray[np.bool_], samples: int
 ) -> NDArray[np.float64]:
     """One vector for a window, in the order of `face.STATIC_FEATURES`.
 
     Args:
         track: the subject.
-        judgement: on all of its samples.
+        prediction: on all of its samples.
         inside: [n] which samples the window owns; at least one.
         samples: grid samples of the window, with a face or not.
     """
-    units, logits, pose = judgement.units[inside], track.features[inside, :LOGITS], track.pose[inside]
+    units, logits, pose = prediction.units[inside], track.features[inside, :LOGITS], track.pose[inside]
     parts = (
-        judgement.network[inside].mean(axis=0),
-        judgement.prototypes[inside].mean(axis=0),
+        prediction.network[inside].mean(axis=0),
+        prediction.prototypes[inside].mean(axis=0),
         [inside.sum(), inside.sum() / samples],
         units.mean(axis=0),
         units.max(axis=0),
         units.std(axis=0),
-        judgement.rest,
-        [judgement.smile[inside].mean(), judgement.smile[inside].max()],
+        prediction.rest,
+        [prediction.smile[inside].mean(), prediction.smile[inside].max()],
         logits.mean(axis=0),
         logits.std(axis=0),
         pose.mean(axis=0),
@@ -92,8 +93,8 @@ class StaticFeatures:
         return pa.Table.from_pylist(rows, schema=self._schema)
 
     def _features(self, track: SubjectTrack) -> Features:
-        judgement = judged(track, self._settings)
-        return lambda inside, _, samples: pooled(track, judgement, inside, samples).tolist()
+        prediction = predict_track(track, self._settings)
+        return lambda inside, _, samples: pooled(track, prediction, inside, samples).tolist()
 
 
 class StaticProbabilities:
@@ -113,7 +114,7 @@ class StaticProbabilities:
 
 
 class StaticSamples:
-    """Stage samples/face_static: the same judgement on every grid sample."""
+    """Stage samples/face_static: the same prediction on every grid sample."""
 
     def __init__(self, context: StageContext) -> None:
         self._inputs = context.inputs
@@ -131,8 +132,8 @@ class StaticSamples:
         faces = face_tracks.read(self._inputs, video_id, ENCODER)
         seen: dict[int, list[NDArray[np.float64]]] = {}
         for track in faces.tracks:
-            judgement = judged(track, self._settings)
-            p = mixed(judgement.network, judgement.prototypes, self._settings["network_share"])
+            prediction = predict_track(track, self._settings)
+            p = mixed(prediction.network, prediction.prototypes, self._settings["network_share"])
             for sample, values in zip(track.samples.tolist(), p, strict=True):
                 seen.setdefault(sample, []).append(values)
         rows = []

@@ -4,7 +4,7 @@ Belongs here: the sequence that the temporal heads read, and the stages around t
 Does not belong here: the heads (`branches.face.temporal_head`), their training, the specs (`face`).
 
 The paper's features are EmoAffectNet's; here a step holds the blendshapes, the logits of the expression network and the
-head's pose. The heads need training on labelled video of faces; until there is one, the branches are model_unavailable.
+head's pose. The heads need training on labelled video of faces; without one, the branches are model_unavailable.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cer_pipeline import tables
-from cer_pipeline.branches.face.specs import ENCODER, LOGITS, MAMBA, STEP_FEATURES, STEPS, TRANSFORMER
+from cer_pipeline.branches.face.specs import ENCODER, LOGITS, MAMBA, STEP_FEATURES, STEPS_PER_WINDOW, TRANSFORMER
 from cer_pipeline.branches.face.subject_tracks import Features, SubjectTrack, feature_rows
 from cer_pipeline.branches.rows import Row, probability_rows, read_features
 from cer_pipeline.stage import StageContext
@@ -30,7 +30,7 @@ def sequence(track: SubjectTrack, inside: NDArray[np.bool_], first: int) -> NDAr
         inside: [n] which samples the window owns.
         first: first sample of the window.
     """
-    out = np.zeros((STEPS, len(STEP_FEATURES)))
+    out = np.zeros((STEPS_PER_WINDOW, len(STEP_FEATURES)))
     steps = track.samples[inside] - first
     seen = np.ones((len(steps), 1))
     values = (track.blendshapes[inside], track.features[inside, :LOGITS], track.pose[inside], seen)
@@ -43,7 +43,7 @@ class _Features:
 
     def __init__(self, context: StageContext) -> None:
         self._inputs = context.inputs
-        self._schema = tables.features(self.branch, STEPS * len(STEP_FEATURES)).schema
+        self._schema = tables.features(self.branch, STEPS_PER_WINDOW * len(STEP_FEATURES)).schema
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """One row a segment."""
@@ -82,7 +82,7 @@ class _Probabilities:
         return probability_rows(units, self._features, self._predict, self._table)
 
     def _predict(self, _: Row, features: NDArray[np.float32]) -> tuple[str, NDArray[np.float64]]:
-        return f"head_{self.branch}", self._head.probabilities(features.reshape(STEPS, -1))
+        return f"head_{self.branch}", self._head.probabilities(features.reshape(STEPS_PER_WINDOW, -1))
 
 
 class TransformerProbabilities(_Probabilities):

@@ -131,7 +131,7 @@ class TemporalSettings:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """A trained network and how it came about.
 
     Args:
@@ -183,7 +183,7 @@ def fit(
     state: Path,
     progress: Progress = quiet,
     inputs: int = len(STEP_FEATURES) - 1,
-) -> Fitted:
+) -> FitResult:
     """Train one network; a run that was stopped goes on from its state.
 
     Args:
@@ -222,11 +222,11 @@ def fit(
         batches,
         loss,
         _schedule(optimiser, settings, per_epoch * settings.epochs),
-        lambda: _score(data.classes[watch], judged(network, x[watch], mask[watch]).argmax(1)),
-        Checkpoint(state, _told(data, rows, branch, settings)),
+        lambda: _score(data.classes[watch], logits_of(network, x[watch], mask[watch]).argmax(1)),
+        Checkpoint(state, _identity(data, rows, branch, settings)),
         lambda message, done, total: progress(f"{branch} {state.stem}: {message}", done, total),
     )
-    return Fitted(network.eval(), records)
+    return FitResult(network.eval(), records)
 
 
 def _schedule(optimiser: torch.optim.Optimizer, settings: TemporalSettings, steps: int) -> Schedule | None:
@@ -243,7 +243,7 @@ def _network(branch: str, settings: TemporalSettings, inputs: int) -> TemporalHe
     return TemporalHead(Shape(KINDS[branch], inputs, **{name: getattr(settings, name) for name in names}))
 
 
-def _told(data: Windows, rows: Ints, branch: str, settings: TemporalSettings) -> dict[str, Any]:
+def _identity(data: Windows, rows: Ints, branch: str, settings: TemporalSettings) -> dict[str, Any]:
     """What tells a fit from others; a state of another is not gone on from."""
     chosen = hashlib.sha256(np.asarray(rows, np.int64).tobytes()).hexdigest()
     return {**asdict(settings), "branch": branch, "data": data.digest(), "rows": chosen}
@@ -262,7 +262,7 @@ def _score(truth: Ints, guess: NDArray[np.int64]) -> float:
 
 
 @torch.inference_mode()
-def judged(network: TemporalHead, x: torch.Tensor, mask: torch.Tensor) -> NDArray[np.float64]:
+def logits_of(network: TemporalHead, x: torch.Tensor, mask: torch.Tensor) -> NDArray[np.float64]:
     """Logits [n, 8]."""
     network.eval()
     parts = [network(x[i : i + 256], mask[i : i + 256])[0] for i in range(0, len(x), 256)]
@@ -314,7 +314,7 @@ def train_temporal(
     curves: dict[str, list[dict[str, float]]] = {}
     used: dict[str, dict[str, Any]] = {}
 
-    def made(rows: Ints, name: str) -> Fitted:
+    def made(rows: Ints, name: str) -> FitResult:
         own = settings
         if trials:
             journal = out / "search" / f"{name}.log"
@@ -325,7 +325,7 @@ def train_temporal(
         return fitted
 
     def predict(train: Ints, test: Ints) -> NDArray[np.float64]:
-        return judged(made(train, f"fold_{len(curves)}").network, x[test], mask[test])
+        return logits_of(made(train, f"fold_{len(curves)}").network, x[test], mask[test])
 
     with one_thread():
         logits = out_of_fold(predict, folds)
@@ -355,7 +355,7 @@ def searched(
     journal: Path,
     progress: Progress = quiet,
     inputs: int = len(STEP_FEATURES) - 1,
-) -> search.Found[TemporalSettings]:
+) -> search.SearchResult[TemporalSettings]:
     """Search settings within some rows: by folds of these rows, never by any other row.
 
     Args:
@@ -377,7 +377,7 @@ def searched(
         for fold, state in zip(inner, states, strict=True):
             network = fit(data, rows[fold.train], branch, chosen, state, progress, inputs).network
             held = rows[fold.test]
-            guess[fold.test] = judged(network, x[held], mask[held]).argmax(1)
+            guess[fold.test] = logits_of(network, x[held], mask[held]).argmax(1)
         for state in states:  # a hundred trials of large networks would fill a disk
             state.unlink()
         return _score(data.classes[rows], guess)

@@ -50,7 +50,7 @@ from cer_pipeline.compound.prototypes import train_prototypes
 from cer_pipeline.corpora.formats.caption_files import CaptionSplit
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
-from cer_pipeline.training.embedding_cache import KeptStates
+from cer_pipeline.training.embedding_cache import EmbeddingCache
 from cer_pipeline.training.folds import FOLDS, check_classes, grouped_folds, out_of_fold
 from cer_pipeline.training.options import apply
 from cer_pipeline.training.progress import Progress, quiet
@@ -282,7 +282,7 @@ def train_scene_minilm(
     encoder_meta = {"adapter": low_rank_meta, SENTENCES: settings.sentences}
     out.mkdir(parents=True, exist_ok=True)
     model += " by sentences" if settings.sentences else ""
-    embed = KeptStates(
+    embed = EmbeddingCache(
         out / f"{NAME}.states.safetensors", lambda: encoder(low_rank, encoder_meta, minilm, THREADS), model, progress
     )
     texts, states = list(train.texts.values()), [_states(view, embed) for view in train.texts.values()]

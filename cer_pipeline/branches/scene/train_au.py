@@ -38,7 +38,7 @@ from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
 from cer_pipeline.markdown import paragraph
 from cer_pipeline.profiles import load_profile
-from cer_pipeline.training.embedding_cache import KeptStates
+from cer_pipeline.training.embedding_cache import EmbeddingCache
 from cer_pipeline.training.folds import FOLDS, grouped_folds
 from cer_pipeline.training.model_card import model_card, score_table
 from cer_pipeline.training.options import apply
@@ -132,7 +132,7 @@ def train(request: Request) -> dict[str, Any]:
     minilm = request.weights.path(ZOO_ID)
     digest = request.weights.digest(ZOO_ID) or ""
     states = request.out / f"{NAME}.states.safetensors"
-    embed = KeptStates(states, lambda: MiniLM(minilm).encode_all, digest, request.progress)
+    embed = EmbeddingCache(states, lambda: MiniLM(minilm).encode_all, digest, request.progress)
     rows, held = _rows(splits.train, embed), _rows(splits.dev, embed)
     by_class = sentences_of(load_profile()["scene_minilm"])
     sentences = embed([caption_phrases(sentence) for group in by_class for sentence in group])
@@ -174,7 +174,7 @@ def train(request: Request) -> dict[str, Any]:
     return scores
 
 
-def _rows(split: CaptionSplit, embed: KeptStates) -> _Rows:
+def _rows(split: CaptionSplit, embed: EmbeddingCache) -> _Rows:
     """The clauses on face and voice of every text of a split; texts without any are left out."""
     texts, of = [], []
     for view in split.texts.values():

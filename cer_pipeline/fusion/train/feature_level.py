@@ -28,12 +28,13 @@ from numpy.typing import NDArray
 from cer_pipeline.corpora import registry
 from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.feature_level import FLAT, FeatureFusion, FeatureHead, Shape, save
-from cer_pipeline.fusion.train.fit import dropped, grouped_folds
+from cer_pipeline.fusion.train.fit import dropped
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.metrics import RESAMPLES, bootstraps, macro_f1, uar
 from cer_pipeline.store.home import Home
 from cer_pipeline.torch_threads import one_thread
 from cer_pipeline.training import loop
+from cer_pipeline.training.folds import random_group_folds
 from cer_pipeline.training.labelled import features_of, labelled, tables_on_disk
 from cer_pipeline.training.loop import Loop
 from cer_pipeline.training.losses import class_weights, soft_focal
@@ -162,7 +163,9 @@ def fit(data: FeatureData, rows: Rows, settings: FeatureSettings, shape: Shape |
 
 def _fit(data: FeatureData, rows: Rows, settings: FeatureSettings, shape: Shape) -> FeatureHead:
     count = min(5, len(set(data.groups[rows])))
-    watched = grouped_folds(data.groups[rows], count, settings.seed) == 0 if count > 1 else np.zeros(len(rows), bool)
+    watched = (
+        random_group_folds(data.groups[rows], count, settings.seed) == 0 if count > 1 else np.zeros(len(rows), bool)
+    )
     mine, other = rows[~watched], rows[watched] if watched.any() else rows
     means, scales = zip(*(_moments(v[mine], data.present[mine, i]) for i, v in enumerate(data.features)), strict=True)
     network = FeatureFusion([v.shape[1] for v in data.features], shape, means, scales)
@@ -225,7 +228,7 @@ def train_features(
         raise CerError("one source video to train on", where, "cross-validation needs several: add videos")
     if len(set(data.classes[mine])) < 2:
         raise CerError(f"all segments are of the class {BASIC[data.classes[mine][0]]}", where, "add other classes")
-    fold = grouped_folds(data.groups[mine], settings.folds, settings.seed)
+    fold = random_group_folds(data.groups[mine], settings.folds, settings.seed)
     p = np.zeros((len(mine), len(BASIC)), np.float32)
     for i in range(settings.folds):
         tell("cross-validation", i, settings.folds)

@@ -19,6 +19,7 @@ from cer_pipeline.fusion.combine import Array, Mask
 from cer_pipeline.fusion.mhpf import DYNAMIC, MHPF, STATIC, gate_inputs, standardised
 from cer_pipeline.fusion.train.objectives import StaticMHPF, fit_gate, likelihood_loss, minimise, published_loss
 from cer_pipeline.torch_threads import one_thread
+from cer_pipeline.training.folds import random_group_folds
 
 PUBLISHED: Final = "published"
 LIKELIHOOD: Final = "likelihood"
@@ -53,21 +54,6 @@ class Settings:
     sharpness: float = 8.0
     stiffness: float = 4.0
     seed: int = 42
-
-
-def grouped_folds(groups: Sequence[object] | NDArray[Any], folds: int, seed: int) -> NDArray[np.int64]:
-    """Fold of every unit; groups are shuffled and distributed, so that no group is in two folds.
-
-    Raises:
-        CerError: fewer groups than folds.
-    """
-    names, member = np.unique(np.asarray(groups), return_inverse=True)
-    if len(names) < folds:
-        raise CerError(f"{folds} folds need as many groups", f"{len(names)} found", "use more videos or fewer folds")
-    order = np.random.default_rng(seed).permutation(len(names))
-    fold = np.empty(len(names), dtype=np.int64)
-    fold[order] = np.arange(len(names)) % folds
-    return fold[member]
 
 
 def train_mhpf(
@@ -160,7 +146,7 @@ def _dynamic(
     if settings.loss != LIKELIHOOD:
         raise CerError("the dynamic fusion is trained by its likelihood", settings.loss, "use the loss likelihood")
     mean, scale = _moments(p, m)
-    fold = grouped_folds(groups, settings.heads, settings.seed) if settings.heads > 1 else np.full(len(p), -1)
+    fold = random_group_folds(groups, settings.heads, settings.seed) if settings.heads > 1 else np.full(len(p), -1)
     known = np.array(_known(weights))
     balance = torch.from_numpy(weights[known])
     maps = np.zeros((settings.heads, p.shape[2], p.shape[1], 2 * p.shape[2] + 3))

@@ -27,10 +27,11 @@ from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.combine import Array, equal_weights
 from cer_pipeline.fusion.mhpf import DYNAMIC, MHPF, STATIC, save_mhpf
 from cer_pipeline.fusion.train.data import FusionData, check, read
-from cer_pipeline.fusion.train.fit import LIKELIHOOD, PUBLISHED, Settings, grouped_folds, train_mhpf
+from cer_pipeline.fusion.train.fit import LIKELIHOOD, PUBLISHED, Settings, train_mhpf
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.markdown import table
 from cer_pipeline.metrics import RESAMPLES, bootstraps, confusion, f1, macro_f1, paired_bootstrap, uar
+from cer_pipeline.training.folds import random_group_folds
 from cer_pipeline.training.model_card import model_card, score_text
 from cer_pipeline.training.options import apply, whole
 from cer_pipeline.training.trainer import Request
@@ -118,7 +119,7 @@ def train_fusion(
     train_rows, held = np.flatnonzero(served & ~data.held), np.flatnonzero(served & data.held)
     if folds < 2:
         raise CerError("there must be at least 2 folds", str(folds), "set folds=5")
-    fold = grouped_folds(data.groups[train_rows], folds, settings.seed)
+    fold = random_group_folds(data.groups[train_rows], folds, settings.seed)
     parts = []
     for i in range(folds):
         report("cross-validation", i, folds)

@@ -16,7 +16,7 @@ import torch
 from cer_pipeline import tables
 from cer_pipeline.branches.face import temporal_head as heads
 from cer_pipeline.branches.face import train as training
-from cer_pipeline.branches.face.specs import MAMBA, STEP_FEATURES, STEPS, TRANSFORMER
+from cer_pipeline.branches.face.specs import MAMBA, STEP_FEATURES, STEPS_PER_WINDOW, TRANSFORMER
 from cer_pipeline.branches.face.train import TemporalSettings
 from cer_pipeline.corpora.registry import Corpus, File
 from cer_pipeline.errors import CerError
@@ -110,7 +110,7 @@ def test_a_head_learns_out_of_fold_what_no_mean_can_tell(branch: str, courses: d
     assert all(len(found) == 1 for found in by_video.values())
 
 
-def test_what_is_written_is_a_head_that_judges_with_its_card_curves_and_picture(tmp_path: Path) -> None:
+def test_training_writes_a_head_that_predicts_with_its_card_curves_and_picture(tmp_path: Path) -> None:
     data = made(ORDER)
     scores = train(data, MAMBA, tmp_path)
     head = heads.load(tmp_path / f"{MAMBA}.safetensors")
@@ -132,8 +132,8 @@ def test_steps_that_do_not_count_change_nothing(branch: str, tmp_path: Path) -> 
     network = training.fit(data, np.arange(len(data)), branch, replace(FAST, epochs=2), tmp_path / "s", inputs=INPUTS)
     x, mask = training.sequences(data.features, INPUTS)
     seen = int(mask[0].sum())
-    alone = training.judged(network.network, x[:1, :seen], mask[:1, :seen])
-    padded = training.judged(network.network, x, mask)[:1]
+    alone = training.logits_of(network.network, x[:1, :seen], mask[:1, :seen])
+    padded = training.logits_of(network.network, x, mask)[:1]
     assert alone == pytest.approx(padded, abs=1e-5)
     assert torch.isfinite(network.network.mean).all()
     assert network.network.mean.abs().max() < 2  # the nonsense of unseen steps is 50
@@ -252,7 +252,7 @@ def feature_row(segment_id: str, values: np.ndarray | None) -> dict:
     return row | {"features": None if values is None else values.ravel().tolist()}
 
 
-FEATURES = tables.features(MAMBA, STEPS * len(STEP_FEATURES)).schema
+FEATURES = tables.features(MAMBA, STEPS_PER_WINDOW * len(STEP_FEATURES)).schema
 LABELS = tables.LABELS.schema
 
 
@@ -266,8 +266,8 @@ def write(home: Home, features: list[dict], labels: list[dict], corpus: str = "c
 
 def window(rng: np.random.Generator, rising: bool) -> np.ndarray:
     """A whole window whose first feature rises or falls."""
-    out = rng.normal(0, 0.1, (STEPS, len(STEP_FEATURES)))
-    out[:, 0] += np.linspace(-1, 1, STEPS) * (1 if rising else -1)
+    out = rng.normal(0, 0.1, (STEPS_PER_WINDOW, len(STEP_FEATURES)))
+    out[:, 0] += np.linspace(-1, 1, STEPS_PER_WINDOW) * (1 if rising else -1)
     out[:, -1] = 1
     return out
 
@@ -291,7 +291,7 @@ def test_only_labelled_windows_of_the_training_split_with_features_are_read(tmp_
     data = windows.read(home, [write(home, features, labels)], MAMBA)
     assert data.segments == ["a/0000", "a/0003", "b/0000", "b/0001", "b/0002", "b/0003"]
     assert [BASIC[c] for c in data.classes] == ["Sadness", "Fear", "Sadness", "Fear", "Sadness", "Fear"]
-    assert data.features.shape == (6, STEPS * len(STEP_FEATURES))
+    assert data.features.shape == (6, STEPS_PER_WINDOW * len(STEP_FEATURES))
 
 
 def test_two_corpora_are_read_one_after_another_and_their_videos_kept_apart(tmp_path: Path) -> None:

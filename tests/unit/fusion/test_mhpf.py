@@ -17,7 +17,7 @@ from cer_pipeline.fusion.combine import masked_softmax
 from cer_pipeline.fusion.fuse import Fuse
 from cer_pipeline.fusion.mhpf import DYNAMIC, EPSILON, MHPF, STATIC, load_mhpf, save_mhpf
 from cer_pipeline.fusion.specs import HEAD, fusion_stages
-from cer_pipeline.fusion.train.fit import PUBLISHED, Settings, dropped, grouped_folds, train_mhpf
+from cer_pipeline.fusion.train.fit import PUBLISHED, Settings, dropped, train_mhpf
 from cer_pipeline.fusion.train.objectives import (
     TINY,
     StaticMHPF,
@@ -38,6 +38,7 @@ from cer_pipeline.reproduce.crema_d_votes import (
     evaluate,
     read_votes,
 )
+from cer_pipeline.training.folds import random_group_folds
 from tests.helpers.memory_inputs import NoWeights, branch, context, shard
 
 H, M, C = 3, 4, 8
@@ -374,7 +375,7 @@ def test_dropout_teaches_what_to_do_without_a_branch():
 
 def test_folds_never_split_a_group_and_are_even():
     groups = np.repeat([f"clip{i}" for i in range(11)], 7)
-    fold = grouped_folds(groups, 5, seed=1)
+    fold = random_group_folds(groups, 5, seed=1)
     assert all(len(set(fold[groups == g])) == 1 for g in set(groups))
     assert sorted(np.bincount(fold) // 7) == [2, 2, 2, 2, 3]
 
