@@ -66,13 +66,13 @@ def _metrics_asset(reads: Sequence[str]) -> dg.AssetsDefinition:
         home, name = settings.get_home(), context.partition_key
         with user_errors():
             found = evaluation.evaluate(home, name)
-        shown = evaluation.chosen(found.cells, name)
+        shown = evaluation.select_split(found.rows, name)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(found.footer.data_version),
             metadata={
                 "dagster/row_count": found.footer.rows,
                 "scores": dg.MetadataValue.md(f"{markdown(COLUMNS, score_rows(shown), RIGHT)}\n\n{NOTES}"),
-                "splits": ", ".join(sorted({cell.split for cell in found.cells})),
+                "splits": ", ".join(sorted({cell.split for cell in found.rows})),
                 "unchanged": found.unchanged,
                 "file": dg.MetadataValue.path(str(home.table(METRICS.name, name, evaluation.SHARD))),
                 **headline(shown),
@@ -82,7 +82,7 @@ def _metrics_asset(reads: Sequence[str]) -> dg.AssetsDefinition:
     return compute
 
 
-def headline(cells: Sequence[evaluation.Cell]) -> dict[str, Any]:
+def headline(cells: Sequence[evaluation.MetricRow]) -> dict[str, Any]:
     """The numbers that the UI draws over time: macro-F1 of the segments, a line a system."""
     wanted = [c for c in cells if c.protocol == "segment" and c.metric == "macro_f1" and c.value is not None]
     return {f"macro-F1 {c.split} {c.system}": round(float(c.value or 0.0), 4) for c in wanted}
@@ -106,7 +106,7 @@ def _report_asset() -> dg.AssetsDefinition:
         home, name = settings.get_home(), context.partition_key
         with user_errors():
             page = write_report(home, name)
-        shown = evaluation.chosen(evaluation.read_cells(home, name), name)
+        shown = evaluation.select_split(evaluation.read_metrics(home, name), name)
         pictures = pictures_of(page, sorted({cell.split for cell in shown}))
         return dg.MaterializeResult(
             metadata={

@@ -9,16 +9,17 @@ use, so its tables name it, and are out of date once another is published.
 
 # No postponed annotations here: Dagster reads them off the function as it is decorated.
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import dagster as dg
 
 from assets.user_errors import user_errors
 from cer_pipeline.stage import StageSpec
-from cer_pipeline.training import registry as training
 from cer_pipeline.training.summary import headline, scores_markdown
+from cer_pipeline.training.trainer import Request, Trainer, run_training, training_corpora, training_key
 from cer_pipeline.zoo.trained import TrainedHead, publish
+from cer_pipeline.zoo.weights import HEAD_PREFIX
 from resources.progress import ProgressListener
 from resources.tables import Tables
 
@@ -41,21 +42,20 @@ def model_key(branch: str) -> dg.AssetKey:
 def heads_of(spec: StageSpec) -> list[dg.AssetKey]:
     """The trained heads that a stage predicts with, as assets."""
     ids = (*spec.models, *spec.optional_models)
-    return [model_key(branch) for branch in training.TRAINERS if f"head_{branch}" in ids]
+    return [model_key(zoo_id.removeprefix(HEAD_PREFIX)) for zoo_id in ids if zoo_id.startswith(HEAD_PREFIX)]
 
 
-def model_assets(specs: Sequence[StageSpec]) -> list[dg.AssetsDefinition]:
-    """One asset for everything that can be trained; what it reads is shown where the profile makes it."""
+def model_assets(specs: Sequence[StageSpec], trainers: Iterable[Trainer]) -> list[dg.AssetsDefinition]:
+    """One asset for every trainer; it depends on the tables that the trainer reads and the profile makes."""
     made = {spec.name for spec in specs}
-    trainers = training.TRAINERS.values()
     return [model_asset(trainer, [name for name in trainer.reads if name in made]) for trainer in trainers]
 
 
-def model_asset(trainer: training.Trainer, reads: Sequence[str]) -> dg.AssetsDefinition:
+def model_asset(trainer: Trainer, reads: Sequence[str]) -> dg.AssetsDefinition:
     """The asset that trains a head and publishes it. Its data version is the digest of the weights."""
 
     @dg.asset(
-        key=model_key(trainer.branch),
+        key=model_key(trainer.name),
         deps=[dg.AssetKey(name.split("/")) for name in reads],
         group_name=GROUP,
         kinds={"safetensors", "torch"},
@@ -72,22 +72,22 @@ def model_asset(trainer: training.Trainer, reads: Sequence[str]) -> dg.AssetsDef
         tables: Tables,
         progress: dg.ResourceParam[ProgressListener],
     ) -> dg.MaterializeResult:
-        progress.training(trainer.branch, context.log.info)
+        progress.training(trainer.name, context.log.info)
         home = tables.settings.get_home()
         with user_errors():
-            corpora = training.chosen(home, trainer, config.corpora)
-            key = training.key_of(corpora, config.options)
-            request = training.Request(
-                branch=trainer.branch,
+            corpora = training_corpora(home, trainer, config.corpora)
+            key = training_key(corpora, config.options)
+            request = Request(
+                branch=trainer.name,
                 home=home,
                 corpora=corpora,
                 weights=tables.zoo(),
-                out=home.training(trainer.branch, key),
+                out=home.training(trainer.name, key),
                 options=config.options,
                 progress=progress.trained,
             )
-            scores = training.run(request)
-            head = publish(home.heads, trainer.branch, request.out)
+            scores = run_training(trainer, request)
+            head = publish(home.heads, trainer.name, request.out)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(head.sha256[:32]), metadata=_metadata(head, scores, config)
         )

@@ -1,4 +1,4 @@
-"""What a branch is: two stages, a feature table and a probability table, under one name.
+"""What a branch is: the stages of one modality under one name, and how its heads are trained.
 
 Belongs here: the branch contract. Does not belong here: the list of branches (`registry`) or any model.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cer_pipeline.stage import StageSpec
+from cer_pipeline.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,9 @@ class BranchSpec:
         probabilities: stage that makes `probabilities/NAME`, one row per segment.
         extra: stages that only this branch family needs, such as `face_features/ENCODER`; several branches may name
             the same one.
-        samples: stage that makes `samples/NAME`, the same judgement on every grid sample; None where the branch has
-            nothing to say below the window.
+        samples: stage that makes `samples/NAME`, the same prediction for every grid sample; None where the branch
+            predicts whole windows only.
+        trainers: how its heads are trained; empty where it has none that can be.
     """
 
     name: str
@@ -36,3 +38,4 @@ class BranchSpec:
     probabilities: StageSpec
     extra: tuple[StageSpec, ...] = ()
     samples: StageSpec | None = None
+    trainers: tuple[Trainer, ...] = ()

@@ -20,6 +20,7 @@ from assets.sensors import corpus_changes_sensor
 from assets.stages import asset_key, stage_asset
 from cer_pipeline.pipeline import stage_under, stages
 from cer_pipeline.profiles import DEFAULT_PROFILE
+from cer_pipeline.trainers import trainers
 from resources.progress import LogProgress
 from resources.settings import Settings
 from resources.tables import Tables
@@ -40,11 +41,12 @@ def build_definitions(
         CerError: unknown profile or setting.
     """
     settings = settings or Settings(profile=os.environ.get(PROFILE_VARIABLE, DEFAULT_PROFILE))
-    specs = stages(settings.get_profile())
+    profile = settings.get_profile()
+    specs = stages(profile)
     # What is typed in the launchpad must reach every resource that reads settings: one resource, given its values at
     # launch, that the others depend on.
     at_launch = Settings.configure_at_launch(profile=settings.profile, overrides=settings.overrides, home=settings.home)
-    heads, scores = model_assets(specs), evaluation_assets(specs)
+    heads, scores = model_assets(specs, trainers(profile).values()), evaluation_assets(specs)
     resources: dict[str, Any] = {
         "settings": at_launch,
         "tables": Tables(settings=at_launch),

@@ -1,15 +1,15 @@
 """Scores of class predictions with their intervals: macro-F1, UAR, per class, calibration, bootstrap by group.
 
 Belongs here: computation on integer labels and probabilities, with numpy only. Does not belong here: which classes,
-groups and rows a corpus is scored on (the protocols) or reading tables.
+groups and rows a corpus is scored on (`evaluation.protocols`) or reading tables.
 
-Every score of hard predictions is computed from a confusion matrix, so a bootstrap over groups needs one matrix a group
-and no pass over the rows. Labels are indices into a vocabulary of `size` classes (8 basic emotions by default).
+Every score of hard predictions is computed from a confusion matrix, so a bootstrap over groups needs one matrix per
+group and no pass over the rows. Labels are indices into a vocabulary of `size` classes (8 basic emotions by default).
 
-Two rules say over which classes a mean goes. *Fixed*: the classes that the corpus is annotated with (7 on AFEW, which
-has no Other), whatever a system predicts. *Union*: those that occur in the labels or in the predictions, which is what
-the paper's evaluation did (scikit-learn's default); it is lower by 1/8 for a system that ever says Other on AFEW.
-A class that nobody labelled and nobody predicted scores 0, as scikit-learn's `zero_division=0` does.
+There are two rules for the classes of a mean. *Fixed*: the classes that the corpus annotates (7 on AFEW, which has no
+Other), whatever a system predicts. *Union*: the classes that occur in the labels or in the predictions, as in the
+evaluation of the paper (the default of scikit-learn); it is lower by 1/8 for a system that predicts Other on AFEW. A
+class without a label and without a prediction scores 0, as with `zero_division=0` of scikit-learn.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ Ints = NDArray[np.int64]
 
 RESAMPLES: Final = 2000  # a 95 % limit then moves by about 0.1 points of macro-F1 between seeds
 LEVEL: Final = 0.95
-BINS: Final = 15  # of the reliability plot, as in Guo et al. 2017, "On Calibration of Modern Neural Networks"
-_CHUNK: Final = 64  # resamples drawn at once at least: keeps 100,000 groups below 60 MB
-_DRAWS: Final = 1_000_000  # groups drawn at once: few groups take all resamples in one step
+BINS: Final = 15  # bins of the reliability plot, as in Guo et al. 2017, "On Calibration of Modern Neural Networks"
+_CHUNK: Final = 64  # least number of resamples drawn at once: 100,000 groups then take less than 60 MB
+_DRAWS: Final = 1_000_000  # groups drawn at once, so that few groups take all resamples in one step
 
 
 class Metric(Protocol):
@@ -54,23 +54,18 @@ def confusion(truth: ArrayLike, predicted: ArrayLike, size: int = len(BASIC)) ->
 
 
 def union_classes(truth: ArrayLike, predicted: ArrayLike) -> tuple[int, ...]:
-    """The classes of the union rule: those that are labelled or predicted at least once, ascending."""
+    """Classes of the union rule: those that are labelled or predicted at least once, ascending."""
     return tuple(int(c) for c in np.union1d(np.asarray(truth), np.asarray(predicted)))
 
 
 def f1(matrix: NDArray[Any], over: Sequence[int]) -> Floats:
-    """F1 per class [..., len(over)]: 2 TP / (2 TP + FP + FN), 0 where the class occurs nowhere."""
+    """F1 per class [..., len(over)]: 2 TP / (2 TP + FP + FN), 0 where the class does not occur."""
     return _ratio(2 * _diagonal(matrix), matrix.sum(-1) + matrix.sum(-2), over)
 
 
 def recall(matrix: NDArray[Any], over: Sequence[int]) -> Floats:
     """Recall per class [..., len(over)]: TP / labelled, 0 where the class is not labelled."""
     return _ratio(_diagonal(matrix), matrix.sum(-1), over)
-
-
-def precision(matrix: NDArray[Any], over: Sequence[int]) -> Floats:
-    """Precision per class [..., len(over)]: TP / predicted, 0 where the class is not predicted."""
-    return _ratio(_diagonal(matrix), matrix.sum(-2), over)
 
 
 def macro_f1(matrix: NDArray[Any], over: Sequence[int]) -> Floats:
@@ -84,12 +79,12 @@ def uar(matrix: NDArray[Any], over: Sequence[int]) -> Floats:
 
 
 def average(matrix: NDArray[Any], over: Sequence[int]) -> Floats:
-    """The mean of macro-F1 and UAR: the paper's "Average"."""
+    """Mean of macro-F1 and UAR: "Average" in the paper."""
     return (macro_f1(matrix, over) + uar(matrix, over)) / 2
 
 
 def accuracy(matrix: NDArray[Any], _over: Sequence[int] = ()) -> Floats:
-    """Share of rows predicted right, whatever their class: over all classes, even those that are not named."""
+    """Share of correct predictions over all classes; the classes of the second argument are not used."""
     return _divide(np.asarray(_diagonal(matrix).sum(-1), np.float64), matrix.sum((-1, -2)))
 
 
@@ -109,14 +104,14 @@ class Score:
 
     @property
     def percent(self) -> list[float]:
-        """[value, low, high] in percent with two decimals, as scores stand in JSON."""
+        """[value, low, high] in percent with two decimals, the form of scores in JSON."""
         return [round(100 * float(v), 2) for v in (self.value, self.low, self.high)]
 
 
 def span(percent: Sequence[float]) -> str:
-    """`Score.percent` as cards show it: "43.84 [38.43, 48.84]"."""
+    """Format `Score.percent` for model cards: "43.84 [38.43, 48.84]"."""
     value, low, high = percent
-    return f"{value} [{low}, {high}]"
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def bootstrap(
@@ -133,7 +128,7 @@ def bootstrap(
 ) -> Score:
     """A score with its percentile interval over resampled groups.
 
-    Whole groups (source videos, speakers) are drawn with replacement, because the segments of one video are no
+    Whole groups (source videos, speakers) are drawn with replacement, because the segments of one video are not
     independent observations.
 
     Args:
@@ -145,15 +140,15 @@ def bootstrap(
         size: number of classes of the vocabulary.
         resamples: number of resamples.
         level: share of resamples inside the interval.
-        seed: of the resampling.
+        seed: seed of the resampling.
 
     Raises:
         ValueError: no rows, lengths differ, or an index lies outside the vocabulary.
     """
-    found = bootstraps(
+    scores = bootstraps(
         {"": (metric, over)}, truth, predicted, groups, size=size, resamples=resamples, level=level, seed=seed
     )
-    return found[""]
+    return scores[""]
 
 
 def bootstraps(
@@ -170,14 +165,14 @@ def bootstraps(
     """Several scores of the same rows with intervals over the same resampled groups.
 
     Args:
-        wanted: name -> the score and the classes of its mean; one class for a score of that class.
+        wanted: name -> the score and the classes of its mean; a single class gives the score of that class.
         truth: labels [n].
         predicted: predictions [n].
         groups: the group of each row [n], of any type.
         size: number of classes of the vocabulary.
         resamples: number of resamples.
         level: share of resamples inside the interval.
-        seed: of the resampling.
+        seed: seed of the resampling.
 
     Raises:
         ValueError: as in `bootstrap`.
@@ -208,12 +203,13 @@ def paired_bootstrap(
 ) -> Score:
     """The difference `first` - `second` of a score, with its interval over the same resampled groups for both.
 
-    `first` beats `second` at the level where the interval lies above 0. Arguments and errors as in `bootstrap`.
+    `first` is better than `second` at the level where the interval lies above 0. Arguments and errors as in
+    `bootstrap`.
     """
-    found = paired_bootstraps(
+    scores = paired_bootstraps(
         {"": (metric, over)}, truth, first, second, groups, size=size, resamples=resamples, level=level, seed=seed
     )
-    return found[""]
+    return scores[""]
 
 
 def paired_bootstraps(
@@ -246,7 +242,7 @@ class Reliability:
 
     Args:
         confidence: mean probability of the predicted class in each bin.
-        accuracy: share of right predictions in each bin.
+        accuracy: share of correct predictions in each bin.
         count: rows in each bin.
     """
 
@@ -272,13 +268,13 @@ def reliability(probabilities: ArrayLike, truth: ArrayLike, bins: int = BINS) ->
         raise ValueError(f"{len(labels)} labels for {len(p)} rows of probabilities")
     if not ((p >= 0) & (p <= 1 + 1e-9)).all():
         raise ValueError("a probability lies outside 0..1")
-    confidence, right = p.max(1), p.argmax(1) == labels
-    which = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    count = np.bincount(which, minlength=bins)
+    confidence, correct = p.max(1), p.argmax(1) == labels
+    bin_of = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    count = np.bincount(bin_of, minlength=bins)
     used = count > 0
     return Reliability(
-        np.bincount(which, confidence, bins)[used] / count[used],
-        np.bincount(which, right, bins)[used] / count[used],
+        np.bincount(bin_of, confidence, bins)[used] / count[used],
+        np.bincount(bin_of, correct, bins)[used] / count[used],
         count[used],
     )
 
@@ -319,7 +315,7 @@ def _divide(top: Floats, bottom: NDArray[Any]) -> Floats:
 
 
 def _by_group(truth: ArrayLike, predicted: ArrayLike, groups: ArrayLike, size: int) -> Ints:
-    """One confusion matrix a group: [groups, size, size]."""
+    """One confusion matrix per group: [groups, size, size]."""
     truth, predicted, names = _labels(truth, size), _labels(predicted, size), np.asarray(groups)
     if not len(truth) or not len(truth) == len(predicted) == len(names):
         raise ValueError(f"{len(truth)} labels, {len(predicted)} predictions, {len(names)} groups")
@@ -334,7 +330,7 @@ def _resampled(systems: Sequence[Ints], resamples: int, seed: int) -> Iterator[F
     stacked = np.concatenate(systems, axis=1).astype(np.float64)
     n, rows, columns = stacked.shape
     flat = stacked.reshape(n, -1)
-    step = max(_CHUNK, _DRAWS // n)  # the draws are the same whatever the step
+    step = max(_CHUNK, _DRAWS // n)  # the draws do not depend on the step
     for start in range(0, resamples, step):
         count = min(step, resamples - start)
         drawn = generator.integers(0, n, size=(count, n))

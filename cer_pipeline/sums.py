@@ -1,7 +1,7 @@
-"""Sums of floats that are the same bits on every Python.
+"""Sums of floats with the same bits on every version of Python.
 
-Belongs here: adding up. The built-in `sum` adds floats with compensation since Python 3.12, and plainly before, so a
-value that reaches a table must not come from it. (NumPy and `math.fsum` are the same everywhere.)
+Belongs here: addition of Python floats. Since Python 3.12 the built-in `sum` compensates rounding errors, so a value of
+a table must not be computed with it. (NumPy and `math.fsum` do not depend on the version.)
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 
 def plain_sum(values: Iterable[float]) -> float:
-    """The sum of floats, added from the first to the last."""
+    """Sum of floats, added from the first to the last without compensation."""
     total = 0.0
     for value in values:
         total += value

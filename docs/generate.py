@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+from cer_pipeline.markdown import table
 from cer_pipeline.pipeline import stages
 from cer_pipeline.profiles import load_profile
 from cer_pipeline.stage import StageSpec
@@ -46,24 +47,21 @@ def tables_document() -> str:
         "",
         "## Statuses",
         "",
-        "| status | meaning |",
-        "|---|---|",
-        *(f"| `{status}` | {meaning} |" for status, meaning in MEANING.items()),
+        table(("status", "meaning"), ((f"`{status}`", meaning) for status, meaning in MEANING.items())),
         "",
         "## Columns that the store adds to every table",
         "",
-        *_columns(STORE_COLUMNS),
+        _columns(STORE_COLUMNS),
     ]
     for spec in stages(load_profile()):
-        table = spec.table
         parts += [
             "",
-            f"## {table.name}",
+            f"## {spec.table.name}",
             "",
-            f"{spec.description} One row per {table.row}. Key: {', '.join(f'`{k}`' for k in table.key)}.",
+            f"{spec.description} One row per {spec.table.row}. Key: {', '.join(f'`{k}`' for k in spec.table.key)}.",
             f"Made from: {', '.join(f'`{n}`' for n in spec.inputs) or 'the files of the corpus'}.",
             "",
-            *_columns(table.columns),
+            _columns(spec.table.columns),
         ]
     parts += [
         "",
@@ -72,7 +70,7 @@ def tables_document() -> str:
         "Scores of a labelled corpus, made by `cer evaluate` from all its shards; its one shard is `all`.",
         f"One row per {METRICS.row}. Key: {', '.join(f'`{k}`' for k in METRICS.key)}.",
         "",
-        *_columns(METRICS.columns),
+        _columns(METRICS.columns),
     ]
     return "\n".join(parts) + "\n"
 
@@ -126,9 +124,9 @@ def _family(spec: StageSpec) -> str:
     return f"{family}/..." if slash else family
 
 
-def _columns(columns: tuple[Column, ...]) -> list[str]:
-    rows = [f"| `{c.name}` | {c.type} | {'yes' if c.nullable else 'no'} | {c.meaning} |" for c in columns]
-    return ["| column | type | may be null | meaning |", "|---|---|---|---|", *rows]
+def _columns(columns: tuple[Column, ...]) -> str:
+    rows = ((f"`{c.name}`", c.type, "yes" if c.nullable else "no", c.meaning) for c in columns)
+    return table(("column", "type", "may be null", "meaning"), rows)
 
 
 if __name__ == "__main__":

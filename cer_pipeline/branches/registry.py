@@ -1,7 +1,7 @@
 """Which branches there are and which of them a profile enables.
 
 Belongs here: the list, plug-ins, and the check of names. Light: it imports specs, no model library.
-Does not belong here: what a branch is (`branch`) or does (one module per modality family).
+Does not belong here: what a branch is (`cer_pipeline.branch`) or does (one folder a modality).
 
 A plug-in is a distribution with an entry point in the group `cer_pipeline.branches`: its name is the branch's name, its
 object a `BranchSpec`. It is loaded only where a profile enables it.

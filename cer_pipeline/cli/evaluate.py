@@ -14,7 +14,7 @@ from cer_pipeline.cli.output import console, print_json, print_table, safe
 from cer_pipeline.errors import CerError
 
 if TYPE_CHECKING:
-    from cer_pipeline.evaluation.protocols import Cell
+    from cer_pipeline.evaluation.protocols import MetricRow
     from cer_pipeline.store.home import Home
 
 
@@ -26,7 +26,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Score every branch, the fusion and both compound mappings against the labels, and write a report."""
-    from cer_pipeline.evaluation.evaluate import TRAIN, read_cells, record
+    from cer_pipeline.evaluation.evaluate import TRAIN, read_metrics, record
     from cer_pipeline.report.evaluation_page import folder_of
     from cer_pipeline.store.home import writable_home
 
@@ -36,7 +36,7 @@ def evaluate(
         print_json([record(cell, name) for cell in cells])
         return
     show(name, cells)
-    hidden = {cell.split for cell in read_cells(home, name)} - {cell.split for cell in cells}
+    hidden = {cell.split for cell in read_metrics(home, name)} - {cell.split for cell in cells}
     out = console()
     if TRAIN in hidden:
         out.print("not shown  train, on which heads may have been trained; --split train shows it", soft_wrap=True)
@@ -46,14 +46,14 @@ def evaluate(
     )
 
 
-def evaluated(home: Home, name: str, split: str | None) -> list[Cell]:
+def evaluated(home: Home, name: str, split: str | None) -> list[MetricRow]:
     """Run the job `evaluate_corpus` on a corpus and return its scores.
 
     Raises:
         CerError: unknown corpus or split, no labels, tables that have not been made, or a step failed.
     """
     from cer_pipeline.cli.launch import launcher
-    from cer_pipeline.evaluation.evaluate import chosen, read_cells
+    from cer_pipeline.evaluation.evaluate import read_metrics, select_split
     from cer_pipeline.evaluation.read import inputs_digest, splits
 
     labelled = splits(home, name)  # checked before Dagster is imported, so that a mistake is reported at once
@@ -64,10 +64,10 @@ def evaluated(home: Home, name: str, split: str | None) -> list[Cell]:
         from assets.jobs import EVALUATE
 
         jobs.run(EVALUATE, partition=name).require_success()
-    return chosen(read_cells(home, name), name, split)
+    return select_split(read_metrics(home, name), name, split)
 
 
-def show(name: str, cells: list[Cell]) -> None:
+def show(name: str, cells: list[MetricRow]) -> None:
     """Print the scores as one table."""
     from cer_pipeline.report.score_table import COLUMNS, NOTES, RIGHT, score_rows, without_score
 

@@ -32,19 +32,22 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a head and write its scores and model card. A stopped training continues when it is run again."""
+    from cer_pipeline.profiles import load_profile
     from cer_pipeline.store.home import writable_home
-    from cer_pipeline.training import registry
+    from cer_pipeline.trainers import trainer
     from cer_pipeline.training.summary import score_rows
+    from cer_pipeline.training.trainer import training_corpora
     from cer_pipeline.zoo.trained import retire as retire_head
 
-    home, trainer = writable_home(), registry.trainer(branch)
+    home = writable_home()
+    training = trainer(load_profile(settings=home.settings), branch)
     if retire:
         retire_head(home.heads, branch)
         print(f"{branch}: the head that was trained here is no longer used; its files stay in {home.heads / branch}")
         return
     names = [name.strip() for name in corpora.split(",") if name.strip()]
     options = _options(set_ or [])
-    registry.chosen(home, trainer, names)  # before libraries are imported, so that a mistake is reported at once
+    training_corpora(home, training, names)  # before libraries are imported, so that a mistake is reported at once
     head, run_id = trained(home, branch, names, options, quiet=json)
     scores = json_.loads((head.folder / f"{branch}.scores.json").read_text("utf-8"))
     if json:

@@ -1,4 +1,5 @@
-"""From basic emotions per segment to compound expressions per segment and to one row per frame of the video.
+"""Map distributions over basic emotions, or features, to distributions over compound expressions.
 
-Belongs here: PPA, PFSA, and the averaging of windows over frames. Does not belong here: fusion (`fusion`) or reports.
+Belongs here: PPA, PFSA, their adjustments and the rule for a clear expression, as pure functions. Does not belong here:
+tables and the averaging over frames (`predictions`), or fusion (`fusion`).
 """

@@ -1,12 +1,12 @@
-"""Which predictions are shown to people as an expression.
+"""The rule for which predictions reports and exports show as an expression.
 
-Belongs here: the rule and the words for what it rejects. Does not belong here: the numbers that it reads
-(`fusion.uncertainty`), the choice of its thresholds (`reproduce.clear_expression_study`), or showing anything
-(`report`, `export`).
+Belongs here: the rule, and the label of a prediction that it rejects. Does not belong here: the measures that it reads
+(`fusion.uncertainty`), the choice of its thresholds (`reproduce.clear_expression_study`), or output (`report`,
+`export`).
 
-The tables keep every probability. PPA divides Neutral and Other away, so the compounds of a calm face sum to 1 as well
-and lie near 1/7 each; naming the first of them would be naming noise. A compound is *clear* where enough is expressed
-at all, and where it leads the next compound by enough.
+The tables keep every probability. PPA normalises without Neutral and Other, so the compounds of a neutral face sum to 1
+as well, with about 1/7 each, and the largest of them is noise. A compound is *clear* where `expressed` and its margin
+over the second compound reach their thresholds.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Final
 
 import numpy as np
 
+from cer_pipeline.arrow import matrix
 from cer_pipeline.fusion.combine import Array, Mask
-from cer_pipeline.fusion.inputs import matrix
 from cer_pipeline.fusion.uncertainty import confidence, expressed
 from cer_pipeline.labels import COMPOUND
 from cer_pipeline.profiles import REPORT, Profile
@@ -30,7 +30,7 @@ MEASURED: Final[dict[str, tuple[str, ...]]] = {
     COMPOUNDS.name: ("expressed", "confidence"),
     FRAME_PREDICTIONS.name: ("expressed", "compound_confidence"),
 }
-"""Tables of which the rule says something, and the columns that it reads."""
+"""Tables that the rule applies to, and the columns that it reads."""
 UNCLEAR: Final = "no clear expression"
 
 
@@ -39,7 +39,7 @@ class Clear:
     """The thresholds of a profile.
 
     Args:
-        least_expressed: least share that must lie on the six expressions, 0..1.
+        least_expressed: least probability of the six expressions together, 0..1.
         least_confidence: least margin of the first compound over the second, 0..1.
     """
 
@@ -48,33 +48,33 @@ class Clear:
 
     @classmethod
     def of(cls, profile: Profile) -> Clear:
-        """The thresholds of a profile."""
+        """Return the thresholds of a profile."""
         section = profile[REPORT]
         return cls(float(section["least_expressed"]), float(section["least_confidence"]))
 
     def holds(self, expressed_: Array, confidence_: Array) -> Mask:
-        """Where an expression is clear; False where a number is NaN.
+        """Whether an expression is clear; False where a measure is NaN.
 
         Args:
-            expressed_: share on the six expressions [...].
+            expressed_: probability of the six expressions together [...].
             confidence_: margin between the compounds [...].
         """
         return (expressed_ >= self.least_expressed) & (confidence_ >= self.least_confidence)
 
     def of_values(self, basic: Array, compound: Array) -> Mask:
-        """Where an expression is clear, from the distributions themselves: [..., 8] and [..., 7] to [...]."""
+        """Whether an expression is clear, from the distributions [..., 8] and [..., 7]."""
         return self.holds(expressed(basic), confidence(compound))
 
 
 def clear_rows(inputs: Inputs, table: str, rule: Clear) -> str:
-    """How many rows of a table show a clear expression, in words; empty for a table of which the rule says nothing.
+    """Text with the number of rows of a table that show a clear expression; empty for a table without the rule.
 
-    Of `compound` the rows of all methods count, of `fused` those with enough expressed, for its rows name no compound.
+    `compound` counts the rows of all methods. `fused` has no compound, so it counts rows whose `expressed` is enough.
 
     Args:
-        inputs: the shard.
-        table: its name.
-        rule: what is called a clear expression.
+        inputs: tables of the shard.
+        table: table name.
+        rule: thresholds.
     """
     if table not in MEASURED:
         return ""
@@ -86,18 +86,18 @@ def clear_rows(inputs: Inputs, table: str, rule: Clear) -> str:
 
 
 def named(compound: Array, clear: Mask) -> list[str | None]:
-    """What people read of some predictions.
+    """Labels of some predictions for reports and exports.
 
     Args:
         compound: distributions over the compounds [n, 7]; NaN without a value.
-        clear: whether each is clear [n].
+        clear: whether each prediction is clear [n].
 
     Returns:
-        For each the first compound, or `UNCLEAR`; None where there is no value.
+        Per prediction the most probable compound, or `UNCLEAR`; None without a value.
     """
     known: Mask = np.asarray(np.isfinite(compound).all(axis=1))
     top = np.where(known, np.nan_to_num(compound).argmax(axis=1), 0)
     return [
-        None if not there else COMPOUND[k] if sure else UNCLEAR
-        for there, k, sure in zip(known.tolist(), top.tolist(), clear.tolist(), strict=True)
+        None if not has_value else COMPOUND[k] if is_clear else UNCLEAR
+        for has_value, k, is_clear in zip(known.tolist(), top.tolist(), clear.tolist(), strict=True)
     ]

@@ -1,10 +1,10 @@
-"""Pair-Wise Probability Aggregation: a compound is as likely as the two basic emotions that make it.
+"""Pair-Wise Probability Aggregation (PPA): a compound scores the sum of the probabilities of its two emotions.
 
-Belongs here: that mapping and the matrix behind it. Does not belong here: tables (`predictions.map_compounds`) or
-features (`pfsa`).
+Belongs here: the mapping and its linear factors. Does not belong here: tables (`predictions.map_compounds`) or features
+(`pfsa`).
 
-Source: section 3.7 of "Team RAS in 9th ABAW Competition: Multimodal Compound Expression Recognition Approach"; the
-published code scores a compound by p_i + p_j, without weights, without Neutral and Other.
+Source: section 3.7 of "Team RAS in 9th ABAW Competition: Multimodal Compound Expression Recognition Approach"; its
+reference code scores a compound by p_i + p_j, without weights, without Neutral and Other.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from cer_pipeline.labels import BASIC, COMPOUND_PAIRS
 Array = NDArray[np.float64]
 
 PAIRS: Final[tuple[tuple[int, int], ...]] = tuple((BASIC.index(a), BASIC.index(b)) for a, b in COMPOUND_PAIRS)
-"""Positions in BASIC of the two emotions of every compound."""
+"""Indices into BASIC of the two emotions of every compound."""
 
 
 def ppa_scores(basic: Array) -> Array:
-    """The published scores p_i + p_j.
+    """Scores p_i + p_j of the reference code.
 
     Args:
         basic: distributions over the 8 basic emotions [..., 8].
@@ -35,10 +35,9 @@ def ppa_scores(basic: Array) -> Array:
 
 
 def ppa(basic: Array) -> Array:
-    """The scores as a distribution over the 7 compounds; the order of the scores, and so the top one, stays.
+    """Scores normalised to a distribution over the 7 compounds.
 
-    Where all scores are 0, so where everything lies on Neutral and Other, nothing speaks for one compound over
-    another: every compound gets 1/7.
+    Where all scores are 0, because Neutral and Other have all of the probability, every compound gets 1/7.
 
     Args:
         basic: distributions over the 8 basic emotions [..., 8].
@@ -51,15 +50,15 @@ def ppa(basic: Array) -> Array:
     for k in range(scores.shape[-1]):  # in fixed order, so that a row does not depend on its batch
         total = total + scores[..., k]
     empty = total <= 0.0
-    shared = np.full_like(scores, 1.0 / scores.shape[-1])
-    return np.where(empty[..., None], shared, scores / np.where(empty, 1.0, total)[..., None])
+    uniform = np.full_like(scores, 1.0 / scores.shape[-1])
+    return np.where(empty[..., None], uniform, scores / np.where(empty, 1.0, total)[..., None])
 
 
 def ppa_parts(basic: Array) -> Array:
-    """The share of every basic emotion in every compound.
+    """Linear factors of PPA for one distribution.
 
     Args:
-        basic: one distribution over the 8 basic emotions [8].
+        basic: distribution over the 8 basic emotions [8].
 
     Returns:
         Factors g [7, 8] such that `ppa(basic)[k]` is the sum over b of g[k, b] x basic[b].
@@ -68,5 +67,5 @@ def ppa_parts(basic: Array) -> Array:
     for k, (i, j) in enumerate(PAIRS):
         factors[k, [i, j]] = 1.0
     total = float((factors @ basic).sum())
-    # The mass on Neutral and Other, which is then all of it, is spread evenly.
+    # Where Neutral and Other have all of the probability, it is divided equally among the compounds.
     return factors / total if total > 0.0 else np.full_like(factors, 1.0 / len(PAIRS))

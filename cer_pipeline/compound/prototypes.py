@@ -1,10 +1,9 @@
-"""Prototypes for PFSA, and the temperature that goes with them, from the out-of-fold predictions of a training split.
+"""Train PFSA: prototypes and their temperature, from the out-of-fold predictions of a training split.
 
-Belongs here: what PFSA needs to be trained. Does not belong here: the mapping itself (`compound.pfsa`).
+Belongs here: the training of PFSA. Does not belong here: the mapping itself (`compound.pfsa`).
 
-There are no compound labels to choose a temperature by, so it is chosen on basic ones: the same similarity, to the six
-prototypes of the basic emotions, as a softmax over those six, of least mean cross-entropy on folds whose prototypes saw
-nothing of their videos.
+There are no compound labels, so the temperature is chosen on basic ones: a softmax over the similarities to the
+prototypes of the six basic emotions, with the least mean cross-entropy on folds whose videos are not in the prototypes.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 from cer_pipeline.compound.pfsa import basic_prototypes, compound_prototypes
 from cer_pipeline.compound.ppa import PAIRS
@@ -23,13 +23,13 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 EMOTIONS: Final = tuple(sorted({i for pair in PAIRS for i in pair}))
-"""Positions in BASIC of the emotions that make compounds: all but Neutral and Other."""
+"""Indices into BASIC of the emotions that are part of a compound: all but Neutral and Other."""
 
 TEMPERATURES: Final = tuple(float(round(t, 4)) for t in np.geomspace(0.02, 2, 41))
 
 
 def similarities(features: Floats, prototypes: Floats) -> Floats:
-    """Cosines [n, k] of features [n, d] to prototypes [k, d]; 0 where a vector is 0."""
+    """Cosine similarities [n, k] of features [n, d] to prototypes [k, d]; 0 where a vector is 0."""
     lengths = np.outer(np.linalg.norm(features, axis=1), np.linalg.norm(prototypes, axis=1))
     products = features @ prototypes.T
     return np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
@@ -40,25 +40,23 @@ def train_prototypes(features: Floats, labels: Ints, predicted: Ints, folds: Seq
 
     Args:
         features: [n, d].
-        labels: class of each row, position in BASIC [n].
-        predicted: class that a head gave each row out of fold [n].
+        labels: class of each row, index into BASIC [n].
+        predicted: class that a head predicts for each row out of fold [n].
         folds: grouped folds over the rows.
 
     Returns:
         Unit vectors [7, d], and the temperature.
 
     Raises:
-        CerError: no row of a needed class is classified right (in all rows, or in the training rows of a fold).
+        CerError: no row of a class is classified correctly, in all rows or in the training rows of a fold.
     """
     losses = np.zeros(len(TEMPERATURES))
     for fold in folds:
         basic = basic_prototypes(features[fold.train], labels[fold.train], predicted[fold.train])[list(EMOTIONS)]
         rows = fold.test[np.isin(labels[fold.test], EMOTIONS)]
-        own = np.searchsorted(EMOTIONS, labels[rows])
+        truth = np.searchsorted(EMOTIONS, labels[rows])
         cosines = similarities(features[rows], basic)
         for k, temperature in enumerate(TEMPERATURES):
-            z = cosines / temperature
-            z -= z.max(1, keepdims=True)
-            losses[k] += (np.log(np.exp(z).sum(1)) - z[np.arange(len(own)), own]).sum()
+            losses[k] -= log_softmax(cosines / temperature, axis=1)[np.arange(len(truth)), truth].sum()
     prototypes = compound_prototypes(basic_prototypes(features, labels, predicted))
     return prototypes, TEMPERATURES[int(losses.argmin())]

@@ -1,5 +1,5 @@
-"""Evaluation: what a score is, how sure it is, and the protocols of the paper and of the ABAW challenge.
+"""Score predictions against labels, by the protocols of the paper and of the ABAW challenge.
 
-Belongs here: metrics, intervals and protocols over predictions and labels. Does not belong here: anything that chooses
-a setting (`training`), because test labels are read here alone.
+Belongs here: reading predictions and labels, and the protocols. Does not belong here: the formulas (`metrics`), or any
+choice of a setting (`training`): only this package reads the labels of test splits.
 """

@@ -1,9 +1,9 @@
-"""The evaluation of a corpus as a whole: which systems are scored and compared, and the table that it makes.
+"""Evaluate a corpus: the systems that are scored and compared, and the table `metrics`.
 
 Belongs here: the list of comparisons, writing and reading the table `metrics`. Does not belong here: formulas
-(`metrics`), protocols (`protocols`), pictures (`report`).
+(`metrics`), protocols (`protocols`) or plots (`report`).
 
-The table is a function of the tables that it is made from: while their content stays, it is left alone.
+The table is a function of the tables that it is computed from, and is kept while their content stays the same.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from cer_pipeline import tables
 from cer_pipeline.errors import CerError
-from cer_pipeline.evaluation.protocols import Cell, compare, score
+from cer_pipeline.evaluation.protocols import MetricRow, compare, score
 from cer_pipeline.evaluation.read import FUSED, PFSA, PPA, Scored, inputs_digest, read
 from cer_pipeline.metrics import RESAMPLES
 from cer_pipeline.store.files import exclusive
@@ -25,24 +25,24 @@ from cer_pipeline.store.home import Home
 from cer_pipeline.store.parquet import Footer, add_store_columns, read_footer, read_table, write_table
 
 CODE_VERSION: Final = "3"  # changed by hand whenever a number would change for the same tables
-SHARD: Final = "all"  # the table answers for the whole corpus
+SHARD: Final = "all"  # the table has one file per corpus
 TRAIN: Final = "train"
-DECIMALS: Final = 6  # of what machines read
+DECIMALS: Final = 6  # of numbers in machine-readable output
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation made.
+    """The result of an evaluation.
 
     Args:
         corpus: name of the corpus.
-        cells: every number.
-        footer: of the table.
-        unchanged: whether the table on disk already answered the same inputs.
+        rows: all rows of the table.
+        footer: footer of the table.
+        unchanged: whether the table on disk was already computed from the same inputs.
     """
 
     corpus: str
-    cells: tuple[Cell, ...]
+    rows: tuple[MetricRow, ...]
     footer: Footer
     unchanged: bool
 
@@ -53,26 +53,26 @@ def evaluate(home: Home, name: str, resamples: int = RESAMPLES) -> Evaluation:
     Args:
         home: the home folder.
         name: the corpus.
-        resamples: number of resamples behind every interval.
+        resamples: number of resamples of every interval.
 
     Raises:
-        CerError: no such corpus, no labels, or tables that have not been made.
+        CerError: no such corpus, no labels, or a missing table.
     """
     path = home.table(tables.METRICS.name, name, SHARD)
     with exclusive(home.lock(tables.METRICS.name, name, SHARD)):
         plan = digest(CODE_VERSION, str(resamples), inputs_digest(home, name))
         footer = read_footer(path)
         if footer is not None and footer.plan == plan:
-            return Evaluation(name, tuple(read_cells(home, name)), footer, True)
-        cells = [cell for scored in read(home, name) for cell in cells_of(scored, resamples)]
-        rows = pa.Table.from_pylist([asdict(cell) for cell in cells], schema=tables.METRICS.schema)
-        table = add_store_columns(tables.METRICS, rows, plan)  # all rows are made at once, so they are one unit
+            return Evaluation(name, tuple(read_metrics(home, name)), footer, True)
+        metrics = [row for scored in read(home, name) for row in metric_rows(scored, resamples)]
+        rows = pa.Table.from_pylist([asdict(row) for row in metrics], schema=tables.METRICS.schema)
+        table = add_store_columns(tables.METRICS, rows, plan)  # all rows are computed at once, so they are one unit
         footer = write_table(path, tables.METRICS, [table], plan, units=1)
-    return Evaluation(name, tuple(read_cells(home, name)), footer, False)
+    return Evaluation(name, tuple(read_metrics(home, name)), footer, False)
 
 
-def cells_of(scored: Scored, resamples: int = RESAMPLES) -> Iterator[Cell]:
-    """All numbers of one task: every system under every protocol, every branch against its fusion, PFSA against PPA."""
+def metric_rows(scored: Scored, resamples: int = RESAMPLES) -> Iterator[MetricRow]:
+    """All rows of one task: every system under every protocol, the fusion against every branch, PFSA against PPA."""
     for system in scored.systems:
         yield from score(scored.task, system, resamples)
     for first, second in _pairs(scored):
@@ -80,7 +80,7 @@ def cells_of(scored: Scored, resamples: int = RESAMPLES) -> Iterator[Cell]:
 
 
 def _pairs(scored: Scored) -> Iterator[tuple[Any, Any]]:
-    """The fusion against every branch (both as PPA maps them, for compounds), and PFSA against PPA."""
+    """Compared systems: the fusion with every branch (for compounds both mapped by PPA), and PFSA with PPA."""
     reference = scored.system(FUSED) or scored.system(PPA)
     for system in scored.systems:
         if reference is None or system is reference:
@@ -88,41 +88,45 @@ def _pairs(scored: Scored) -> Iterator[tuple[Any, Any]]:
         yield (system, reference) if system.name == PFSA else (reference, system)
 
 
-def read_cells(home: Home, name: str) -> list[Cell]:
-    """The numbers of the last evaluation of a corpus.
+def read_metrics(home: Home, name: str) -> list[MetricRow]:
+    """Read the rows of the last evaluation of a corpus.
 
     Raises:
-        CerError: it has not been evaluated.
+        CerError: the corpus has not been evaluated.
     """
     path = home.table(tables.METRICS.name, name, SHARD)
     if not path.is_file():
         raise CerError("the corpus has not been evaluated", name, f"run `cer evaluate {name}`")
     names = [column.name for column in tables.METRICS.columns]
-    return [Cell(**row) for row in read_table(path, names).to_pylist()]
+    return [MetricRow(**row) for row in read_table(path, names).to_pylist()]
 
 
-def chosen(cells: Iterable[Cell], corpus: str, split: str | None = None) -> list[Cell]:
-    """The cells of one split; of every split but `train` unless one is named, or unless there is no other.
+def select_split(rows: Iterable[MetricRow], corpus: str, split: str | None = None) -> list[MetricRow]:
+    """The rows of one split; by default of every split but `train`, or of `train` where there is no other.
 
-    Heads may have been trained on the split `train`, so its scores are shown only when asked for.
+    Heads may have been trained on the split `train`, so its scores are shown only on request.
 
     Raises:
-        CerError: no cell is of that split.
+        CerError: no row is of that split.
     """
-    cells = list(cells)
-    there = sorted({cell.split for cell in cells})
-    if split is not None and split not in there:
-        raise CerError(f"no labelled segment or frame of the split {split!r}", corpus, f"it has: {', '.join(there)}")
-    wanted = {split} if split is not None else set(there) - {TRAIN} or set(there)
-    return [cell for cell in cells if cell.split in wanted]
+    rows = list(rows)
+    splits = sorted({row.split for row in rows})
+    if split is not None and split not in splits:
+        raise CerError(f"no labelled segment or frame of the split {split!r}", corpus, f"it has: {', '.join(splits)}")
+    wanted = {split} if split is not None else set(splits) - {TRAIN} or set(splits)
+    return [row for row in rows if row.split in wanted]
 
 
-def record(cell: Cell, corpus: str) -> dict[str, Any]:
-    """A cell for machines."""
-    values = {name: None if v is None else round(v, DECIMALS) for name, v in _numbers(cell).items()}
-    names = {"system": cell.system, "corpus": corpus, "split": cell.split, "protocol": cell.protocol}
-    return names | {"metric": cell.metric} | values | {"n": cell.n, "coverage": round(cell.coverage, DECIMALS)}
-
-
-def _numbers(cell: Cell) -> dict[str, float | None]:
-    return {"value": cell.value, "low": cell.low, "high": cell.high}
+def record(row: MetricRow, corpus: str) -> dict[str, Any]:
+    """A row as a dictionary for machine-readable output."""
+    numbers = {"value": row.value, "low": row.low, "high": row.high}
+    return {
+        "system": row.system,
+        "corpus": corpus,
+        "split": row.split,
+        "protocol": row.protocol,
+        "metric": row.metric,
+        **{name: None if v is None else round(v, DECIMALS) for name, v in numbers.items()},
+        "n": row.n,
+        "coverage": round(row.coverage, DECIMALS),
+    }

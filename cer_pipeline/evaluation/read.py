@@ -1,8 +1,8 @@
-"""From the tables of a corpus to tasks and systems: labels beside everything that was predicted for them.
+"""Read tasks (labels) and systems (predictions) from the tables of a corpus.
 
-Belongs here: reading and aligning tables of all shards. Does not belong here: scores (`protocols`, `metrics`).
+Belongs here: reading and aligning the tables of all shards. Does not belong here: scores (`protocols`, `metrics`).
 
-This is, with training, the only reader of `labels` and `frame_labels`. The branches are those that `fused` was made of.
+Only this module and training read `labels` and `frame_labels`. The branches are those of the table `fused`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cer_pipeline.arrow import matrix, rows_in, rows_where, texts, video_slices
 from cer_pipeline.compound.ppa import ppa
 from cer_pipeline.corpora.corpus import shard_key
 from cer_pipeline.corpora.shards import ShardInputs, shards
 from cer_pipeline.errors import CerError
 from cer_pipeline.evaluation.protocols import FRAME, NONE, SEGMENT, System, Task, annotated_classes, top
-from cer_pipeline.fusion.inputs import matrix, texts
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS
 from cer_pipeline.predictions.frame_average import windows_at
 from cer_pipeline.status import Status
@@ -33,7 +33,7 @@ from cer_pipeline.tables import COMPOUND_LABEL_COLUMNS, LABEL_COLUMNS
 FUSED: Final = "fused"
 PPA: Final = "ppa"
 PFSA: Final = "pfsa"
-WHOLE: Final = "all"  # the split of videos whose corpus names none
+WHOLE: Final = "all"  # split of videos without one
 WEIGHT: Final = "w_"  # prefix of the columns of `fused` that name its branches
 
 Floats = NDArray[np.float64]
@@ -42,42 +42,47 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Values:
-    """What one system says of the segments of a shard, in the order of `labels`.
+    """Values of one system for some segments or frames.
 
     Args:
-        probabilities: [n, classes], NaN where there is no value.
-        statuses: why [n].
-        reasons: in words [n].
+        probabilities: [n, classes], NaN without a value.
+        statuses: statuses [n].
+        reasons: reasons [n].
     """
 
     probabilities: Floats
     statuses: list[str]
     reasons: list[str | None]
 
+    @classmethod
+    def of(cls, rows: pa.Table, columns: Sequence[str]) -> Values:
+        """The values of some rows of a table."""
+        return cls(matrix(rows, columns), rows.column("status").to_pylist(), rows.column("reason").to_pylist())
+
     def missing(self, rows: slice) -> list[tuple[str, str | None]]:
-        """Status and reason of those of some rows that have no value."""
-        lacking: list[int] = np.flatnonzero(~np.isfinite(self.probabilities[rows]).all(axis=1)).tolist()
+        """Status and reason of the rows of a slice that have no value."""
+        empty: list[int] = np.flatnonzero(~np.isfinite(self.probabilities[rows]).all(axis=1)).tolist()
         first = rows.start or 0
-        return [(self.statuses[first + i], self.reasons[first + i]) for i in lacking]
+        return [(self.statuses[first + i], self.reasons[first + i]) for i in empty]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A task and all systems that answer it."""
+    """A task and all systems with predictions for it."""
 
     task: Task
     systems: tuple[System, ...]
 
     def system(self, name: str) -> System | None:
-        """The system of a name, if it answers this task."""
+        """The system of a name; None where it has no predictions for this task."""
         return next((s for s in self.systems if s.name == name), None)
 
 
 def branches_of(shard: ShardInputs) -> list[str]:
-    """The branches that `fused` was made of.
+    """The branches of the table `fused`.
 
     Raises:
-        CerError: the table has not been made.
+        CerError: the table is missing.
     """
     names = shard.table(FUSED).column_names
     return [n.removeprefix(WEIGHT) for n in names if n.startswith(WEIGHT)]
@@ -85,15 +90,15 @@ def branches_of(shard: ShardInputs) -> list[str]:
 
 def tables_read(branches: Sequence[str]) -> list[str]:
     """The tables that an evaluation reads."""
-    made = [f"probabilities/{b}" for b in branches]
-    return ["labels", "frame_labels", "segments", *made, FUSED, "compound", "frame_predictions"]
+    probabilities = [f"probabilities/{b}" for b in branches]
+    return ["labels", "frame_labels", "segments", *probabilities, FUSED, "compound", "frame_predictions"]
 
 
 def inputs_digest(home: Home, name: str) -> str:
     """Digest of all tables that the evaluation of a corpus reads.
 
     Raises:
-        CerError: no such corpus, or a table has not been made.
+        CerError: no such corpus, or a table is missing.
     """
     parts = []
     for shard in shards(home, name):
@@ -107,42 +112,42 @@ def inputs_digest(home: Home, name: str) -> str:
 
 
 def splits(home: Home, name: str) -> list[str]:
-    """The splits of a corpus that have labels, in order of their names.
+    """The splits of a corpus that have labels, sorted by name.
 
     Raises:
-        CerError: no such corpus, tables that have not been made, or no labels at all.
+        CerError: no such corpus, a missing table, or no labels at all.
     """
-    found: set[str] = set()
+    names: set[str] = set()
     for shard in shards(home, name):
         table = shard.table("labels", ["split", "status"])
         rows = zip(table.column("split").to_pylist(), table.column("status").to_pylist(), strict=True)
-        found |= {split or WHOLE for split, status in rows if status == Status.OK}
-    if not found:
+        names |= {split or WHOLE for split, status in rows if status == Status.OK}
+    if not names:
         raise CerError("the corpus has no labels", name, f"add them: `cer corpus add {name} PATH --labels …`")
-    return sorted(found)
+    return sorted(names)
 
 
 def read(home: Home, name: str) -> list[Scored]:
-    """Every task of a corpus (split, segments or frames, basic or compound) with the systems that answer it.
+    """Every task of a corpus (split, segments or frames, basic or compound) with the predictions of all systems.
 
     Raises:
-        CerError: no such corpus, tables that have not been made or do not belong together, or no labels at all.
+        CerError: no such corpus, tables that are missing or do not belong together, or no labels at all.
     """
-    splits(home, name)
-    own = shards(home, name)
-    systems = roster(own)
-    return [*_segment_tasks(own, systems), *_frame_tasks(own, systems)]
+    splits(home, name)  # refuses a corpus without labels
+    parts = shards(home, name)
+    systems = systems_of(parts)
+    return [*_segment_tasks(parts, systems), *_frame_tasks(parts, systems)]
 
 
-# --- what answers ---
+# --- systems ---
 
 
 @dataclass(frozen=True)
-class Roster:
-    """The systems that all shards of a corpus hold.
+class Systems:
+    """The systems of a corpus.
 
     Args:
-        branches: branches that `fused` was made of.
+        branches: branches of the table `fused`.
         methods: compound mappings.
     """
 
@@ -150,56 +155,56 @@ class Roster:
     methods: tuple[str, ...]
 
 
-def roster(own: Sequence[ShardInputs]) -> Roster:
-    """The systems of some shards of one corpus.
+def systems_of(parts: Sequence[ShardInputs]) -> Systems:
+    """The systems of all shards of a corpus.
 
     Raises:
-        CerError: a table has not been made, or shards were made with unlike branches.
+        CerError: a table is missing, or shards have different branches.
     """
-    made = [tuple(branches_of(shard)) for shard in own]
-    odd = next((shard for shard, names in zip(own, made, strict=True) if names != made[0]), None)
-    if odd is not None:
-        then = f"run `cer run {odd.corpus}`"
-        raise CerError("shards were made with unlike branches", shard_key(odd.corpus, odd.shard), then)
-    methods = {m for shard in own for m in texts(shard.table("compound", ["method"]), "method")}
-    return Roster(made[0], tuple(m for m in (PPA, PFSA) if m in methods))
+    branches = [tuple(branches_of(shard)) for shard in parts]
+    different = next((shard for shard, names in zip(parts, branches, strict=True) if names != branches[0]), None)
+    if different is not None:
+        key = shard_key(different.corpus, different.shard)
+        raise CerError("shards were made with different branches", key, f"run `cer run {different.corpus}`")
+    methods = {m for shard in parts for m in texts(shard.table("compound", ["method"]), "method")}
+    return Systems(branches[0], tuple(m for m in (PPA, PFSA) if m in methods))
 
 
 # --- segments ---
 
 
-def _segment_tasks(own: Sequence[ShardInputs], systems: Roster) -> Iterator[Scored]:
-    labels = pa.concat_tables([s.table("labels") for s in own])
+def _segment_tasks(parts: Sequence[ShardInputs], systems: Systems) -> Iterator[Scored]:
+    labels = pa.concat_tables([shard.table("labels") for shard in parts])
     ok = np.array([status == Status.OK for status in texts(labels, "status")], bool)
-    where = np.array([split or WHOLE for split in labels.column("split").to_pylist()], object)
+    split_of = np.array([split or WHOLE for split in labels.column("split").to_pylist()], object)
     videos = np.array(texts(labels, "video_id"), object)
     ids = np.array(texts(labels, "segment_id"))
-    per_shard = [_segment_systems(s, systems) for s in own]
+    per_shard = [_segment_systems(shard, systems) for shard in parts]
     for names, columns, kind in ((BASIC, LABEL_COLUMNS, 0), (COMPOUND, COMPOUND_LABEL_COLUMNS, 1)):
         shares = matrix(labels, columns)
         valid = ok & np.isfinite(shares).all(axis=1) & (np.nan_to_num(shares).sum(axis=1) > 0)
-        classes = _with_format(own[0], names, annotated_classes(shares[valid]))
-        for split in sorted(set(where[valid].tolist())):
-            rows = np.flatnonzero(valid & (where == split))
-            rows = rows[np.argsort(ids[rows])]  # a sum of floats must not depend on how videos fell into shards
+        classes = _with_format(parts[0], names, annotated_classes(shares[valid]))
+        for split in sorted(set(split_of[valid].tolist())):
+            rows = np.flatnonzero(valid & (split_of == split))
+            rows = rows[np.argsort(ids[rows])]  # a sum of floats must not depend on the shards of the videos
             task = Task(split, SEGMENT, names, classes, shares[rows].argmax(axis=1), videos[rows])
-            yield Scored(task, tuple(_systems([found[kind] for found in per_shard], rows)))
+            yield Scored(task, tuple(_systems([values[kind] for values in per_shard], rows)))
 
 
 def _with_format(shard: ShardInputs, names: Sequence[str], annotated: tuple[int, ...]) -> tuple[int, ...]:
-    """The classes that were annotated, and those that the corpus's format annotates even where this part has none."""
+    """The annotated classes, and those that the format of the corpus annotates although these labels have none."""
     if tuple(names) != BASIC:
         return annotated
-    of_format = shard.registered().format_classes
-    return tuple(sorted({*annotated, *(BASIC.index(name) for name in of_format)}))
+    classes = shard.registered().format_classes
+    return tuple(sorted({*annotated, *(BASIC.index(name) for name in classes)}))
 
 
 def _systems(per_shard: Sequence[dict[str, Values]], rows: Ints) -> Iterator[System]:
-    """The systems of all shards together, over some rows of all labels."""
+    """The systems of all shards together, for some rows of all labels."""
     for name in per_shard[0]:
-        values = np.concatenate([found[name].probabilities for found in per_shard])[rows]
-        statuses = [s for found in per_shard for s in found[name].statuses]
-        reasons = [r for found in per_shard for r in found[name].reasons]
+        values = np.concatenate([shard[name].probabilities for shard in per_shard])[rows]
+        statuses = [s for shard in per_shard for s in shard[name].statuses]
+        reasons = [r for shard in per_shard for r in shard[name].reasons]
         missing = [int(i) for i, p in zip(rows, values, strict=True) if not np.isfinite(p).all()]
         status, reason = _most_frequent([statuses[i] for i in missing], [reasons[i] for i in missing])
         yield System.of(name, values, status, reason)
@@ -212,8 +217,8 @@ def _most_frequent(statuses: Sequence[str], reasons: Sequence[str | None]) -> tu
     return status, next((r for s, r in zip(statuses, reasons, strict=True) if s == status and r), None)
 
 
-def _segment_systems(shard: ShardInputs, systems: Roster) -> tuple[dict[str, Values], dict[str, Values]]:
-    """What every system says of the segments of `labels`: basic emotions, and compounds."""
+def _segment_systems(shard: ShardInputs, systems: Systems) -> tuple[dict[str, Values], dict[str, Values]]:
+    """Basic and compound values of every system for the segments of `labels`."""
     ids = texts(shard.table("labels", ["segment_id"]), "segment_id")
     basic = {b: _values(shard, f"probabilities/{b}", ids, BASIC_COLUMNS) for b in systems.branches}
     compound = {m: _values(shard, "compound", ids, COMPOUND_COLUMNS, m) for m in systems.methods}
@@ -225,84 +230,83 @@ def _segment_systems(shard: ShardInputs, systems: Roster) -> tuple[dict[str, Val
 def _values(
     shard: ShardInputs, name: str, ids: Sequence[str], columns: Sequence[str], method: str | None = None
 ) -> Values:
-    read = ["segment_id", "status", "reason", *columns, *(["method"] if method else [])]
-    table = shard.table(name, read)
+    table = shard.table(name, ["segment_id", "status", "reason", *columns, *(["method"] if method else [])])
     if method:
-        table = table.filter(pa.array([m == method for m in table.column("method").to_pylist()], pa.bool_()))
-    place = {segment: i for i, segment in enumerate(table.column("segment_id").to_pylist())}
-    lost = next((i for i in ids if i not in place), None)
-    if lost is not None:
+        table = rows_where(table, "method", method)
+    index = {segment: i for i, segment in enumerate(texts(table, "segment_id"))}
+    missing = next((segment for segment in ids if segment not in index), None)
+    if missing is not None:
         key = shard_key(shard.corpus, shard.shard)
         then = f"run `cer run {shard.corpus}`"
-        raise CerError(f"labels of {key} name a segment that {name} does not have", lost, then)
-    order = [place[i] for i in ids]
-    rows = table.take(pa.array(order, pa.int64()))
-    return Values(matrix(rows, columns), rows.column("status").to_pylist(), rows.column("reason").to_pylist())
+        raise CerError(f"labels of {key} name a segment that {name} does not have", missing, then)
+    return Values.of(table.take(pa.array([index[segment] for segment in ids], pa.int64())), columns)
 
 
 # --- frames ---
 
 
-def _frame_tasks(own: Sequence[ShardInputs], systems: Roster) -> Iterator[Scored]:
-    parts = [part for shard in own for part in _frame_parts(shard, systems)]
-    if not parts:
+def _frame_tasks(parts: Sequence[ShardInputs], systems: Systems) -> Iterator[Scored]:
+    clips = [clip for shard in parts for clip in _labelled_videos(shard, systems)]
+    if not clips:
         return
-    videos = np.concatenate([part.videos for part in parts])
-    where = np.concatenate([part.splits for part in parts])
+    videos = np.concatenate([clip.videos for clip in clips])
+    split_of = np.concatenate([clip.splits for clip in clips])
     for names, kind in ((BASIC, 0), (COMPOUND, 1)):
-        truth = np.concatenate([part.truth[kind] for part in parts])
-        guesses = {n: np.concatenate([part.guesses[kind][n] for part in parts]) for n in parts[0].guesses[kind]}
+        truth = np.concatenate([clip.truth[kind] for clip in clips])
+        predicted = {n: np.concatenate([clip.predicted[kind][n] for clip in clips]) for n in clips[0].predicted[kind]}
         valid = truth != NONE
-        classes = _with_format(own[0], names, tuple(int(c) for c in np.unique(truth[valid])))
-        for split in sorted(set(where[valid].tolist())):
-            rows = valid & (where == split)
+        classes = _with_format(parts[0], names, tuple(int(c) for c in np.unique(truth[valid])))
+        for split in sorted(set(split_of[valid].tolist())):
+            rows = valid & (split_of == split)
             task = Task(split, FRAME, names, classes, truth[rows], videos[rows])
-            mine = [part for part in parts if part.splits[0] == split]
-            yield Scored(task, tuple(System(n, g[rows], None, *_why(mine, kind, n)) for n, g in guesses.items()))
+            in_split = [clip for clip in clips if clip.splits[0] == split]
+            yield Scored(
+                task, tuple(System(n, p[rows], None, *_status_of(in_split, kind, n)) for n, p in predicted.items())
+            )
 
 
-def _why(parts: Sequence[FramePart], kind: int, system: str) -> tuple[str, str | None]:
-    """Why a system has no value for frames of some videos: the most frequent status, and the reason of one of these."""
-    found = [why for part in parts for why in part.missing[kind].get(system, ())]
-    return _most_frequent([status for status, _ in found], [reason for _, reason in found])
+def _status_of(clips: Sequence[LabelledVideo], kind: int, system: str) -> StatusAndReason:
+    """Most frequent status of the frames of some videos without a value of a system, and the reason of one of them."""
+    missing = [row for clip in clips for row in clip.missing[kind].get(system, ())]
+    return _most_frequent([status for status, _ in missing], [reason for _, reason in missing])
 
 
-Why = tuple[str, str | None]
+StatusAndReason = tuple[str, str | None]
 """Status and reason of a row without a value."""
 
 
 @dataclass(frozen=True)
-class FramePart:
-    """The annotated frames of one video, n of them.
+class LabelledVideo:
+    """The n annotated frames of one video.
 
     Args:
         videos: the video, n times.
         splits: its split, n times.
-        truth: basic and compound class of each frame [n]; NONE where that vocabulary is not annotated.
-        guesses: what every system says, basic and compound [n].
-        missing: status and reason of the windows (of the frames, for `fused` and `ppa`) for which a system has no
-            value, basic and compound.
+        truth: basic and compound class of each frame [n]; NONE where a vocabulary is not annotated.
+        predicted: basic and compound class that each system predicts [n].
+        missing: status and reason of the windows (for `fused` and `ppa`: frames) without a value of a system, basic and
+            compound.
     """
 
     videos: NDArray[np.object_]
     splits: NDArray[np.object_]
     truth: tuple[Ints, Ints]
-    guesses: tuple[dict[str, Ints], dict[str, Ints]]
-    missing: tuple[dict[str, list[Why]], dict[str, list[Why]]]
+    predicted: tuple[dict[str, Ints], dict[str, Ints]]
+    missing: tuple[dict[str, list[StatusAndReason]], dict[str, list[StatusAndReason]]]
 
 
-def _frame_parts(shard: ShardInputs, systems: Roster) -> Iterator[FramePart]:
-    """Labels and predictions of every annotated video of a shard, frame by frame.
+def _labelled_videos(shard: ShardInputs, systems: Systems) -> Iterator[LabelledVideo]:
+    """Labels and predictions of the frames of every annotated video of a shard.
 
-    `fused` and `ppa` are the pipeline's own frame values. Every other system is averaged over the windows that hold the
-    frame and that it has a value for, as in section 3.7 of the paper.
+    `fused` and `ppa` are read from `frame_predictions`. Every other system is averaged over the windows that contain
+    the frame and have a value, as in section 3.7 of the paper.
     """
     labels = shard.table("frame_labels", ["video_id", "frame", "basic", "compound", "status"])
-    labels = labels.filter(pa.array([s == Status.OK for s in texts(labels, "status")], pa.bool_()))
+    labels = rows_where(labels, "status", str(Status.OK))
     if not labels.num_rows:
         return
-    named = shard.table("labels", ["video_id", "split"])
-    split = dict(zip(texts(named, "video_id"), named.column("split").to_pylist(), strict=True))
+    split_table = shard.table("labels", ["video_id", "split"])
+    split = dict(zip(texts(split_table, "video_id"), split_table.column("split").to_pylist(), strict=True))
     columns = ["video_id", "frame", "time_s", "status", "reason", *BASIC_COLUMNS, *COMPOUND_COLUMNS]
     predicted = shard.table("frame_predictions", columns)
     segments = shard.table("segments", ["segment_id", "video_id", "start_s", "end_s"])
@@ -312,47 +316,45 @@ def _frame_parts(shard: ShardInputs, systems: Roster) -> Iterator[FramePart]:
     for method in systems.methods:
         if method != PPA:
             compound[method] = _values(shard, "compound", ids, COMPOUND_COLUMNS, method)
-    frame_rows, window_rows = _spans(predicted), _spans(segments)
-    for video, rows in _spans(labels).items():
-        mine = _rows(labels, rows)
-        frames = _rows(predicted, frame_rows.get(video, slice(0, 0)))
+    frame_rows, window_rows = video_slices(predicted), video_slices(segments)
+    for video, rows in video_slices(labels).items():
+        truth = rows_in(labels, rows)
+        frames = rows_in(predicted, frame_rows.get(video, slice(0, 0)))
         at = window_rows.get(video, slice(0, 0))
-        windows = _rows(segments, at)
-        place, hit = _places(frames.column("frame").to_numpy(), mine.column("frame").to_numpy())
+        windows = rows_in(segments, at)
+        place, hit = _places(frames.column("frame").to_numpy(), truth.column("frame").to_numpy())
         frames = frames.take(pa.array(place, pa.int64()))
         times = frames.column("time_s").to_numpy()
         numbers = _windows(times, windows)
-        own, mapped = (
-            {name: _spread(hit, _window_means(numbers, v.probabilities[at])) for name, v in found.items()}
-            for found in (basic, compound)
+        basic_classes, compound_classes = (
+            {name: _spread(hit, _window_means(numbers, v.probabilities[at])) for name, v in systems_values.items()}
+            for systems_values in (basic, compound)
         )
-        whys = ({name: v.missing(at) for name, v in found.items()} for found in (basic, compound))
-        frame_values = [Values(matrix(frames, c), *_told(frames)) for c in (BASIC_COLUMNS, COMPOUND_COLUMNS)]
+        basic_missing, compound_missing = (
+            {name: v.missing(at) for name, v in systems_values.items()} for systems_values in (basic, compound)
+        )
+        fused, ppa_of_fused = (Values.of(frames, c) for c in (BASIC_COLUMNS, COMPOUND_COLUMNS))
         every = slice(0, frames.num_rows)
-        yield FramePart(
+        yield LabelledVideo(
             np.full(len(hit), video, object),
             np.full(len(hit), split.get(video) or WHOLE, object),
             (
-                _classes(mine.column("basic").to_pylist(), BASIC),
-                _classes(mine.column("compound").to_pylist(), COMPOUND),
+                _classes(truth.column("basic").to_pylist(), BASIC),
+                _classes(truth.column("compound").to_pylist(), COMPOUND),
             ),
             (
-                own | {FUSED: _spread(hit, frame_values[0].probabilities)},
-                {PPA: _spread(hit, frame_values[1].probabilities)} | mapped,
+                basic_classes | {FUSED: _spread(hit, fused.probabilities)},
+                {PPA: _spread(hit, ppa_of_fused.probabilities)} | compound_classes,
             ),
             (
-                next(whys) | {FUSED: frame_values[0].missing(every)},
-                next(whys) | {PPA: frame_values[1].missing(every)},
+                basic_missing | {FUSED: fused.missing(every)},
+                compound_missing | {PPA: ppa_of_fused.missing(every)},
             ),
         )
 
 
-def _told(rows: pa.Table) -> tuple[list[str], list[str | None]]:
-    return rows.column("status").to_pylist(), rows.column("reason").to_pylist()
-
-
 def _places(numbers: Ints, wanted: Ints) -> tuple[Ints, NDArray[np.bool_]]:
-    """Where the wanted numbers stand among ascending ones, for those that do, and which those are."""
+    """Indices into ascending numbers of those wanted numbers that are among them, and which these are."""
     place = np.searchsorted(numbers, wanted)
     hit = np.zeros(len(wanted), bool)
     inside = place < len(numbers)
@@ -361,7 +363,7 @@ def _places(numbers: Ints, wanted: Ints) -> tuple[Ints, NDArray[np.bool_]]:
 
 
 def _spread(hit: NDArray[np.bool_], values: Floats) -> Ints:
-    """The top class of every row of values, put at the places of `hit`; NONE elsewhere."""
+    """The most probable class of every row of values, in the positions where `hit` is True; NONE elsewhere."""
     full = np.full(len(hit), NONE, np.int64)
     full[hit] = top(values)
     return full
@@ -374,7 +376,7 @@ def _windows(times: Floats, windows: pa.Table) -> Ints:
 
 
 def _window_means(numbers: Ints, values: Floats) -> Floats:
-    """The mean of the windows of each time [n, J] that have a value [N, C]; NaN where none has."""
+    """Mean over those windows of each time [n, J] that have a value [N, C]; NaN without such a window."""
     padded = np.vstack([values, np.full((1, values.shape[1]), np.nan)])  # the window NONE
     held = padded[numbers]
     used: NDArray[np.bool_] = np.asarray(np.isfinite(held).all(axis=2))
@@ -384,16 +386,5 @@ def _window_means(numbers: Ints, values: Floats) -> Floats:
 
 
 def _classes(values: Sequence[str | None], names: Sequence[str]) -> Ints:
-    place = {name: i for i, name in enumerate(names)}
-    return np.array([NONE if v is None else place[v] for v in values], np.int64)
-
-
-def _spans(table: pa.Table) -> dict[str, slice]:
-    """The rows of every video of a table in key order."""
-    videos = texts(table, "video_id")
-    starts = [i for i, v in enumerate(videos) if i == 0 or v != videos[i - 1]]
-    return {videos[a]: slice(a, b) for a, b in zip(starts, [*starts[1:], len(videos)], strict=True)}
-
-
-def _rows(table: pa.Table, rows: slice) -> pa.Table:
-    return table.slice(rows.start, rows.stop - rows.start)
+    index = {name: i for i, name in enumerate(names)}
+    return np.array([NONE if v is None else index[v] for v in values], np.int64)

@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from cer_pipeline.arrow import matrix, texts
 from cer_pipeline.corpora.shards import shards
 from cer_pipeline.errors import CerError
 from cer_pipeline.evaluation.protocols import top
 from cer_pipeline.export.registry import Request
-from cer_pipeline.fusion.inputs import matrix, texts
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS
 from cer_pipeline.store.files import commit_tree, file_name
 from cer_pipeline.store.home import Home

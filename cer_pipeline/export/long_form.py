@@ -18,13 +18,12 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from cer_pipeline.arrow import column, matrix
 from cer_pipeline.compound.clear import Clear, named
 from cer_pipeline.corpora.shards import ShardInputs, shards
 from cer_pipeline.errors import CerError
 from cer_pipeline.evaluation.read import FUSED, branches_of
 from cer_pipeline.export.registry import Request
-from cer_pipeline.fusion.fuse import column
-from cer_pipeline.fusion.inputs import matrix
 from cer_pipeline.fusion.uncertainty import confidence, entropy, expressed
 from cer_pipeline.labels import BASIC_COLUMNS, COMPOUND_COLUMNS
 from cer_pipeline.store.files import commit_tree

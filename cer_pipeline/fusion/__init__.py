@@ -1,5 +1,5 @@
-"""From the probabilities of several branches to one distribution with exact weights.
+"""Fuse the probabilities of several branches into one distribution with exact weights.
 
-Belongs here: how weights are found, applied and trained. Does not belong here: any branch (`branches`), the mapping to
-compound expressions (`compound`), or telling why a value came out (`lineage`).
+Belongs here: computing, applying and training weights. Does not belong here: any branch (`branches`), the mapping to
+compound expressions (`compound`), or the decomposition of a value into contributions (`lineage`).
 """

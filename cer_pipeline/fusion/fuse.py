@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from cer_pipeline import tables
+from cer_pipeline.arrow import column
 from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.combine import Array, Mask, combine, equal_weights
-from cer_pipeline.fusion.inputs import Evidence, most_telling, read_evidence
+from cer_pipeline.fusion.inputs import BranchValues, dominant_status, read_branches
 from cer_pipeline.fusion.mhpf import DYNAMIC, STATIC, load_mhpf
 from cer_pipeline.fusion.specs import EQUAL, HEAD
 from cer_pipeline.fusion.uncertainty import agreement, confidence, entropy, expressed
@@ -26,7 +27,7 @@ class Fuse:
     """Rows of `fused` for segments.
 
     A branch without a value is masked. A segment that no branch could serve gets the most telling of their statuses
-    (`evidence.TELLING`), and a reason that lists what every branch said.
+    (`evidence.STATUS_PRIORITY`), and a reason that lists what every branch said.
 
     A trained fusion takes its branches by name, in any order, and those of them that the profile does not enable for
     absent. A branch that it was not trained with gets no weight, and `model` names it; a segment that only such
@@ -51,7 +52,7 @@ class Fuse:
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows for a batch of segments."""
         branches = units.column("branches")[0].as_py() if units.num_rows else []
-        evidence = read_evidence(self._context.inputs, branches, units.column("segment_id"))
+        evidence = read_branches(self._context.inputs, branches, units.column("segment_id"))
         strangers = self._strangers(branches)
         usable: Mask = evidence.present & ~np.isin(np.array(branches, dtype=object), strangers)
         some: Mask = np.any(usable, axis=1, keepdims=True)[:, 0]
@@ -74,7 +75,7 @@ class Fuse:
             return equal_weights(present, probabilities.shape[2], modalities)
         return self._trained.weights_of(branches, probabilities, present)
 
-    def _rows(self, units: pa.Table, evidence: Evidence, some: Mask, fused: Array, weights: Array) -> pa.Table:
+    def _rows(self, units: pa.Table, evidence: BranchValues, some: Mask, fused: Array, weights: Array) -> pa.Table:
         n, classes = len(some), len(BASIC_COLUMNS)
         spec = tables.fused(evidence.branches)
         full = np.full((n, classes), np.nan)
@@ -104,14 +105,9 @@ class Fuse:
         return pa.table([columns[c.name] for c in spec.columns], schema=spec.schema)
 
 
-def column(values: Array) -> pa.Array:
-    """A float column in which NaN is null."""
-    return pa.array(values, pa.float64(), from_pandas=True)
-
-
 def _status(statuses: np.ndarray) -> Status:
     # A segment without a fused value that some branch serves: the trained fusion does not know that branch.
-    return Status.MODEL_UNAVAILABLE if str(Status.OK) in statuses else most_telling(list(statuses))
+    return Status.MODEL_UNAVAILABLE if str(Status.OK) in statuses else dominant_status(list(statuses))
 
 
 def _reason(branches: tuple[str, ...], statuses: np.ndarray, strangers: Sequence[str]) -> str:

@@ -1,24 +1,23 @@
-"""The probabilities of all branches of a shard as arrays.
+"""The probabilities of several branches as arrays, and the status of a row without a value.
 
-Belongs here: reading and aligning `probabilities/*` and `fused`. Does not belong here: what is done with them.
+Belongs here: reading and aligning the tables `probabilities/*`. Does not belong here: any computation on them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cer_pipeline.errors import CerError
+from cer_pipeline.arrow import matrix, rows_of
 from cer_pipeline.labels import BASIC_COLUMNS
 from cer_pipeline.stage import Inputs
 from cer_pipeline.status import Status
 
-TELLING: tuple[Status, ...] = (
+STATUS_PRIORITY: tuple[Status, ...] = (
     Status.FAILED,
     Status.UNDECODABLE,
     Status.NO_VIDEO,
@@ -31,19 +30,19 @@ TELLING: tuple[Status, ...] = (
     Status.MODEL_UNAVAILABLE,
     Status.NOT_APPLICABLE,
 )
-"""Which of several reasons a row gives, the most telling first: an error that may hide a value, then what the recording
-lacks (picture before sound), then what the machine lacks, and last that no value is due."""
+"""Order in which one status is chosen for a row that several statuses apply to: an error that may hide a value, then
+what the recording lacks (picture before sound), then what the machine lacks, then that no value is expected."""
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What the branches say about some segments.
+class BranchValues:
+    """The values of M branches for n segments.
 
     Args:
-        branches: M names.
-        probabilities: [n, M, 8]; NaN where the branch has no value.
-        present: [n, M].
-        statuses: [n, M] texts.
+        branches: names [M].
+        probabilities: [n, M, 8]; NaN where a branch has no value.
+        present: [n, M], whether a branch has a value.
+        statuses: [n, M], of the rows of the branches.
     """
 
     branches: tuple[str, ...]
@@ -52,44 +51,21 @@ class Evidence:
     statuses: NDArray[np.object_]
 
 
-def most_telling(statuses: Sequence[str]) -> Status:
-    """The status of a value that nothing could serve: the first in `TELLING` that occurs."""
-    found = set(statuses)
-    return next((status for status in TELLING if status in found), Status.FAILED)
+def dominant_status(statuses: Sequence[str]) -> Status:
+    """Return the first status in the order of `STATUS_PRIORITY`; `failed` where none of them occurs."""
+    return next((status for status in STATUS_PRIORITY if status in statuses), Status.FAILED)
 
 
-def matrix(table: pa.Table, columns: Sequence[str]) -> NDArray[np.float64]:
-    """Numeric columns side by side, null as NaN: [rows, columns]."""
-    parts = [table.column(c).to_numpy().astype(np.float64, copy=False) for c in columns]
-    return np.column_stack(parts) if parts else np.empty((table.num_rows, 0))
-
-
-def texts(table: pa.Table, name: str) -> list[str]:
-    """A text column without nulls."""
-    return cast("list[str]", table.column(name).to_pylist())
-
-
-def rows_of(table: pa.Table, key: str, wanted: pa.Array | pa.ChunkedArray) -> pa.Table:
-    """The rows of a table in the order of the wanted key values.
-
-    Raises:
-        CerError: the table lacks one of them.
-    """
-    position = {value: i for i, value in enumerate(table.column(key).to_pylist())}
-    try:
-        return table.take([position[value] for value in wanted.to_pylist()])
-    except KeyError as missing:
-        what = f"a table has no row for a {key}"
-        raise CerError(what, str(missing.args[0]), "materialise its upstream assets again") from None
-
-
-def read_evidence(inputs: Inputs, branches: Sequence[str], segment_ids: pa.Array | pa.ChunkedArray) -> Evidence:
-    """Read what the branches say about some segments.
+def read_branches(inputs: Inputs, branches: Sequence[str], segment_ids: pa.Array | pa.ChunkedArray) -> BranchValues:
+    """Read the values of some branches for some segments.
 
     Args:
         inputs: tables of the shard.
-        branches: names, M.
-        segment_ids: n segments.
+        branches: names [M].
+        segment_ids: segments [n].
+
+    Raises:
+        CerError: a table has no row of a segment.
     """
     n, m = len(segment_ids), len(branches)
     values = np.full((n, m, len(BASIC_COLUMNS)), np.nan)
@@ -101,4 +77,4 @@ def read_evidence(inputs: Inputs, branches: Sequence[str], segment_ids: pa.Array
         statuses[:, i] = rows.column("status").to_pylist()
     present = statuses == str(Status.OK)
     values[~present] = np.nan
-    return Evidence(tuple(branches), values, present, statuses)
+    return BranchValues(tuple(branches), values, present, statuses)

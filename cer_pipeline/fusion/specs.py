@@ -1,6 +1,7 @@
-"""The stage that fuses the branches.
+"""The stage that fuses the branches, and how fusions are trained.
 
-Belongs here: the spec of `fused` and its plan; light at import. Does not belong here: the computation (`fuse`).
+Belongs here: the spec of `fused`, its plan, and the trainers; light at import. Does not belong here: the computation
+(`fuse`) or any training (`train`).
 """
 
 from __future__ import annotations
@@ -12,15 +13,32 @@ from typing import Final
 import pyarrow as pa
 
 from cer_pipeline import tables
+from cer_pipeline.arrow import texts
 from cer_pipeline.branch import BranchSpec
-from cer_pipeline.fusion.inputs import texts
+from cer_pipeline.plans import SEGMENT_COLUMNS, contents, plan_of, repeated
 from cer_pipeline.profiles import Profile
-from cer_pipeline.stage import INPUTS, UNIT, Inputs, StageSpec
+from cer_pipeline.stage import Inputs, StageSpec
 from cer_pipeline.store.fingerprint import digest
+from cer_pipeline.training.trainer import Trainer
 
 EQUAL: Final = "equal"
 HEAD: Final = "head_mhpf"
 """Zoo id of the trained fusion."""
+
+TRAINERS: Final = (
+    Trainer(
+        "mhpf",
+        "cer_pipeline.fusion.train.mhpf:train",
+        "Multi-Head Probability Fusion on probabilities of branches that did not see the segment.",
+        reads=("labels",),
+    ),
+    Trainer(
+        "feature_fusion",
+        "cer_pipeline.fusion.train.feature_level:train",
+        "A query over the features of the branches; an alternative to mhpf whose values do not split into parts.",
+        reads=("labels",),
+    ),
+)
 
 
 def fusion_stages(branches: Sequence[BranchSpec], method: str = EQUAL) -> tuple[StageSpec, ...]:
@@ -49,13 +67,8 @@ def fusion_stages(branches: Sequence[BranchSpec], method: str = EQUAL) -> tuple[
 
 
 def _plan(names: Sequence[str], modalities: Sequence[str], inputs: Inputs, _: Profile) -> pa.Table:
-    segments = inputs.table("segments", ["segment_id", "video_id", "segment"])
-    seen = [inputs.digests(f"probabilities/{name}", unit="segment_id") for name in names]
-    digests = [digest(segment, *(d.get(segment, "") for d in seen)) for segment in texts(segments, "segment_id")]
-    listed, of = (pa.array([list(v)] * segments.num_rows, pa.list_(pa.string())) for v in (names, modalities))
-    return (
-        segments.append_column(UNIT, segments.column("segment_id"))
-        .append_column(INPUTS, pa.array(digests, pa.string()))
-        .append_column("branches", listed)
-        .append_column("modalities", of)
-    )
+    segments = inputs.table("segments", SEGMENT_COLUMNS)
+    ids = texts(segments, "segment_id")
+    parts = contents(inputs, [f"probabilities/{name}" for name in names], ids, "segment_id")
+    plan = plan_of(segments, "segment_id", [digest(s, *content) for s, content in zip(ids, parts, strict=True)])
+    return repeated(repeated(plan, "branches", names), "modalities", modalities)

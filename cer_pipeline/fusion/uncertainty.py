@@ -1,20 +1,20 @@
-"""How much is expressed, how sure a distribution is, and how far the branches behind it agree.
+"""Uncertainty of a distribution: share of expression, confidence, entropy, and agreement of the branches.
 
 Belongs here: pure functions over arrays. Does not belong here: tables (`fuse`, `predictions.map_compounds`,
-`predictions.predict_frames`) or which values are shown to people (`compound.clear`).
+`predictions.predict_frames`) or the rule for what is shown (`compound.clear`).
 
-All four are shares between 0 and 1; a row that holds NaN gives NaN.
+All four measures lie between 0 and 1; a row with a NaN gives NaN.
 
-* expressed: 1 - p(Neutral) - p(Other) of a distribution over the basic emotions. PPA divides these two away, so a
-  distribution over compounds says nothing without it.
+* expressed: 1 - p(Neutral) - p(Other) of a distribution over the basic emotions. PPA normalises without these two
+  classes, so a distribution over compounds is meaningful only beside it.
 * confidence: the largest probability less the second largest, the margin of Scheffer et al. (2001), "Active hidden
   Markov models for information extraction". 0 is a tie.
-* entropy: Shannon entropy over its largest value log C. 0 has one certain class, 1 is uniform over the C classes.
+* entropy: Shannon entropy divided by its maximum log C. 0: one class has probability 1; 1: uniform over the C classes.
 * agreement: 1 - JSD / H(s), with the shares s_m = sum_c w_mc p_mc of the branches in the fused value (they sum to 1)
   and JSD = H(sum_m s_m p_m) - sum_m s_m H(p_m), the generalised Jensen-Shannon divergence of Lin (1991), "Divergence
-  measures based on the Shannon entropy". H(s) bounds it. 1: all branches give one and the same distribution; 0: no two
-  branches give any class in common. Entropy and agreement tell two cases apart: all branches are unsure (high, high),
-  and the branches contradict each other (high, low). Fewer than two branches with a weight cannot agree: NaN.
+  measures based on the Shannon entropy". H(s) bounds it. 1: all branches give the same distribution; 0: no two branches
+  give probability to the same class. Entropy and agreement distinguish two cases: all branches are uncertain (high,
+  high), and the branches contradict each other (high, low). With fewer than two weighted branches it is NaN.
 
 Sums over classes and branches are loops in fixed order, so that a row does not depend on its batch.
 """
@@ -32,7 +32,7 @@ NEUTRAL, OTHER = BASIC.index("Neutral"), BASIC.index("Other")
 
 
 def expressed(basic: Array) -> Array:
-    """Share of a distribution that lies on the six expressions.
+    """Probability of the six expressions together.
 
     Args:
         basic: distributions over `labels.BASIC` [..., 8].
@@ -44,7 +44,7 @@ def expressed(basic: Array) -> Array:
 
 
 def confidence(probabilities: Array) -> Array:
-    """Margin of the first class over the second.
+    """Margin between the two largest probabilities.
 
     Args:
         probabilities: distributions [..., C] over at least two classes.
@@ -52,8 +52,8 @@ def confidence(probabilities: Array) -> Array:
     Returns:
         [...], 0..1.
     """
-    order = np.sort(probabilities, axis=-1)
-    return np.where(np.isnan(probabilities).any(axis=-1), np.nan, order[..., -1] - order[..., -2])
+    ascending = np.sort(probabilities, axis=-1)
+    return np.where(np.isnan(probabilities).any(axis=-1), np.nan, ascending[..., -1] - ascending[..., -2])
 
 
 def entropy(probabilities: Array) -> Array:
@@ -69,38 +69,37 @@ def entropy(probabilities: Array) -> Array:
 
 
 def agreement(weights: Array, probabilities: Array) -> Array:
-    """How far the branches behind fused values agree.
+    """Agreement of the branches of fused values.
 
     Args:
-        weights: effective weights [n, M, C] as `combine.combine` gives them; 0 at absent branches.
-        probabilities: distributions [n, M, C]; what stands at absent branches is not read.
+        weights: effective weights [n, M, C] of `combine.combine`; 0 at absent branches.
+        probabilities: distributions [n, M, C]; values of absent branches are not read.
 
     Returns:
         [n], 0..1; NaN where fewer than two branches have a weight.
     """
-    seen = weights.any(axis=-1, keepdims=True)
-    known = np.where(seen, probabilities, 0.0)
+    known = np.where(weights.any(axis=-1, keepdims=True), probabilities, 0.0)
     shares = ordered_sum(weights * known, -1)
     return agreement_of((shares[:, m], known[:, m]) for m in range(weights.shape[1]))
 
 
 def agreement_of(parts: Iterable[tuple[Array, Array]]) -> Array:
-    """`agreement`, branch by branch, so that the distributions of all branches need not lie in memory together.
+    """`agreement` from one branch at a time, so that only the distributions of one branch lie in memory.
 
     Args:
-        parts: for every branch its share in the fused value [n], 0 where it is absent, and its distributions [n, C].
+        parts: per branch its share of the fused value [n], 0 where it is absent, and its distributions [n, C].
 
     Returns:
         [n], 0..1; NaN where fewer than two branches have a share.
     """
     mixture: Array | None = None
     inside = bound = count = np.zeros(0)
-    for share, says in parts:
+    for share, probabilities in parts:
         if mixture is None:
-            mixture = np.zeros_like(says)
-            inside, bound, count = (np.zeros(len(says)) for _ in range(3))
-        mixture = mixture + share[:, None] * says
-        inside = inside + share * _nats(says)
+            mixture = np.zeros_like(probabilities)
+            inside, bound, count = (np.zeros(len(probabilities)) for _ in range(3))
+        mixture = mixture + share[:, None] * probabilities
+        inside = inside + share * _nats(probabilities)
         bound = bound + _nats(share[:, None])
         count = count + (share > 0.0)
     if mixture is None:

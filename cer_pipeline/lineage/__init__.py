@@ -1,4 +1,4 @@
-"""Why a prediction came out: its parts, and what it was computed from.
+"""Explain a prediction: its contributions, and what it was computed from.
 
-Belongs here: telling, exactly and without new computation, where a value came from. Does not belong here: computing it.
+Belongs here: the exact origin of a stored value, without new inference. Does not belong here: computing the value.
 """

@@ -11,34 +11,26 @@ from typing import Any, Final
 import pyarrow as pa
 
 from cer_pipeline import tables
+from cer_pipeline.arrow import texts
 from cer_pipeline.perception.captions.stage import CAPTIONS
+from cer_pipeline.plans import SEGMENT_COLUMNS, contents, listed, plan_of, segment_keys, values_by_video, with_segments
 from cer_pipeline.profiles import Profile
-from cer_pipeline.stage import INPUTS, UNIT, Inputs, StageSpec
+from cer_pipeline.stage import Inputs, StageSpec
 from cer_pipeline.store.fingerprint import digest
 
 
-def _videos(inputs: Inputs, *read: str) -> tuple[list[str], pa.Table]:
-    """The shard's videos in order, and the plan columns that every stage of this module has."""
-    videos = inputs.table("videos", ["video_id"]).column("video_id").to_pylist()
-    contents = [inputs.digests(name) for name in read]
-    keys = [digest(video, *(content.get(video, "") for content in contents)) for video in videos]
-    columns = {UNIT: videos, INPUTS: keys, "video_id": videos}
-    return videos, pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
-
-
-def _grouped(table: pa.Table, column: str) -> dict[str, list[Any]]:
-    """Values of a column by video, in the table's order."""
-    groups: dict[str, list[Any]] = {}
-    for video, value in zip(table.column("video_id").to_pylist(), table.column(column).to_pylist(), strict=True):
-        groups.setdefault(video, []).append(value)
-    return groups
+def _videos(inputs: Inputs, *read: str) -> pa.Table:
+    """One unit per video of the shard, keyed by its id and the content of some tables."""
+    videos = inputs.table("videos", ["video_id"])
+    ids = texts(videos, "video_id")
+    keys = [digest(video, *parts) for video, parts in zip(ids, contents(inputs, read, ids), strict=True)]
+    return plan_of(videos, "video_id", keys)
 
 
 def _plan_faces(inputs: Inputs, _: Profile) -> pa.Table:
-    videos, plan = _videos(inputs, "frames", "segments")
-    samples = _grouped(inputs.table("frames", ["video_id", "sample"]), "sample")
-    listed = [samples.get(video, [0]) for video in videos]
-    return plan.append_column("samples", pa.array(listed, pa.list_(pa.int32())))
+    plan = _videos(inputs, "frames", "segments")
+    samples = values_by_video(inputs.table("frames", ["video_id", "sample"]), "sample")
+    return plan.append_column("samples", listed(plan, samples, pa.int32(), default=[0]))
 
 
 def _no_faces(unit: dict[str, Any]) -> list[dict[str, Any]]:
@@ -47,7 +39,7 @@ def _no_faces(unit: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _plan_speech(inputs: Inputs, _: Profile) -> pa.Table:
-    return _videos(inputs, "audio")[1]
+    return _videos(inputs, "audio")
 
 
 def _no_interval(_: dict[str, Any]) -> list[dict[str, Any]]:
@@ -55,19 +47,7 @@ def _no_interval(_: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _plan_transcripts(inputs: Inputs, _: Profile) -> pa.Table:
-    videos, plan = _videos(inputs, "audio", "speech", "segments")
-    segments = inputs.table("segments", ["video_id", "segment", "segment_id"])
-    numbers, ids = _grouped(segments, "segment"), _grouped(segments, "segment_id")
-    return plan.append_column(
-        "segments", pa.array([numbers.get(video, []) for video in videos], pa.list_(pa.int32()))
-    ).append_column("segment_ids", pa.array([ids.get(video, []) for video in videos], pa.list_(pa.string())))
-
-
-def _no_words(unit: dict[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {"segment": segment, "segment_id": segment_id}
-        for segment, segment_id in zip(unit["segments"], unit["segment_ids"], strict=True)
-    ]
+    return with_segments(_videos(inputs, "audio", "speech", "segments"), inputs.table("segments", SEGMENT_COLUMNS))
 
 
 FACES: Final = StageSpec(
@@ -108,7 +88,7 @@ TRANSCRIPTS: Final = StageSpec(
     code_version="2",
     config=("transcripts", "loudness"),
     models=("whisper_tiny_en", "whisper_base"),
-    placeholder_keys=_no_words,
+    placeholder_keys=segment_keys,
     chunk_units=4,
 )
 STAGES: tuple[StageSpec, ...] = (FACES, SPEECH, TRANSCRIPTS, CAPTIONS)

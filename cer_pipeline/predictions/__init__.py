@@ -1,4 +1,5 @@
-"""The tables `compound` and `frame_predictions`: from fused segments to compounds and frames.
+"""Compute the tables `compound` and `frame_predictions` from fused segments.
 
-Does not belong here: the mappings themselves (`compound`).
+Belongs here: specs, stage classes and the averaging over frames. Does not belong here: the mappings themselves
+(`compound`) or fusion (`fusion`).
 """

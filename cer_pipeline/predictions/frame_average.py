@@ -1,19 +1,19 @@
-"""Frame averaging: what the windows over a frame say, together, at the time of that frame.
+"""Frame averaging: the mean, per frame, over the windows that contain the frame.
 
-Belongs here: which windows hold a frame, what a window says at a time inside it, and the mean over windows; pure
+Belongs here: the windows of a frame, the value of a window at a time inside it, and the mean over windows, as pure
 functions over arrays. Does not belong here: tables (`predict_frames`).
 
 Section 3.7 of the paper copies a window's prediction to all of its frames and averages where windows overlap
 (`time_resolution = "window"`). A clip of one window is then constant over time. With `time_resolution = "sample"` a
-branch that judges single images (table `samples/BRANCH`) speaks at the time of the frame instead: in the window w,
+branch that predicts from single images (table `samples/BRANCH`) is evaluated at the time of the frame: in the window w,
 
     q_wc(t) = [ sum_m W_wmc p_wmc(t) ] / sum_c' [ sum_m W_wmc' p_wmc'(t) ]
 
-with the fusion weights W of the window, p_wm(t) the branch's samples joined by straight lines for a sampled branch, and
-p_wm(t) = p_wm, the window's own distribution, for all others. So every value stays a convex sum over branches and
-splits exactly into parts.
+with the fusion weights W of the window, p_wm(t) the linear interpolation between the samples of a sampled branch, and
+p_wm(t) = p_wm, the distribution of the whole window, for all other branches. Every value stays a convex sum over
+branches and decomposes exactly into contributions.
 
-Shapes: n frames, N windows, M branches, C classes, J windows that hold one frame at most.
+Shapes: n frames, N windows, M branches, C classes, J the largest number of windows that contain one frame.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from cer_pipeline.fusion.uncertainty import agreement_of
 Array = NDArray[np.float64]
 
 EDGE_S: Final = 0.1
-"""Containers round their duration to that of the longest stream, and pad sound by up to 0.1 s: so far outside of the
-windows a frame may lie."""
+"""How far outside of all windows a frame may lie. Containers round their duration to that of the longest stream, and
+pad sound by up to 0.1 s."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Windows:
     """The fused windows of one video, in order of time.
 
     Args:
-        start_s: [N] start times, s.
-        end_s: [N] end times, s.
-        ok: [N] whether the window has a fused value.
-        weights: [N, M, C] effective fusion weights; 0 where a branch, or the whole window, has no value.
-        probabilities: [N, M, C] branch probabilities; 0 where a branch has no value.
+        start_s: start times [N], s.
+        end_s: end times [N], s.
+        ok: whether the window has a fused value [N].
+        weights: effective fusion weights [N, M, C]; 0 where a branch, or the whole window, has no value.
+        probabilities: branch probabilities [N, M, C]; 0 where a branch has no value.
     """
 
     start_s: Array
@@ -57,11 +57,11 @@ class Windows:
 
 @dataclass(frozen=True)
 class Samples:
-    """What one branch says on the grid samples where it has a value.
+    """The distributions of one branch on the grid samples where it has a value.
 
     Args:
-        time_s: [k] times, s, ascending.
-        probabilities: [k, C].
+        time_s: times [k], s, ascending.
+        probabilities: distributions [k, C].
     """
 
     time_s: Array
@@ -75,10 +75,10 @@ class FrameValues:
     Args:
         basic: [n, 8]; NaN without a value.
         compound: [n, 7]; NaN without a value.
-        windows: [n, J] window numbers that hold the frame; -1 beyond their number.
-        used: [n, J] which of them have a value; the frame is the plain mean over these.
-        agreement: [n] of the branches at the time of the frame, the mean over the used windows that have at least two
-            branches; NaN where none has.
+        windows: [n, J] numbers of the windows that contain the frame, filled up with -1.
+        used: [n, J] which of them have a value; the frame is the unweighted mean over these.
+        agreement: [n] of the branches at the time of the frame, the mean over the used windows with at least two
+            branches; NaN without such a window.
     """
 
     basic: Array
@@ -89,10 +89,10 @@ class FrameValues:
 
 
 def windows_at(times: Array, start_s: Array, end_s: Array) -> NDArray[np.int64]:
-    """The windows that hold each time: [start, end), closed at the end of the last one.
+    """The windows that contain each time: [start, end), with the end of the last window included.
 
-    A time up to EDGE_S outside belongs to the first or last window. No window holds a time further out: nobody has
-    looked there.
+    A time up to EDGE_S outside belongs to the first or last window. No window contains a time further outside, because
+    no branch has data there.
 
     Args:
         times: [n] s.
@@ -100,11 +100,11 @@ def windows_at(times: Array, start_s: Array, end_s: Array) -> NDArray[np.int64]:
         end_s: [N] ascending, s.
 
     Returns:
-        [n, J] window numbers, ascending, -1 beyond their number.
+        [n, J] window numbers, ascending, filled up with -1.
     """
     count = len(start_s)
     last = np.clip(np.searchsorted(start_s, times, side="right") - 1, 0, count - 1)
-    # Number of windows that have ended; the last one never has.
+    # The number of windows that have ended, without the last window.
     first = np.minimum(np.searchsorted(end_s[:-1], times, side="right"), last)
     width = int((last - first).max(initial=0)) + 1
     numbers = first[:, None] + np.arange(width)
@@ -113,18 +113,18 @@ def windows_at(times: Array, start_s: Array, end_s: Array) -> NDArray[np.int64]:
 
 
 def sampled_at(times: Array, samples: Samples, bridge_s: float) -> tuple[Array, NDArray[np.bool_]]:
-    """What a branch says at any time, from its samples.
+    """Interpolate the samples of a branch.
 
-    Between two samples at most `bridge_s` apart: the straight line, which is again a distribution. Elsewhere the
-    nearest sample, where it is at most half as far away. Otherwise there is no evidence at that time.
+    Between two samples at most `bridge_s` apart: linear interpolation, which gives a distribution. Elsewhere: the
+    nearest sample, where it is at most `bridge_s` / 2 away. Otherwise there is no value at that time.
 
     Args:
         times: [n] s.
         samples: the branch's samples.
-        bridge_s: longest gap that is bridged, s.
+        bridge_s: longest gap that is interpolated, s.
 
     Returns:
-        Distributions [n, C] (0 without evidence) and whether there is evidence [n].
+        Distributions [n, C], 0 without a value, and whether there is a value [n].
     """
     known, classes = samples.probabilities.shape
     if not known:
@@ -133,12 +133,12 @@ def sampled_at(times: Array, samples: Samples, bridge_s: float) -> tuple[Array, 
     left, right = np.clip(after - 1, 0, known - 1), np.clip(after, 0, known - 1)
     t_left, t_right = samples.time_s[left], samples.time_s[right]
     gap = t_right - t_left
-    joined = (left < right) & (gap <= bridge_s)
+    between = (left < right) & (gap <= bridge_s)
     share = np.where(
-        joined, (times - t_left) / np.where(joined, gap, 1.0), np.abs(times - t_left) > np.abs(times - t_right)
+        between, (times - t_left) / np.where(between, gap, 1.0), np.abs(times - t_left) > np.abs(times - t_right)
     )
     near = np.minimum(np.abs(times - t_left), np.abs(times - t_right)) <= bridge_s / 2
-    valid = joined | near
+    valid = between | near
     values = (1.0 - share)[:, None] * samples.probabilities[left] + share[:, None] * samples.probabilities[right]
     return np.where(valid[:, None], values, 0.0), valid
 
@@ -151,35 +151,38 @@ def frame_values(
     Args:
         times: [n] time stamps of the frames, s.
         windows: the fused windows.
-        samples: branch number -> its samples; empty for `time_resolution = "window"`.
-        bridge_s: longest gap between samples that is bridged, s.
+        samples: index of a branch -> its samples; empty for `time_resolution = "window"`.
+        bridge_s: longest gap between samples that is interpolated, s.
         compound: [N, 7] compound values of the windows; None maps the value at the time of the frame by PPA.
 
     Returns:
-        Values of the frames. A frame without any window, or whose windows have no value, has none.
+        Values of the frames; NaN for a frame without a window, or without a window that has a value.
     """
     numbers = windows_at(times, windows.start_s, windows.end_s)
     used = (numbers >= 0) & windows.ok[numbers]
-    spoken = {m: sampled_at(times, s, bridge_s) for m, s in samples.items()}
-    constant = [m for m in range(windows.weights.shape[1]) if m not in spoken]
-    still = np.zeros((len(windows.ok), windows.weights.shape[2]))
-    for m in constant:
-        still += windows.weights[:, m] * windows.probabilities[:, m]
-    basic, mapped = np.zeros((len(times), still.shape[1])), None
-    agreed, agreeing = np.zeros(len(times)), np.zeros(len(times))
+    interpolated = {m: sampled_at(times, s, bridge_s) for m, s in samples.items()}
+    constant = np.zeros((len(windows.ok), windows.weights.shape[2]))  # the sum over branches without samples
+    for m in range(windows.weights.shape[1]):
+        if m not in interpolated:
+            constant += windows.weights[:, m] * windows.probabilities[:, m]
+    basic, mapped = np.zeros((len(times), constant.shape[1])), None
+    agreement, several = np.zeros(len(times)), np.zeros(len(times))
     for j in range(numbers.shape[1]):
         rows = np.flatnonzero(used[:, j])
         at = numbers[rows, j]
-        mixed = still[at]
-        said = {m: np.where(v[rows, None], p[rows], windows.probabilities[at, m]) for m, (p, v) in spoken.items()}
-        for m, says in said.items():
-            mixed = mixed + windows.weights[at, m] * says
+        mixed = constant[at]
+        sampled = {
+            m: np.where(valid[rows, None], p[rows], windows.probabilities[at, m])
+            for m, (p, valid) in interpolated.items()
+        }
+        for m, probabilities in sampled.items():
+            mixed = mixed + windows.weights[at, m] * probabilities
         total = mixed.sum(axis=1, keepdims=True)
         mixed = mixed / total
-        among = agreement_of(_parts(windows, at, said, total[:, 0]))
-        known = np.isfinite(among)
-        agreed[rows[known]] += among[known]
-        agreeing[rows[known]] += 1
+        window_agreement = agreement_of(_parts(windows, at, sampled, total[:, 0]))
+        known = np.isfinite(window_agreement)
+        agreement[rows[known]] += window_agreement[known]
+        several[rows[known]] += 1
         basic[rows] += mixed
         pairs = ppa(mixed) if compound is None else compound[at]
         mapped = np.zeros((len(times), pairs.shape[1])) if mapped is None else mapped
@@ -187,21 +190,21 @@ def frame_values(
     counts = used.sum(axis=1)
     share = np.where(counts > 0, counts, np.nan)[:, None]
     assert mapped is not None  # there is at least one column of windows
-    agreed = agreed / np.where(agreeing > 0, agreeing, np.nan)
-    return FrameValues(basic / share, mapped / share, numbers, used, agreed)
+    agreement = agreement / np.where(several > 0, several, np.nan)
+    return FrameValues(basic / share, mapped / share, numbers, used, agreement)
 
 
 def _parts(
-    windows: Windows, at: NDArray[np.int64], said: Mapping[int, Array], total: Array
+    windows: Windows, at: NDArray[np.int64], sampled: Mapping[int, Array], total: Array
 ) -> Iterator[tuple[Array, Array]]:
-    """For every branch its share in the value of each frame [n], and what it says there [n, C].
+    """Per branch its share of the value of each frame [n], and its distributions there [n, C].
 
     Args:
         windows: the fused windows.
-        at: the window of each frame [n].
-        said: what sampled branches say at the time of the frame, [n, C] each.
-        total: the sum over branches and classes of weight times probability [n].
+        at: number of the window of each frame [n].
+        sampled: index of a sampled branch -> its distributions at the time of the frame [n, C].
+        total: sum over branches and classes of weight times probability [n].
     """
     for m in range(windows.weights.shape[1]):
-        says = said[m] if m in said else windows.probabilities[at, m]
-        yield ordered_sum(windows.weights[at, m] * says, -1) / total, says
+        probabilities = sampled[m] if m in sampled else windows.probabilities[at, m]
+        yield ordered_sum(windows.weights[at, m] * probabilities, -1) / total, probabilities

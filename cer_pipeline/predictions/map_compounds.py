@@ -20,12 +20,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cer_pipeline import tables
+from cer_pipeline.arrow import column, matrix, texts
 from cer_pipeline.branches.scene.caption_head import SceneHead
 from cer_pipeline.compound.adjust import Adjustment, adjusted
 from cer_pipeline.compound.pfsa import pfsa
 from cer_pipeline.compound.ppa import ppa
-from cer_pipeline.fusion.fuse import column
-from cer_pipeline.fusion.inputs import matrix, texts
 from cer_pipeline.fusion.uncertainty import confidence, entropy
 from cer_pipeline.labels import BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS
 from cer_pipeline.perception.captions.rule_based.stage import MODEL as DESCRIBER

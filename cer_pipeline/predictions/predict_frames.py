@@ -14,11 +14,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cer_pipeline import tables
+from cer_pipeline.arrow import column, matrix
 from cer_pipeline.compound.adjust import SECTION, Adjustment, Linear, linear, prior
 from cer_pipeline.compound.ppa import ppa
 from cer_pipeline.errors import CerError
-from cer_pipeline.fusion.fuse import column
-from cer_pipeline.fusion.inputs import matrix, most_telling, read_evidence
+from cer_pipeline.fusion.inputs import dominant_status, read_branches
 from cer_pipeline.fusion.uncertainty import confidence, entropy, expressed
 from cer_pipeline.labels import BASIC_COLUMNS, COMPOUND_COLUMNS
 from cer_pipeline.predictions.frame_average import Array, FrameValues, Samples, Windows, frame_values
@@ -32,7 +32,7 @@ GRID_HZ = 5.0  # by definition of the tables: t_k = k/5
 
 
 @dataclass(frozen=True)
-class VideoEvidence:
+class VideoInputs:
     """Everything that the frames of one video are computed from.
 
     Args:
@@ -87,10 +87,10 @@ class VideoReader:
         names = ["video_id", "segment", "method", "status", "reason", *COMPOUND_COLUMNS]
         table = inputs.table(COMPOUND_TABLE, names)
         self._compound = _where(table, "method", self._method)
-        self._evidence = read_evidence(inputs, branches, self._fused.column("segment_id"))
+        self._evidence = read_branches(inputs, branches, self._fused.column("segment_id"))
         self._rows = {name: _spans(t) for name, t in (("f", self._fused), ("s", self._segments), ("c", self._compound))}
 
-    def read(self, video_id: str) -> VideoEvidence:
+    def read(self, video_id: str) -> VideoInputs:
         """The evidence of a video."""
         fused = self._part("f", self._fused, video_id)
         segments = self._part("s", self._segments, video_id)
@@ -115,7 +115,7 @@ class VideoReader:
         if self._adjustment and self._method == PPA:
             adjusted = linear(ppa(matrix(fused, BASIC_COLUMNS)), numbers.tolist(), self._prior, self._adjustment)
         samples = {self._branches.index(b): self._samples(b, video_id) for b in self._sampled if self._at_sample}
-        return VideoEvidence(
+        return VideoInputs(
             windows=windows,
             segments=numbers,
             compound=matrix(compound, COMPOUND_COLUMNS),
@@ -189,7 +189,7 @@ def _spans(table: pa.Table) -> dict[str, tuple[int, int]]:
     return spans
 
 
-def _rows(video_id: str, times: Array, evidence: VideoEvidence, values: FrameValues) -> pa.Table:
+def _rows(video_id: str, times: Array, evidence: VideoInputs, values: FrameValues) -> pa.Table:
     n = len(times)
     counts = values.used.sum(axis=1)
     offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
@@ -202,7 +202,7 @@ def _rows(video_id: str, times: Array, evidence: VideoEvidence, values: FrameVal
         if not held:
             status[i], reason[i] = str(Status.NO_VIDEO), "the frame lies outside of all windows"
             continue
-        status[i] = str(most_telling([evidence.statuses[w] for w in held]))
+        status[i] = str(dominant_status([evidence.statuses[w] for w in held]))
         reason[i] = next((evidence.reasons[w] for w in held if evidence.statuses[w] == status[i]), None)
     columns: dict[str, pa.Array] = {
         "video_id": pa.array([video_id] * n, pa.string()),

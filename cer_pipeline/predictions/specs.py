@@ -13,11 +13,12 @@ from typing import Any, Final
 import pyarrow as pa
 
 from cer_pipeline import tables
+from cer_pipeline.arrow import texts
 from cer_pipeline.branch import BranchSpec
 from cer_pipeline.compound.adjust import Adjustment
-from cer_pipeline.fusion.inputs import texts
+from cer_pipeline.plans import SEGMENT_COLUMNS, contents, plan_of, repeated, values_by_video
 from cer_pipeline.profiles import Profile
-from cer_pipeline.stage import INPUTS, UNIT, Inputs, StageSpec
+from cer_pipeline.stage import UNIT, Inputs, StageSpec
 from cer_pipeline.store.fingerprint import digest
 
 PPA: Final = "ppa"
@@ -34,28 +35,24 @@ def methods_of(branches: Sequence[str]) -> tuple[str, ...]:
     return (PPA, PFSA) if SCENE in branches else (PPA,)
 
 
-def _plan_compound(inputs_: Sequence[str], methods: Sequence[str], inputs: Inputs, profile: Profile) -> pa.Table:
-    """One row per segment. An adjustment that looks beyond the segment puts all that it looks at into the key."""
+def _plan_compound(sources: Sequence[str], methods: Sequence[str], inputs: Inputs, profile: Profile) -> pa.Table:
+    """One unit per segment. With an adjustment, a key also depends on the other segments that the adjustment reads."""
     settings = Adjustment.of(profile)
-    segments = inputs.table("fused", ["segment_id", "video_id", "segment"])
-    seen = [inputs.digests(name, unit="segment_id") for name in inputs_]
+    segments = inputs.table("fused", SEGMENT_COLUMNS)
     ids, videos = texts(segments, "segment_id"), texts(segments, "video_id")
-    own = [digest(*(d.get(segment, "") for d in seen)) for segment in ids]
+    keys = [digest(*content) for content in contents(inputs, sources, ids, "segment_id")]
     if settings.prior_correction > 0:
-        own = [digest(mine, whole) for whole in [digest(*own)] for mine in own]
+        whole = digest(*keys)
+        keys = [digest(key, whole) for key in keys]
     elif settings.smoothing > 0:
-        by_video: dict[str, list[str]] = {}
-        for video, mine in zip(videos, own, strict=True):
-            by_video.setdefault(video, []).append(mine)
-        shared = {video: digest(*parts) for video, parts in by_video.items()}
-        own = [digest(mine, shared[video]) for mine, video in zip(own, videos, strict=True)]
-    listed = pa.array([list(methods)] * len(own), pa.list_(pa.string()))
-    table = segments.append_column(UNIT, segments.column("segment_id"))
-    return table.append_column(INPUTS, pa.array(own, pa.string())).append_column("methods", listed)
+        table = segments.append_column("key", pa.array(keys, pa.string()))
+        video_keys = {video: digest(*parts) for video, parts in values_by_video(table, "key").items()}
+        keys = [digest(key, video_keys[video]) for key, video in zip(keys, videos, strict=True)]
+    return repeated(plan_of(segments, "segment_id", keys), "methods", methods)
 
 
-def _blank_compound(methods: Sequence[str], unit: dict[str, Any]) -> list[dict[str, Any]]:
-    keys = {k: unit[k] for k in ("segment_id", "video_id", "segment")}
+def _compound_keys(methods: Sequence[str], unit: dict[str, Any]) -> list[dict[str, Any]]:
+    keys = {name: unit[name] for name in SEGMENT_COLUMNS}
     return [keys | {"method": method} for method in methods]
 
 
@@ -73,7 +70,7 @@ def _compound_stage(branches: Sequence[str]) -> StageSpec:
         code_version="3",
         config=("compound",),
         optional_models=(SCENE_HEAD,) if PFSA in methods else (),
-        placeholder_keys=partial(_blank_compound, methods),
+        placeholder_keys=partial(_compound_keys, methods),
         kinds=("parquet", "numpy"),
         chunk_units=4096,
     )
@@ -100,7 +97,7 @@ def compound_stages(branches: Sequence[BranchSpec]) -> tuple[StageSpec, ...]:
             stage="cer_pipeline.predictions.predict_frames:PredictFrames",
             code_version="4",
             config=("frames_out", "compound"),
-            placeholder_keys=_placeholder_keys,
+            placeholder_keys=_frame_keys,
             kinds=("parquet", "numpy"),
             may_be_empty=True,
             chunk_units=16,
@@ -108,21 +105,13 @@ def compound_stages(branches: Sequence[BranchSpec]) -> tuple[StageSpec, ...]:
     )
 
 
-def _placeholder_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:
+def _frame_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"video_id": unit[UNIT], "frame": tables.NO_FRAME, "time_s": 0.0}]
 
 
 def _plan_frames(names: Sequence[str], sampled: Sequence[str], inputs: Inputs, _: Profile) -> pa.Table:
-    videos = texts(inputs.table("videos", ["video_id"]), "video_id")
-    read = ["segments", "frames", "fused", COMPOUND_TABLE]
-    read += [f"probabilities/{n}" for n in names] + [f"samples/{n}" for n in sampled]
-    seen = [inputs.digests(name) for name in read]
-    return pa.table(
-        {
-            UNIT: pa.array(videos, pa.string()),
-            INPUTS: pa.array([digest(*(d.get(v, "") for d in seen)) for v in videos], pa.string()),
-            "video_id": pa.array(videos, pa.string()),
-            "branches": pa.array([list(names)] * len(videos), pa.list_(pa.string())),
-            "sampled": pa.array([list(sampled)] * len(videos), pa.list_(pa.string())),
-        }
-    )
+    videos = inputs.table("videos", ["video_id"])
+    sources = ["segments", "frames", "fused", COMPOUND_TABLE]
+    sources += [*(f"probabilities/{name}" for name in names), *(f"samples/{name}" for name in sampled)]
+    keys = [digest(*content) for content in contents(inputs, sources, texts(videos, "video_id"))]
+    return repeated(repeated(plan_of(videos, "video_id", keys), "branches", names), "sampled", sampled)

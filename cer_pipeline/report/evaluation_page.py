@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from cer_pipeline.evaluation.evaluate import evaluate
-from cer_pipeline.evaluation.protocols import SEGMENT, Cell, calibration, confusion
+from cer_pipeline.evaluation.protocols import SEGMENT, MetricRow, calibration, confusion
 from cer_pipeline.evaluation.read import FUSED, PPA, Scored, read
 from cer_pipeline.report.score_plots import confusion_plot, data_uri, interval_plot, reliability_plot
 from cer_pipeline.report.score_table import COLUMNS, NOTES, RIGHT, interval, rank, score_rows
@@ -64,14 +64,14 @@ def write_report(home: Home, name: str) -> Path:
     mark = f"{MARK}{digest(CODE_VERSION, evaluation.footer.plan)} -->"
     if page.is_file() and page.read_text("utf-8").startswith(mark):
         return page
-    pictures = draw(read(home, name), evaluation.cells, name)
+    pictures = draw(read(home, name), evaluation.rows, name)
     for picture in pictures:
         commit_bytes(page.with_name(f"{picture.name}.png"), picture.png)
-    commit_bytes(page, (mark + "\n" + _page(name, evaluation.cells, pictures)).encode())
+    commit_bytes(page, (mark + "\n" + _page(name, evaluation.rows, pictures)).encode())
     return page
 
 
-def draw(tasks: Sequence[Scored], cells: Sequence[Cell], corpus: str) -> list[Picture]:
+def draw(tasks: Sequence[Scored], cells: Sequence[MetricRow], corpus: str) -> list[Picture]:
     """Return all pictures: scores with intervals, reliability, and a confusion matrix for every system."""
     pictures = []
     for scored in tasks:
@@ -105,7 +105,7 @@ def headline(page: Path, splits: Iterable[str]) -> list[Path]:
     return [file for file in files if file.is_file()]
 
 
-def _page(corpus: str, cells: Sequence[Cell], pictures: Sequence[Picture]) -> str:
+def _page(corpus: str, cells: Sequence[MetricRow], pictures: Sequence[Picture]) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
@@ -124,7 +124,7 @@ def _page(corpus: str, cells: Sequence[Cell], pictures: Sequence[Picture]) -> st
     )
 
 
-def _by_class(cells: Sequence[Cell]) -> Iterator[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+def _by_class(cells: Sequence[MetricRow]) -> Iterator[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
     """Yield header and rows of the tables of F1 and recall by class: rows are the systems of one vocabulary."""
     for level in dict.fromkeys(c.protocol for c in cells if "/" in c.metric):
         for score in ("f1", "recall"):

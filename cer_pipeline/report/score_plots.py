@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cer_pipeline.chart_style import COLOURS, EMPTY, INK, LINE, QUIET, drawable, figure, ink_on, png, settings
-from cer_pipeline.evaluation.protocols import Cell
+from cer_pipeline.evaluation.protocols import MetricRow
 from cer_pipeline.metrics import Reliability
 from cer_pipeline.report.score_table import rank
 
@@ -115,7 +115,7 @@ def _reliability(axis: Axes, name: str, bins: Reliability) -> None:
     axis.tick_params(labelsize=8)
 
 
-def interval_plot(cells: Sequence[Cell], title: str) -> bytes:
+def interval_plot(cells: Sequence[MetricRow], title: str) -> bytes:
     """Draw one score of every system with its interval.
 
     Args:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from cer_pipeline.evaluation.protocols import ALL, FRAME, PAIRED, SEGMENT, UNION, Cell
+from cer_pipeline.evaluation.protocols import ALL, FRAME, PAIRED, SEGMENT, UNION, MetricRow
 from cer_pipeline.evaluation.read import FUSED, PFSA, PPA
 
 COLUMNS: Final = (
@@ -34,7 +34,7 @@ NOTES: Final = (
 )
 
 
-def score_rows(cells: Iterable[Cell]) -> list[tuple[str, ...]]:
+def score_rows(cells: Iterable[MetricRow]) -> list[tuple[str, ...]]:
     """Return one row (`COLUMNS`) for every system of every split and level."""
     known = {(c.split, c.protocol, c.system, c.metric): c for c in cells}
     levels = [(split, level) for split in sorted({c.split for c in known.values()}) for level in (SEGMENT, FRAME)]
@@ -45,7 +45,7 @@ def score_rows(cells: Iterable[Cell]) -> list[tuple[str, ...]]:
     return rows
 
 
-def without_score(cells: Iterable[Cell]) -> list[str]:
+def without_score(cells: Iterable[MetricRow]) -> list[str]:
     """Return one line for every status and reason that leaves systems without a score, with these systems."""
     systems: dict[tuple[str, str | None], list[str]] = {}
     for cell in cells:
@@ -72,7 +72,7 @@ def paired_name(system: str) -> str | None:
     return f"{PPA if system.endswith(f'/{PPA}') else FUSED} - {system}"
 
 
-def interval(cell: Cell | None, signed: bool = False) -> str:
+def interval(cell: MetricRow | None, signed: bool = False) -> str:
     """Return a value with its interval, such as 42.18 [37.2, 46.8]; the status if there is no value."""
     if cell is None:
         return ""
@@ -89,8 +89,8 @@ def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Seque
     return "\n".join(lines)
 
 
-def _row(known: Mapping[tuple[str, str, str, str], Cell], split: str, level: str, system: str) -> tuple[str, ...]:
-    def cell(metric: str, kind: str = "", name: str = system) -> Cell | None:
+def _row(known: Mapping[tuple[str, str, str, str], MetricRow], split: str, level: str, system: str) -> tuple[str, ...]:
+    def cell(metric: str, kind: str = "", name: str = system) -> MetricRow | None:
         return known.get((split, f"{level}{kind}", name, metric))
 
     def pair(kind: str) -> str:

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cer_pipeline.arrow import pc
+from cer_pipeline.arrow import matrix, pc, rows_of, texts
 from cer_pipeline.compound.clear import Clear
 from cer_pipeline.fusion.combine import Array
-from cer_pipeline.fusion.inputs import matrix, rows_of, texts
 from cer_pipeline.fusion.uncertainty import expressed
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS
 from cer_pipeline.predictions.specs import PPA

@@ -303,15 +303,15 @@ def _draw_compound(axis: Axes, video: Video) -> None:
             continue
         left = 0.0 if start == 0 else float(video.times[start])
         right = video.end_s if stop == len(top) else float(video.times[stop])
-        cell = Cell(left, right, 0.0, 1.0)
+        cell = MetricRow(left, right, 0.0, 1.0)
         if top[start] == NOT_CLEAR:
             _fill(axis, cell, GREY)
             _label(axis, [(UNCLEAR, 0.5, QUIET)], cell, 9)
             continue
         strength = _strength(float(lead[start:stop].mean()))
         pair = [faded(COLOURS[name], strength) for name in COMPOUND_PAIRS[top[start]]]
-        _fill(axis, Cell(left, right, 0.5, 1.0), pair[0])
-        _fill(axis, Cell(left, right, 0.0, 0.5), pair[1])
+        _fill(axis, MetricRow(left, right, 0.5, 1.0), pair[0])
+        _fill(axis, MetricRow(left, right, 0.0, 0.5), pair[1])
         words = COMPOUND[top[start]].split(" ")
         lines = [(w, y, ink_on(c)) for w, y, c in zip(words, (0.74, 0.24), pair, strict=True)]
         _label(axis, lines, cell, 9)
@@ -323,7 +323,7 @@ def _strength(lead: float) -> float:
 
 
 @dataclass(frozen=True)
-class Cell:
+class MetricRow:
     """A rectangle of a lane: times, s, and heights in units of the lane."""
 
     left: float
@@ -332,13 +332,13 @@ class Cell:
     high: float
 
 
-def _fill(axis: Axes, cell: Cell, colour: str) -> None:
+def _fill(axis: Axes, cell: MetricRow, colour: str) -> None:
     axis.fill_between([cell.left, cell.right], cell.low, cell.high, color=colour, linewidth=0)
     axis.plot([cell.left, cell.left], [cell.low, cell.high], color="white", linewidth=1.2)
 
 
 def _label(
-    axis: Axes, lines: Sequence[tuple[str, float, str]], cell: Cell, size: int, box: dict[str, Any] | None = None
+    axis: Axes, lines: Sequence[tuple[str, float, str]], cell: MetricRow, size: int, box: dict[str, Any] | None = None
 ) -> None:
     """Draw text in the centre of a cell, all lines or, if one is too wide, none.
 
@@ -381,14 +381,14 @@ def _draw_branches(axis: Axes, video: Video) -> None:
         axis.text(-0.012, 1 - (lane + 0.5) / count, name, transform=axis.transAxes, ha="right", va="center", fontsize=9)
         for status, first, last in _status_runs(rows):
             if status != Status.OK:
-                _absent(axis, status, Cell(starts[first], ends[last], lane + 0.12, lane + 0.88))
+                _absent(axis, status, MetricRow(starts[first], ends[last], lane + 0.12, lane + 0.88))
         for row, left, right in zip(rows, starts, ends, strict=True):
             if row["status"] != Status.OK:
                 continue
             values = np.array([row[c] for c in BASIC_COLUMNS])
             label = BASIC[int(values.argmax())]
             colour = faded(COLOURS[label], _strength(float(confidence(values))))
-            cell = Cell(left, right, lane + 0.12, lane + 0.88)
+            cell = MetricRow(left, right, lane + 0.12, lane + 0.88)
             _fill(axis, cell, colour)
             _label(axis, [(f"{label} {values.max():.2f}", lane + 0.5, ink_on(colour))], cell, 8)
     axis.text(
@@ -412,7 +412,7 @@ def _status_runs(rows: list[dict[str, Any]]) -> list[tuple[str, int, int]]:
     return runs
 
 
-def _absent(axis: Axes, status: str, cell: Cell) -> None:
+def _absent(axis: Axes, status: str, cell: MetricRow) -> None:
     axis.fill_between(
         [cell.left, cell.right], cell.low, cell.high, facecolor=EMPTY, edgecolor=LINE, hatch="////", linewidth=0
     )

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from cer_pipeline.branches.scene.caption_scores import FUSED, predict
 from cer_pipeline.corpora.formats.caption_files import CaptionSplit, read_split, splits
-from cer_pipeline.evaluation.protocols import SEGMENT, Cell, System, Task, annotated_classes, score
+from cer_pipeline.evaluation.protocols import SEGMENT, MetricRow, System, Task, annotated_classes, score
 from cer_pipeline.labels import BASIC
 from cer_pipeline.profiles import EXECUTION, Profile
 from cer_pipeline.stage import Weights
@@ -41,7 +40,9 @@ CODE_VERSION: Final = "1"  # changed by hand whenever a score would change for t
 Progress = Callable[[str, int, int], None]
 
 
-def measure(home: Home, folder: Path, split: str, weights: Weights, profile: Profile, progress: Progress) -> list[Cell]:
+def measure(
+    home: Home, folder: Path, split: str, weights: Weights, profile: Profile, progress: Progress
+) -> list[MetricRow]:
     """The cells of `scene_minilm` (all views, and `scene_minilm VIEW` for each) and `scene_label` (all views).
 
     Args:
@@ -63,7 +64,7 @@ def measure(home: Home, folder: Path, split: str, weights: Weights, profile: Pro
         if not path.is_file():
             cells = _measure(kept, read_split(folder, split, labelled=True), weights, profile, progress)
             commit_bytes(path, json.dumps([asdict(cell) for cell in cells]).encode())
-    return [Cell(**cell) for cell in json.loads(path.read_text("utf-8"))]
+    return [MetricRow(**cell) for cell in json.loads(path.read_text("utf-8"))]
 
 
 def _files(folder: Path, split: str) -> dict[str, str]:
@@ -71,7 +72,9 @@ def _files(folder: Path, split: str) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def _measure(kept: Path, split: CaptionSplit, weights: Weights, profile: Profile, progress: Progress) -> list[Cell]:
+def _measure(
+    kept: Path, split: CaptionSplit, weights: Weights, profile: Profile, progress: Progress
+) -> list[MetricRow]:
     labels = split.labels
     assert labels is not None  # it was read as labelled
     videos = np.array(split.videos, object)
@@ -87,12 +90,12 @@ def _scene(
     kept: Path, split: CaptionSplit, weights: Weights, threads: int, progress: Progress
 ) -> dict[str, NDArray[np.float64]]:
     from cer_pipeline.branches.scene.caption_head import SceneHead, encoder
-    from cer_pipeline.training.embedding_cache import KeptStates
+    from cer_pipeline.training.embedding_cache import EmbeddingCache
 
     tensors, meta = load_head(weights.path(HEAD))
     folder = weights.path(ENCODER)
     model = digest_json([weights.digest(m) for m in MODELS])
-    embed = KeptStates(
+    embed = EmbeddingCache(
         kept / f"{SCENE}.states.safetensors",
         lambda: encoder(tensors, meta, folder, threads),
         model,
@@ -110,19 +113,19 @@ def _label(
     threads: int,
     progress: Progress,
 ) -> NDArray[np.float64]:
-    """As the branch scene_label judges a segment with several texts: from the middle of their vectors."""
+    """As the branch scene_label judges a segment with several texts: from the centroid of their vectors."""
     from cer_pipeline.branches.sentences.minilm import MiniLM
-    from cer_pipeline.branches.sentences.stages import middle
+    from cer_pipeline.branches.sentences.stages import centroid
     from cer_pipeline.branches.sentences.zero_shot import LabelHead
-    from cer_pipeline.training.embedding_cache import KeptStates
+    from cer_pipeline.training.embedding_cache import EmbeddingCache
 
     folder = weights.path(ENCODER)
 
     def make() -> Callable[[Any], NDArray[Any]]:
-        model = MiniLM(folder, Counter())
-        return lambda texts: np.stack(model.encode_all(texts, threads))
+        model = MiniLM(folder)
+        return lambda texts: model.encode_all(texts, threads)
 
-    embed = KeptStates(
+    embed = EmbeddingCache(
         kept / f"{LABEL}.states.safetensors",
         make,
         str(weights.digest(ENCODER)),
@@ -132,5 +135,5 @@ def _label(
     rows = list(zip(*split.texts.values(), strict=True))
     texts = [text for row in rows for text in row if text is not None]
     known = dict(zip(texts, embed(texts), strict=True))
-    vectors = [middle(np.stack([known[text] for text in row if text is not None])) for row in rows]
+    vectors = [centroid(np.stack([known[text] for text in row if text is not None])) for row in rows]
     return np.stack([head.probabilities(vector) for vector in vectors])

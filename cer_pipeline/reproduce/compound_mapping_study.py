@@ -34,9 +34,9 @@ from cer_pipeline.compound.prototypes import train_prototypes
 from cer_pipeline.corpora.formats.utterances import Utterance, read_goemotions
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, COMPOUND
-from cer_pipeline.training.checkpoint import Progress, quiet
-from cer_pipeline.training.embedding_cache import KeptStates
+from cer_pipeline.training.embedding_cache import EmbeddingCache
 from cer_pipeline.training.folds import grouped_folds, out_of_fold
+from cer_pipeline.training.progress import Progress, quiet
 
 ROWS: Final = 12_000  # single-label sentences that train the classifier; more change its scores by less than a point
 STRENGTHS: Final = (0.25, 0.5, 0.75, 1.0)
@@ -177,10 +177,7 @@ def compare_on_goemotions(goemotions: Path, minilm: Path, out: Path, progress: P
 def encoded(parts: Sequence[Sequence[Utterance]], minilm: Path, out: Path, progress: Progress = quiet) -> list[Floats]:
     """States of MiniLM of some sentences, part by part [n, 384]; they are kept in the folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    embed = KeptStates(out / "compound_options.states.safetensors", lambda: _encoder(minilm), "minilm", progress)
+    embed = EmbeddingCache(
+        out / "compound_options.states.safetensors", lambda: MiniLM(minilm).encode_all, "minilm", progress
+    )
     return [np.asarray(embed([row.text for row in part]), np.float64) for part in parts]
-
-
-def _encoder(folder: Path) -> Any:
-    model: MiniLM = MiniLM(folder, Counter())
-    return lambda texts: np.stack(model.encode_all(texts))

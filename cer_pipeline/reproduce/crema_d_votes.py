@@ -29,9 +29,10 @@ from cer_pipeline.corpora.formats.votes import BRANCHES, CLASSES, Votes, read_vo
 from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.combine import Array
 from cer_pipeline.fusion.mhpf import DYNAMIC, MHPF, STATIC
-from cer_pipeline.fusion.train.fit import LIKELIHOOD, PUBLISHED, Settings, grouped_folds, train_mhpf
+from cer_pipeline.fusion.train.fit import LIKELIHOOD, PUBLISHED, Settings, train_mhpf
 from cer_pipeline.labels import BASIC
 from cer_pipeline.metrics import Score, bootstrap, confusion, macro_f1, paired_bootstrap
+from cer_pipeline.training.folds import random_group_folds
 
 PLACES: Final = [BASIC.index(label) for label in CLASSES.values()]
 LAST_TRAINING_ACTOR: Final = 1050
@@ -90,7 +91,7 @@ def choose(votes: Votes, candidates: Sequence[Settings], folds: int = 5) -> tupl
 
 
 def _held_out(votes: Votes, settings: Settings, folds: int, seed: int) -> float:
-    fold = grouped_folds(votes.actors, folds, seed)
+    fold = random_group_folds(votes.actors, folds, seed)
     predicted = np.empty(len(votes.clips), dtype=np.int64)
     for i in range(folds):
         fitted = train(votes.part(fold != i), settings)

@@ -19,8 +19,8 @@ from typing import Any, Final
 from cer_pipeline.corpora import registry
 from cer_pipeline.corpora.corpus import Corpus
 from cer_pipeline.errors import CerError
-from cer_pipeline.evaluation.evaluate import read_cells
-from cer_pipeline.evaluation.protocols import FRAME, SEGMENT, UNION, Cell
+from cer_pipeline.evaluation.evaluate import read_metrics
+from cer_pipeline.evaluation.protocols import FRAME, SEGMENT, UNION, MetricRow
 from cer_pipeline.evaluation.read import FUSED, PFSA, PPA
 from cer_pipeline.store.home import Home
 
@@ -86,11 +86,11 @@ class Measured:
         whole: whether this is the whole pipeline over a registered corpus, not captions alone.
     """
 
-    cells: tuple[Cell, ...]
+    cells: tuple[MetricRow, ...]
     source: str
     whole: bool
 
-    def find(self, system: str, metric: str, protocol: str) -> Cell | None:
+    def find(self, system: str, metric: str, protocol: str) -> MetricRow | None:
         """The cell of a system, where it has a value."""
         wanted = (system, metric, protocol)
         return next((c for c in self.cells if (c.system, c.metric, c.protocol) == wanted and c.value is not None), None)
@@ -135,7 +135,7 @@ def registered(home: Home) -> dict[str, list[Measured]]:
         if kind is None:
             continue
         try:
-            cells = read_cells(home, name)
+            cells = read_metrics(home, name)
         except CerError:
             continue  # not evaluated yet: its cells say what they need
         there = {c.split for c in cells}
@@ -215,7 +215,7 @@ def _own_rows(measured: Mapping[str, Sequence[Measured]]) -> Iterator[PaperCell]
                         yield _cell("1", "-", model, system, corpus, metric, None, hit, one.source, ())
 
 
-Hit = tuple[Cell, str, Cell | None]
+Hit = tuple[MetricRow, str, MetricRow | None]
 
 
 def _lookup(row: Mapping[str, Any], corpus: str, metric: str, several: Sequence[Measured]) -> Hit | None:

@@ -20,7 +20,7 @@ SAVE_EVERY: Final = 256  # texts; some half a minute of MiniLM on one core
 _DIGEST: Final = 16  # bytes
 
 
-class KeptStates:
+class EmbeddingCache:
     """An encoder whose outputs are kept: the same text is encoded once, in this and in later runs.
 
     Args:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -86,6 +86,24 @@ def grouped_folds(
         Fold(np.asarray(train, np.int64), np.asarray(test, np.int64))
         for train, test in splitter.split(np.zeros(len(values)), values, names)
     )
+
+
+def random_group_folds(groups: Sequence[object] | NDArray[Any], folds: int, seed: int) -> Ints:
+    """Fold of every row; groups are shuffled and dealt out, so that no group is in two folds.
+
+    Unlike `grouped_folds` it needs no class of each row and a class may occur in one group only: the fusion is trained
+    on soft targets, and its reported scores come from these folds.
+
+    Raises:
+        CerError: fewer groups than folds.
+    """
+    names, member = np.unique(np.asarray(groups), return_inverse=True)
+    if len(names) < folds:
+        raise CerError(f"{folds} folds need as many groups", f"{len(names)} found", "use more videos or fewer folds")
+    order = np.random.default_rng(seed).permutation(len(names))
+    fold = np.empty(len(names), dtype=np.int64)
+    fold[order] = np.arange(len(names)) % folds
+    return fold[member]
 
 
 def out_of_fold(predict: Predict, folds: Sequence[Fold]) -> NDArray[np.float64]:

@@ -1,21 +1,23 @@
-"""Labelled windows for training: a branch's features beside the labels, out of the tables of registered corpora.
+"""Labelled segments of registered corpora for training, and the features of one branch beside them.
 
-Belongs here: reading, joining and refusing what cannot be learned from. Does not belong here: any network or loop.
+Belongs here: reading labels and features out of tables, and refusing what cannot be learned from. Does not belong here:
+any network or loop, or the data of the fusion (`fusion.train.data`).
 
-Only windows of the training split are read: where a corpus has splits, `train`; where it has none, all of it.
+Only segments of the training split are read: where a corpus has splits, `train`; where it has none, all of it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cer_pipeline.arrow import matrix, texts
 from cer_pipeline.corpora.corpus import Corpus
 from cer_pipeline.corpora.shards import corpus_table
 from cer_pipeline.errors import CerError
@@ -25,13 +27,97 @@ from cer_pipeline.store.home import Home
 from cer_pipeline.tables import LABEL_COLUMNS
 
 TRAIN: Final = "train"
+_IDS: Final = ("segment_id", "video_id")
 LEAST_VIDEOS: Final = 3
-"""Source videos that each class needs: one may be held out, one watched, and one is left to learn from."""
+"""Source videos that each class needs: one for the held-out fold, one for early stopping, and one to train on."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The labelled segments of one corpus that may be trained on, in the order of its tables.
+
+    Args:
+        segments: segment_id of each.
+        videos: video_id of each.
+        targets: label distributions [n, 8].
+        groups: corpus and source clip of each; the video where no clip is known. Cross-validation keeps them whole.
+    """
+
+    segments: tuple[str, ...]
+    videos: tuple[str, ...]
+    targets: NDArray[np.float64]
+    groups: NDArray[np.str_]
+
+
+def annotated_classes(targets: NDArray[np.floating]) -> set[int]:
+    """The classes that occur as the largest entry of a target."""
+    return {int(c) for c in np.unique(targets.argmax(axis=1))}
+
+
+def labelled(home: Home, corpus: Corpus) -> Labelled:
+    """The labelled segments of a corpus; those of other splits than train are left out, where it has splits.
+
+    Raises:
+        CerError: no segments, no labels of basic emotions, or a training split without any, or without a class that
+            another split has.
+    """
+    labels = corpus_table(home, corpus.name, "labels", ["segment_id", "video_id", "split", "status", *LABEL_COLUMNS])
+    if not labels.num_rows:
+        raise CerError("the corpus is empty", corpus.name, "add videos, and run `cer run` on it")
+    values = matrix(labels, LABEL_COLUMNS)
+    known = np.array([s == Status.OK for s in texts(labels, "status")], bool) & np.isfinite(values).all(axis=1)
+    known &= np.nan_to_num(values).sum(axis=1) > 0
+    if not known.any():
+        raise CerError("the corpus has no labels of basic emotions", corpus.name, "register it with its annotations")
+    split = labels.column("split").to_pylist()
+    if any(split):
+        annotated = annotated_classes(values[known])
+        known &= np.array([s == TRAIN for s in split])
+        if not known.any():
+            raise CerError("the corpus has no labelled segment in its training split", corpus.name, "name another")
+        absent = [BASIC[c] for c in sorted(annotated - annotated_classes(values[known]))]
+        if absent:
+            what = "the training split lacks a class that the corpus has"
+            raise CerError(what, f"{', '.join(absent)} in {corpus.name}", "move videos of it into the training split")
+    rows = np.flatnonzero(known)
+    segments, videos = (tuple(column[i] for i in rows) for column in (texts(labels, c) for c in _IDS))
+    source = {file.video_id: file.source or file.video_id for file in corpus.files}
+    groups = np.array([f"{corpus.name}/{source.get(video, video)}" for video in videos])
+    return Labelled(segments, videos, values[rows], groups)
+
+
+def tables_on_disk(home: Home, corpus: Corpus, kind: str) -> list[str]:
+    """Branches of which every shard of a corpus has a table `kind/BRANCH`, sorted."""
+    folder = home.table_folder(kind)
+    names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    made = [[home.table(f"{kind}/{n}", corpus.name, s).is_file() for s in corpus.shard_labels()] for n in names]
+    return [n for n, files in zip(names, made, strict=True) if files and all(files)]
+
+
+def features_of(
+    home: Home, corpus: Corpus, branch: str, segments: Sequence[str]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """The features of a branch for some segments: [n, size], 0 where it has none, and [n] where it has.
+
+    Raises:
+        CerError: the table has not been made, or lacks one of the segments.
+    """
+    table = corpus_table(home, corpus.name, f"features/{branch}", ["segment_id", "status", "features"])
+    position = {s: i for i, s in enumerate(texts(table, "segment_id"))}
+    absent = next((s for s in segments if s not in position), None)
+    if absent is not None:
+        raise CerError(f"features/{branch} lacks a labelled segment", absent, f"run `cer run {corpus.name}`")
+    rows = table.take(pa.array([position[s] for s in segments], pa.int64()))
+    present = np.array([s == Status.OK for s in texts(rows, "status")], bool)
+    values = np.zeros((len(segments), rows.schema.field("features").type.list_size), np.float32)
+    if present.any():
+        values[present] = np.array(rows.filter(pa.array(present)).column("features").to_pylist(), np.float32)
+    return values, present
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Labelled windows, in the order of corpora and of their tables.
+    """Labelled segments with the features of one branch, in the order of corpora and of their tables.
 
     Args:
         features: float32 [n, size], as the feature table holds them.
@@ -62,7 +148,7 @@ class Windows:
     @property
     def vocabulary(self) -> list[int]:
         """The classes that occur."""
-        return sorted(set(self.classes.tolist()))
+        return sorted(annotated_classes(self.targets))
 
     def digest(self) -> str:
         """SHA-256 over names, features and targets."""
@@ -72,53 +158,13 @@ class Windows:
         return state.hexdigest()
 
 
-def joined(features: pa.Table, labels: pa.Table, corpus: str, sources: Mapping[str, str] | None = None) -> Windows:
-    """Windows of one corpus that have both features and a label.
-
-    Args:
-        features: columns segment_id, video_id, features, status.
-        labels: columns segment_id, split, `tables.LABEL_COLUMNS`, status.
-        corpus: its name.
-        sources: video_id -> the clip that it was cut from; the video itself where it says nothing.
+def read(home: Home, corpora: Iterable[Corpus], branch: str) -> Windows:
+    """The training segments of some corpora that have features of a branch.
 
     Raises:
-        CerError: the corpus has no window, no label, no training split, one that lacks a class of the others, or no
-            window with both features and a label.
+        CerError: as `labelled` and `features_of`, or no labelled segment of a corpus has features.
     """
-    if not labels.num_rows:
-        raise CerError("the corpus is empty", corpus, "add videos, and run `cer run` on it")
-    rows = labels.to_pylist()
-    known = [r for r in rows if r["status"] == Status.OK and r[LABEL_COLUMNS[0]] is not None]
-    if not known:
-        raise CerError("the corpus has no labels of basic emotions", corpus, "register it with its annotations")
-    if any(r["split"] for r in rows):
-        every, known = known, [r for r in known if r["split"] == TRAIN]
-        if not known:
-            raise CerError("the corpus has no labelled window in its training split", corpus, "name another corpus")
-        if lost := _occurring(every) - _occurring(known):
-            where = f"{', '.join(BASIC[c] for c in sorted(lost))} in {corpus}"
-            raise CerError("the training split lacks a class that the corpus has", where, "move videos of it there")
-    target = {r["segment_id"]: [r[name] for name in LABEL_COLUMNS] for r in known}
-    used = [r for r in features.to_pylist() if r["status"] == Status.OK and r["segment_id"] in target]
-    if not used:
-        raise CerError("no labelled window of the corpus has features", corpus, "see `cer status` for the reasons")
-    return Windows(
-        features=np.array([r["features"] for r in used], np.float32),
-        targets=np.array([target[r["segment_id"]] for r in used], np.float32),
-        segments=[r["segment_id"] for r in used],
-        videos=[r["video_id"] for r in used],
-        groups=[f"{corpus}/{(sources or {}).get(r['video_id']) or r['video_id']}" for r in used],
-        corpora=[corpus] * len(used),
-        counts={corpus: len(used)},
-    )
-
-
-def _occurring(rows: Iterable[Mapping[str, Any]]) -> set[int]:
-    return {int(np.argmax([row[name] for name in LABEL_COLUMNS])) for row in rows}
-
-
-def concatenated(parts: Sequence[Windows]) -> Windows:
-    """The windows of several corpora, one after another."""
+    parts = [_with_features(home, corpus, branch) for corpus in corpora]
     return Windows(
         np.concatenate([p.features for p in parts]),
         np.concatenate([p.targets for p in parts]),
@@ -130,20 +176,21 @@ def concatenated(parts: Sequence[Windows]) -> Windows:
     )
 
 
-def read(home: Home, corpora: Iterable[Corpus], branch: str) -> Windows:
-    """The training windows of some corpora.
-
-    Raises:
-        CerError: as `joined`, or a table has not been made.
-    """
-    parts = []
-    for corpus in corpora:
-        features = corpus_table(
-            home, corpus.name, f"features/{branch}", ["segment_id", "video_id", "features", "status"]
-        )
-        labels = corpus_table(home, corpus.name, "labels", ["segment_id", "split", *LABEL_COLUMNS, "status"])
-        parts.append(joined(features, labels, corpus.name, {file.video_id: file.source for file in corpus.files}))
-    return concatenated(parts)
+def _with_features(home: Home, corpus: Corpus, branch: str) -> Windows:
+    known = labelled(home, corpus)
+    features, present = features_of(home, corpus, branch, known.segments)
+    if not present.any():
+        raise CerError("no labelled segment of the corpus has features", corpus.name, "see `cer status` for reasons")
+    rows = np.flatnonzero(present)
+    return Windows(
+        features[rows],
+        known.targets[rows].astype(np.float32),
+        [known.segments[i] for i in rows],
+        [known.videos[i] for i in rows],
+        known.groups[rows].tolist(),
+        [corpus.name] * len(rows),
+        {corpus.name: len(rows)},
+    )
 
 
 def check(windows: Windows, where: str) -> None:
@@ -159,7 +206,7 @@ def check(windows: Windows, where: str) -> None:
     if len(windows.vocabulary) < 2:
         raise CerError(f"all windows are of the class {BASIC[windows.vocabulary[0]]}", where, "add other classes")
     for c in windows.vocabulary:
-        found = {group for group, own in zip(windows.groups, classes, strict=True) if own == c}
+        found = {group for group, of in zip(windows.groups, classes, strict=True) if of == c}
         if len(found) < LEAST_VIDEOS:
             what = f"the class {BASIC[c]} occurs in {len(found)} source videos, at least {LEAST_VIDEOS} are needed"
             raise CerError(what, where, "add videos of it")

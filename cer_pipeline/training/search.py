@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from cer_pipeline.errors import CerError
-from cer_pipeline.training.checkpoint import Progress, quiet
+from cer_pipeline.training.progress import Progress, quiet
 
 Settings = TypeVar("Settings")
 
@@ -49,7 +49,7 @@ OPTIMISER: Final[Space] = {
 
 
 @dataclass(frozen=True)
-class Found(Generic[Settings]):
+class SearchResult(Generic[Settings]):
     """What a search found.
 
     Args:
@@ -71,7 +71,7 @@ def search(
     journal: Path,
     seed: int = 0,
     progress: Progress = quiet,
-) -> Found[Settings]:
+) -> SearchResult[Settings]:
     """Try settings and keep the best.
 
     Args:
@@ -120,7 +120,7 @@ def search(
     finished = study.get_trials(states=(TrialState.COMPLETE,))[:trials]
     best = max(finished, key=lambda t: (t.value, -t.number))
     records = [{**t.params, "score": t.value} for t in finished]
-    return Found(replace(settings, **best.params), float(best.value), records)  # type: ignore[type-var, arg-type]
+    return SearchResult(replace(settings, **best.params), float(best.value), records)  # type: ignore[type-var, arg-type]
 
 
 def _suggest(trial: Any, name: str, what: Choice | Span) -> int | float | str:

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from cer_pipeline.markdown import table
+
 SHOWN: Final = ("macro_f1", "uar")
 
 
@@ -34,8 +36,8 @@ def headline(scores: Mapping[str, Any]) -> dict[str, float]:
 
 def scores_markdown(scores: Mapping[str, Any]) -> str:
     """The rows as a Markdown table."""
-    rows = [f"| {of_what} | {metric} | {text} |" for of_what, metric, text in score_rows(scores)]
-    return "\n".join(["| of what | metric | percent [95 %] |", "|---|---|---:|", *rows])
+    columns = ("of what", "metric", "percent [95 %]")
+    return table(columns, score_rows(scores), columns[2:])
 
 
 def _span(value: Any) -> str:

@@ -30,7 +30,7 @@ from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
 
 
-def scan(root: Path, options: Mapping[str, Any]) -> Scan:  # noqa: ARG001
+def scan(root: Path, options: Mapping[str, Any]) -> Scan:
     """Return the videos of `labels.csv` with their labels and splits.
 
     Raises:

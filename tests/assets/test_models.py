@@ -14,13 +14,16 @@ import pytest
 from assets.jobs import PROCESS_SHARD, TRAIN
 from assets.models import model_key
 from assets.stages import asset_key
+from cer_pipeline.branches import registry
 from cer_pipeline.cli.train import train as train_command
 from cer_pipeline.corpora import registry as corpora
 from cer_pipeline.definitions import build_definitions
 from cer_pipeline.errors import CerError
+from cer_pipeline.profiles import load_profile
 from cer_pipeline.store.home import Home
-from cer_pipeline.training import registry
+from cer_pipeline.trainers import trainer, trainers
 from cer_pipeline.training.summary import headline, scores_markdown
+from cer_pipeline.training.trainer import Request, training_key
 from cer_pipeline.zoo import open_zoo
 from cer_pipeline.zoo.head_file import save_head
 from cer_pipeline.zoo.trained import publish, read_current
@@ -29,7 +32,7 @@ from resources.settings import Settings
 BRANCH = "text_minilm"
 
 
-def fake(request: registry.Request) -> dict[str, Any]:
+def fake(request: Request) -> dict[str, Any]:
     """A training that counts its videos: enough to see what reaches it and what becomes of its files."""
     request.progress("counting", 1, 2)
     if request.options.get("fail"):
@@ -45,8 +48,10 @@ def fake(request: registry.Request) -> dict[str, Any]:
 @pytest.fixture
 def home(tmp_path, monkeypatch) -> Home:
     monkeypatch.setenv("CER_HOME", str(tmp_path / "home"))
-    trainer = replace(registry.TRAINERS[BRANCH], function=f"{__name__}:fake", formats=("folder",), models=())
-    monkeypatch.setitem(registry.TRAINERS, BRANCH, trainer)  # type: ignore[arg-type]
+    counting = replace(trainer(load_profile(), BRANCH), function=f"{__name__}:fake", formats=("folder",), models=())
+    shipped = registry.shipped()
+    shipped[BRANCH] = replace(shipped[BRANCH], trainers=(counting,))
+    monkeypatch.setattr(registry, "shipped", lambda: shipped)
     folder = tmp_path / "videos"
     folder.mkdir()
     (folder / "a.mp4").write_bytes(b"not a video, and never opened here")
@@ -92,7 +97,7 @@ def test_the_tables_of_a_branch_hang_on_its_head_and_processing_a_corpus_never_t
     processed = set(definitions.resolve_job_def(PROCESS_SHARD).asset_layer.executable_asset_keys)
     trained = set(definitions.resolve_job_def(TRAIN).asset_layer.executable_asset_keys)
     assert {key.path[0] for key in trained} == {"models"}
-    assert {f"models/{name}" for name in registry.TRAINERS} == {key.to_user_string() for key in trained}
+    assert {f"models/{name}" for name in trainers(load_profile())} == {key.to_user_string() for key in trained}
     assert not processed & trained
 
 
@@ -149,11 +154,11 @@ def test_the_command_refuses_a_mistake_before_anything_runs(home, branch, names,
 
 def test_a_training_of_other_data_or_options_starts_anew(home, tmp_path: Path):
     toy = corpora.load(home.root, "toy")
-    key = registry.key_of([toy], {})
-    assert registry.key_of([toy], {}) == key != registry.key_of([toy], {"epochs": "2"})
+    key = training_key([toy], {})
+    assert training_key([toy], {}) == key != training_key([toy], {"epochs": "2"})
     (tmp_path / "videos" / "a.mp4").write_bytes(b"another content")
     corpora.register(home.root, "toy", tmp_path / "videos")
-    assert registry.key_of([corpora.load(home.root, "toy")], {}) != key
+    assert training_key([corpora.load(home.root, "toy")], {}) != key
 
 
 def test_scores_are_shown_with_what_they_are_of():

@@ -11,8 +11,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-RATE: Final = 16_000
-WINDOW: Final = 4 * RATE  # samples of a whole window
+from cer_pipeline.branches.audio.specs import SAMPLE_RATE_HZ
+
+WINDOW: Final = 4 * SAMPLE_RATE_HZ  # samples of a whole window
 
 Sound = NDArray[np.float32]
 
@@ -72,7 +73,7 @@ def _tilted(sound: Sound, db: float) -> Sound:
 
 def _echoed(sound: Sound, seconds: float, rng: np.random.Generator) -> Sound:
     """With the tail of a room whose sound falls by 60 dB in `seconds`: exponentially decaying noise."""
-    n = round(seconds * RATE)
+    n = round(seconds * SAMPLE_RATE_HZ)
     tail = rng.standard_normal(n) * 10 ** (-3 * np.arange(n) / n)
     tail *= 0.5 / np.sqrt(np.sum(tail**2))
     tail[0] = 1.0

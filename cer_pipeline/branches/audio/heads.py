@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from torch import Tensor, nn
 
+from cer_pipeline.branches.audio.specs import STATE_SIZE
 from cer_pipeline.labels import BASIC
 from cer_pipeline.torch_threads import one_thread
 from cer_pipeline.zoo.head_file import load_head
 
-STATE: Final = 384  # values of a step
-VECTOR: Final = 64  # values before the last layer of one member
+MEMBER_VECTOR: Final = 64  # values before the last layer of one member
 CLASSES: Final = tuple(BASIC.index(name) for name in BASIC if name != "Other")
 """Columns of `BASIC` that the last layer answers for; "Other" is never trained and gets 0."""
 
@@ -44,9 +44,9 @@ class _Entry(nn.Module):
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(STATE))
-        self.register_buffer("scale", torch.ones(STATE))
-        self.linear = nn.Linear(STATE, width)
+        self.register_buffer("mean", torch.zeros(STATE_SIZE))
+        self.register_buffer("scale", torch.ones(STATE_SIZE))
+        self.linear = nn.Linear(STATE_SIZE, width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, states: Tensor) -> Tensor:
@@ -75,8 +75,8 @@ class ReBiLSTM(nn.Module):
         self.project = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
         self.attention = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1))
-        self.body = nn.Sequential(_block(2 * width, width, dropout), _block(width, VECTOR, dropout))
-        self.last = nn.Linear(VECTOR, len(CLASSES))
+        self.body = nn.Sequential(_block(2 * width, width, dropout), _block(width, MEMBER_VECTOR, dropout))
+        self.last = nn.Linear(MEMBER_VECTOR, len(CLASSES))
 
     def vector(self, states: Tensor, steps: Tensor) -> Tensor:
         """States [n, t, 384] and steps [n] -> what the last layer reads [n, 64]."""
@@ -109,11 +109,11 @@ class Uncertainty(nn.Module):
         super().__init__()
         self.entry = _Entry(width, dropout)
         self.attention = nn.ModuleList(nn.MultiheadAttention(width, heads, batch_first=True) for _ in range(PARTS))
-        self.relations = nn.Sequential(_block(PARTS * width, width, dropout), _block(width, VECTOR, dropout))
-        self.whole = _block(2 * width, VECTOR, dropout)
-        self.body = _block(2 * VECTOR, VECTOR, dropout)
-        self.last = nn.Linear(VECTOR, len(CLASSES))
-        self.variance = nn.Linear(VECTOR, len(CLASSES))
+        self.relations = nn.Sequential(_block(PARTS * width, width, dropout), _block(width, MEMBER_VECTOR, dropout))
+        self.whole = _block(2 * width, MEMBER_VECTOR, dropout)
+        self.body = _block(2 * MEMBER_VECTOR, MEMBER_VECTOR, dropout)
+        self.last = nn.Linear(MEMBER_VECTOR, len(CLASSES))
+        self.variance = nn.Linear(MEMBER_VECTOR, len(CLASSES))
         nn.init.xavier_uniform_(self.last.weight, 0.5)  # published gains and bias: start mild and certain
         nn.init.xavier_uniform_(self.variance.weight, 0.1)
         nn.init.constant_(self.variance.bias, -1.0)

@@ -10,71 +10,54 @@ has WavLM. As in the paper they answer only where speech is found.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 
 from cer_pipeline import tables
+from cer_pipeline.arrow import texts
 from cer_pipeline.branch import BranchSpec
+from cer_pipeline.plans import SEGMENT_COLUMNS, contents, plan_of, segment_keys, with_segments
 from cer_pipeline.profiles import Profile
-from cer_pipeline.stage import INPUTS, UNIT, Inputs, StageSpec
+from cer_pipeline.stage import Inputs, StageSpec
 from cer_pipeline.store.fingerprint import digest
+from cer_pipeline.training.trainer import Trainer
 
 ENCODER: Final = "whisper_tiny_en"
 """Zoo id of the encoder and name of its table."""
 
-STEPS: Final = 20  # of 0.2 s: a whole window
-STATE: Final = 384  # values of a state
+SAMPLE_RATE_HZ: Final = 16_000
+STEPS_PER_WINDOW: Final = 20  # of 0.2 s: a whole window
+STATE_SIZE: Final = 384  # values of a step of the encoder's states
 VECTOR: Final = 192  # values before a head's last layer: 3 members of 64
 
 UNCERTAINTY: Final = "audio_uncertainty"
 BILSTM: Final = "audio_bilstm"
 
 _MODULE: Final = "cer_pipeline.branches.audio.stages"
-_KEYS: Final = ("segment_id", "video_id", "segment")
 _STATES: Final = f"audio_features/{ENCODER}"
 
 
 def _plan_states(inputs: Inputs, _: Profile) -> pa.Table:
-    """One unit a video: its sound is decoded once."""
-    segments = inputs.table("segments", list(_KEYS))
-    ids: dict[str, list[str]] = {}
-    numbers: dict[str, list[int]] = {}
-    for row in segments.to_pylist():
-        ids.setdefault(row["video_id"], []).append(row["segment_id"])
-        numbers.setdefault(row["video_id"], []).append(row["segment"])
-    seen = [inputs.digests(name) for name in ("segments", "audio", "speech")]
-    videos = list(ids)
-    return pa.table(
-        {
-            UNIT: pa.array(videos, pa.string()),
-            INPUTS: pa.array([digest(v, *(d.get(v, "") for d in seen)) for v in videos], pa.string()),
-            "video_id": pa.array(videos, pa.string()),
-            "segments": pa.array([numbers[v] for v in videos], pa.list_(pa.int32())),
-            "segment_ids": pa.array([ids[v] for v in videos], pa.list_(pa.string())),
-        }
-    )
-
-
-def _state_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every segment has a row, also where nobody could listen."""
-    return [
-        {"segment": segment, "segment_id": segment_id}
-        for segment, segment_id in zip(unit["segments"], unit["segment_ids"], strict=True)
-    ]
+    """One unit per video, so that its sound is decoded once."""
+    segments = inputs.table("segments", SEGMENT_COLUMNS)
+    videos = list(dict.fromkeys(texts(segments, "video_id")))
+    parts = contents(inputs, ("segments", "audio", "speech"), videos)
+    keys = [digest(video, *content) for video, content in zip(videos, parts, strict=True)]
+    plan = plan_of(pa.table({"video_id": pa.array(videos, pa.string())}), "video_id", keys)
+    return with_segments(plan, segments)
 
 
 def _plan_segments(source: str, by: str, inputs: Inputs, _: Profile) -> pa.Table:
-    """One unit a segment, keyed by its rows of a table (by segment_id) or by its video's (by video_id)."""
-    segments = inputs.table(source, [*_KEYS, "status", "reason"])
-    seen = inputs.digests(source, unit=by)
-    parts = zip(segments.column(by).to_pylist(), segments.column("segment_id").to_pylist(), strict=True)
-    digests = pa.array([digest(seen.get(unit, ""), segment) for unit, segment in parts], pa.string())
-    return segments.append_column(UNIT, segments.column("segment_id")).append_column(INPUTS, digests)
+    """One unit per segment, keyed by its rows of a table (by segment_id) or by those of its video (by video_id)."""
+    segments = inputs.table(source, [*SEGMENT_COLUMNS, "status", "reason"])
+    parts = contents(inputs, [source], texts(segments, by), by)
+    ids = texts(segments, "segment_id")
+    return plan_of(segments, "segment_id", [digest(*content, s) for content, s in zip(parts, ids, strict=True)])
 
 
-STATES: Final = StageSpec(
-    table=tables.audio_features(ENCODER, STEPS * STATE),
+ENCODER_STATES: Final = StageSpec(
+    table=tables.audio_features(ENCODER, STEPS_PER_WINDOW * STATE_SIZE),
     description="The Whisper encoder on the sound of every window with speech: 20 steps of 0.2 s, 384 values each.",
     group="features",
     inputs=("segments", "audio", "speech"),
@@ -83,20 +66,20 @@ STATES: Final = StageSpec(
     code_version="1",
     config=("audio_states",),
     models=(ENCODER,),
-    placeholder_keys=_state_keys,
+    placeholder_keys=segment_keys,
     kinds=("parquet",),
     chunk_units=4,
 )
 
 
-def _branch(name: str, title: str, table1: int, prefix: str) -> BranchSpec:
+def _branch(name: str, title: str, table1: int, prefix: str, about: str) -> BranchSpec:
     head = f"head_{name}"
     features = StageSpec(
         table=tables.features(name, VECTOR),
         description="What the head makes of a window's states before its last layer.",
         group="features",
-        inputs=(STATES.name,),
-        plan=partial(_plan_segments, STATES.name, "video_id"),
+        inputs=(ENCODER_STATES.name,),
+        plan=partial(_plan_segments, ENCODER_STATES.name, "video_id"),
         stage=f"{_MODULE}:{prefix}Features",
         code_version="1",
         models=(head,),
@@ -115,8 +98,25 @@ def _branch(name: str, title: str, table1: int, prefix: str) -> BranchSpec:
         kinds=("parquet", "numpy"),
         chunk_units=4096,
     )
-    return BranchSpec(name, title, "audio", table1, features, probabilities, extra=(STATES,))
+    trainer = Trainer(
+        name, "cer_pipeline.branches.audio.train:train", about, formats=("ravdess",), models=("whisper_tiny_en",)
+    )
+    return BranchSpec(
+        name, title, "audio", table1, features, probabilities, extra=(ENCODER_STATES,), trainers=(trainer,)
+    )
 
 
-AUDIO_UNCERTAINTY: Final = _branch(UNCERTAINTY, "Voice: uncertainty head on Whisper states", 9, "Uncertainty")
-AUDIO_BILSTM: Final = _branch(BILSTM, "Voice: residual BiLSTM on Whisper states", 10, "Bilstm")
+AUDIO_UNCERTAINTY: Final = _branch(
+    UNCERTAINTY,
+    "Voice: uncertainty head on Whisper states",
+    9,
+    "Uncertainty",
+    "Attention within thirds, with class-wise variances, over states of the Whisper encoder.",
+)
+AUDIO_BILSTM: Final = _branch(
+    BILSTM,
+    "Voice: residual BiLSTM on Whisper states",
+    10,
+    "Bilstm",
+    "Residual BiLSTM over states of the Whisper encoder.",
+)

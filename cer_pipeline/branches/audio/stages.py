@@ -12,18 +12,27 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from cer_pipeline import tables
 from cer_pipeline.branches.audio.heads import AudioHead
-from cer_pipeline.branches.audio.specs import BILSTM, ENCODER, STATE, STATES, STEPS, UNCERTAINTY, VECTOR
-from cer_pipeline.branches.audio.whisper_encoder import RATE, STEP, WhisperStates
-from cer_pipeline.labels import BASIC_COLUMNS
+from cer_pipeline.branches.audio.specs import (
+    BILSTM,
+    ENCODER,
+    ENCODER_STATES,
+    SAMPLE_RATE_HZ,
+    STATE_SIZE,
+    STEPS_PER_WINDOW,
+    UNCERTAINTY,
+    VECTOR,
+)
+from cer_pipeline.branches.audio.whisper_encoder import SAMPLES_PER_STEP, WhisperStates
+from cer_pipeline.branches.rows import Row, empty_row, feature_row, probability_rows, read_features
 from cer_pipeline.perception.speech.vad import read_sound
+from cer_pipeline.plans import SEGMENT_COLUMNS
 from cer_pipeline.stage import UNIT, StageContext
 from cer_pipeline.status import Status
 from cer_pipeline.sums import plain_sum
-
-_KEYS = ("segment_id", "video_id", "segment")
 
 
 class States:
@@ -41,20 +50,20 @@ class States:
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows for a batch of videos."""
         rows = [row for video in units.column(UNIT).to_pylist() for row in self._video(video)]
-        return pa.Table.from_pylist(rows, schema=STATES.table.schema)
+        return pa.Table.from_pylist(rows, schema=ENCODER_STATES.table.schema)
 
     def _video(self, video: str) -> list[dict[str, Any]]:
         found = self._read("speech", video, ["start_s", "end_s", "status", "reason"])
         speech = [(row["start_s"], row["end_s"]) for row in found if row["status"] == Status.OK]
         sound = read_sound(self._read("audio", video, ["flac"])[0]["flac"]) if speech else np.zeros(0, np.float32)
         rows = []
-        for segment in self._read("segments", video, [*_KEYS, "start_s", "end_s"]):
-            row: dict[str, Any] = {name: segment[name] for name in _KEYS}
+        for segment in self._read("segments", video, [*SEGMENT_COLUMNS, "start_s", "end_s"]):
+            row: dict[str, Any] = {name: segment[name] for name in SEGMENT_COLUMNS}
             start, end = segment["start_s"], segment["end_s"]
             spoken = plain_sum(max(0.0, min(end, b) - max(start, a)) for a, b in speech)
             if spoken >= self._least_s:
-                first = round(start * RATE)
-                heard = sound[first : min(round(end * RATE), first + STEPS * STEP)]
+                first = round(start * SAMPLE_RATE_HZ)
+                heard = sound[first : min(round(end * SAMPLE_RATE_HZ), first + STEPS_PER_WINDOW * SAMPLES_PER_STEP)]
                 row |= {"status": str(Status.OK), **self._states(heard)}
             elif not found or found[0]["status"] in (Status.OK, Status.NO_SPEECH):
                 row |= {"status": str(Status.NO_SPEECH), "reason": f"{spoken:.2f} s of speech in the window"}
@@ -66,7 +75,7 @@ class States:
     def _states(self, sound: np.ndarray) -> dict[str, Any]:
         states = self._encoder(sound)
         self._context.counters[f"calls/{ENCODER}"] += 1
-        full = np.zeros((STEPS, STATE), np.float32)
+        full = np.zeros((STEPS_PER_WINDOW, STATE_SIZE), np.float32)
         full[: len(states)] = states
         return {"features": full.ravel(), "steps": len(states)}
 
@@ -87,16 +96,15 @@ class _Features:
         wanted = set(units.column(UNIT).to_pylist())
         rows = []
         for video in dict.fromkeys(units.column("video_id").to_pylist()):
-            for batch in self._inputs.batches(STATES.name, video):
+            for batch in self._inputs.batches(ENCODER_STATES.name, video):
                 rows += [self._row(row) for row in batch.to_pylist() if row["segment_id"] in wanted]
         return pa.Table.from_pylist(rows, schema=self._schema)
 
     def _row(self, row: dict[str, Any]) -> dict[str, Any]:
-        out = {name: row[name] for name in (*_KEYS, "status", "reason")}
-        if row["status"] == Status.OK:
-            states = np.asarray(row["features"], np.float32).reshape(STEPS, STATE)[: row["steps"]]
-            out["features"] = self._head.features(states)
-        return out
+        if row["status"] != Status.OK:
+            return empty_row(row)
+        states = np.asarray(row["features"], np.float32).reshape(STEPS_PER_WINDOW, STATE_SIZE)[: row["steps"]]
+        return feature_row(row, self._head.features(states))
 
 
 class _Probabilities:
@@ -104,21 +112,15 @@ class _Probabilities:
 
     def __init__(self, context: StageContext) -> None:
         self._head = AudioHead.load(context.weights.path(f"head_{self.branch}"))
-        rows = context.inputs.table(f"features/{self.branch}", ["segment_id", "features"])
-        self._features = dict(zip(*(rows.column(name).to_pylist() for name in rows.column_names), strict=True))
-        self._model = f"head_{self.branch}"
-        self._schema = tables.probabilities(self.branch).schema
+        self._features = read_features(context, f"features/{self.branch}")
+        self._table = tables.probabilities(self.branch)
 
     def __call__(self, units: pa.Table) -> pa.Table:
-        """Rows for a batch of segments."""
-        return pa.Table.from_pylist([self._row(unit) for unit in units.to_pylist()], schema=self._schema)
+        """One row a segment."""
+        return probability_rows(units, self._features, self._predict, self._table)
 
-    def _row(self, unit: dict[str, Any]) -> dict[str, Any]:
-        out = {name: unit[name] for name in (*_KEYS, "status", "reason")}
-        if unit["status"] == Status.OK:
-            values = self._head.probabilities(np.asarray(self._features[unit["segment_id"]], np.float32))
-            out |= dict(zip(BASIC_COLUMNS, values.tolist(), strict=True)) | {"model": self._model}
-        return out
+    def _predict(self, _: Row, features: NDArray[np.float32]) -> tuple[str, NDArray[np.float64]]:
+        return f"head_{self.branch}", self._head.probabilities(features)
 
 
 class UncertaintyFeatures(_Features):

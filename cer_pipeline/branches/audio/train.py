@@ -5,12 +5,12 @@ networks (`branches.audio.heads`), losses (`losses`), variants (`augment`) or th
 (`branches.audio.whisper_encoder`).
 
 Protocol: 5 folds of 4 actors each. For each outer fold a candidate of `CANDIDATES` is chosen by the UAR on the next
-fold, trained on the other three; then `members` networks are trained on all four and judge the outer fold, on the clips
-themselves. So the actors that a score is taken on chose nothing. The shipped head is trained on all actors with the
-candidate that was best on average over the inner folds.
+fold, trained on the other three; then `members` networks are trained on all four and predict the outer fold, on the
+clips themselves. So the actors that a score is taken on chose nothing. The shipped head is trained on all actors with
+the candidate that was best on average over the inner folds.
 
-A head that heard two sentences is surer of them than of any other. So temperatures are taken from networks that judge
-actors, sentences and recording conditions that none of their training clips had (`unheard`).
+A head is more confident about the two sentences that it was trained on than about any other. So temperatures are taken
+from networks on actors, sentences and recording conditions that none of their training clips had (`unheard`).
 
 Everything is seeded and runs on one thread: the same data give the same scores. Each encoded variant and each trained
 network is a file, so a stopped run goes on with the next one.
@@ -33,20 +33,22 @@ from scipy.special import softmax
 
 from cer_pipeline import metrics
 from cer_pipeline.branches.audio.augment import WINDOW, trimmed, variant
-from cer_pipeline.branches.audio.heads import CLASSES, KINDS, STATE, AudioHead, ReBiLSTM, Uncertainty, spread
+from cer_pipeline.branches.audio.heads import CLASSES, KINDS, AudioHead, ReBiLSTM, Uncertainty, spread
+from cer_pipeline.branches.audio.specs import SAMPLE_RATE_HZ, STATE_SIZE, STEPS_PER_WINDOW
 from cer_pipeline.corpora.formats.ravdess import Clip, read_ravdess
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.sound_file import SoundFileError, read_sound_file
 from cer_pipeline.torch_threads import one_thread
-from cer_pipeline.training import losses
-from cer_pipeline.training.checkpoint import Progress, quiet
+from cer_pipeline.training import loop, losses
+from cer_pipeline.training.loop import Loop
+from cer_pipeline.training.model_card import class_table, model_card, score_table
 from cer_pipeline.training.options import apply
-from cer_pipeline.training.registry import Request
+from cer_pipeline.training.progress import Progress, quiet
+from cer_pipeline.training.trainer import Request
 from cer_pipeline.zoo.head_file import load_head, save_head
 
 FOLDS: Final = 5
-STEPS: Final = 20  # of 0.2 s in a window
 TEMPERATURES: Final = tuple(round(0.1 + i / 20, 2) for i in range(99))  # 0.1 (means of 0 to 1 are mild) to 5.0
 WARMUP: Final = 0.1  # share of the steps with a rising rate; then a cosine to 0
 UNSURE: Final = 0.25  # published: about the first quarter of the epochs trains with smoothed targets, divergence 0.01
@@ -127,13 +129,13 @@ def encode(clips: Sequence[Clip], encoder: Path, folder: Path, variants: int, pr
         encoder: folder of Whisper.
         folder: where the states are kept.
         variants: random variants beside the clip itself.
-        progress: told what is going on.
+        progress: called with the state of the training.
     """
     from cer_pipeline.branches.audio.whisper_encoder import LAYERS, WhisperStates
 
-    told = [str(LAYERS), hashlib.sha256((encoder / "model.bin").read_bytes()).hexdigest()]
-    told += [f"{clip.sha256}  {clip.actor}  {clip.name}" for clip in clips]
-    known = hashlib.sha256("\n".join(told).encode()).hexdigest()
+    identity = [str(LAYERS), hashlib.sha256((encoder / "model.bin").read_bytes()).hexdigest()]
+    identity += [f"{clip.sha256}  {clip.actor}  {clip.name}" for clip in clips]
+    known = hashlib.sha256("\n".join(identity).encode()).hexdigest()
     network: WhisperStates | None = None
     states, steps = [], []
     for k in range(variants + 1):
@@ -145,14 +147,17 @@ def encode(clips: Sequence[Clip], encoder: Path, folder: Path, variants: int, pr
                 steps.append(tensors["steps"])
                 continue
         network = network or WhisperStates(encoder)
-        values, counts = np.zeros((len(clips), STEPS, STATE), np.float32), np.zeros(len(clips), np.int64)
+        values, counts = (
+            np.zeros((len(clips), STEPS_PER_WINDOW, STATE_SIZE), np.float32),
+            np.zeros(len(clips), np.int64),
+        )
         for i, clip in enumerate(clips):
             if i % 100 == 0:
                 progress(f"states of variant {k}", i, len(clips))
             sound = _read(clip)
-            heard = trimmed(sound)[:WINDOW] if k == 0 else variant(sound, np.random.default_rng([k, i]))
-            found = network(heard)
-            values[i, : len(found)], counts[i] = found, len(found)
+            cut = trimmed(sound)[:WINDOW] if k == 0 else variant(sound, np.random.default_rng([k, i]))
+            encoded = network(cut)
+            values[i, : len(encoded)], counts[i] = encoded, len(encoded)
         save_head(path, {"states": values, "steps": counts}, {"clips": known})
         states.append(values)
         steps.append(counts)
@@ -171,7 +176,7 @@ def _read(clip: Clip) -> np.ndarray:
         sound, rate = read_sound_file(clip.path)
     except (SoundFileError, OSError):
         raise CerError("the clip cannot be read as sound", str(clip.path), "fetch it again") from None
-    if rate != 16_000:
+    if rate != SAMPLE_RATE_HZ:
         raise CerError(f"the clip has {rate} Hz", str(clip.path), "convert the clips to 16 kHz")
     return sound.mean(1)
 
@@ -189,30 +194,25 @@ def fit(corpus: Corpus, rows: np.ndarray, branch: str, settings: AudioSettings, 
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     network = KINDS[branch](width=settings.width, dropout=settings.dropout)
-    heard = corpus.states[:, rows][torch.arange(STEPS) < corpus.steps[:, rows, None]]
-    network.entry.mean.copy_(heard.mean(0))
-    network.entry.scale.copy_(heard.std(0))
+    valid = corpus.states[:, rows][torch.arange(STEPS_PER_WINDOW) < corpus.steps[:, rows, None]]
+    network.entry.mean.copy_(valid.mean(0))
+    network.entry.scale.copy_(valid.std(0))
     targets = torch.eye(len(CLASSES))[torch.from_numpy(corpus.labels)]
     weights = losses.class_weights(targets[rows])
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=settings.decay)
     per_epoch = -(-len(rows) // settings.batch)
-    total = per_epoch * settings.epochs
-    for step in range(total):
-        epoch, k = divmod(step, per_epoch)
-        if k == 0:
-            network.train()
-            order = np.array_split(rng.permutation(rows), per_epoch)
-        batch = order[k]
+
+    def batches(_: int) -> list[np.ndarray]:
+        return np.array_split(rng.permutation(rows), per_epoch)
+
+    def loss(batch: np.ndarray, epoch: int) -> torch.Tensor:
         drawn = rng.integers(0, len(corpus.states), len(batch))
-        for group in optimiser.param_groups:
-            group["lr"] = settings.rate * _schedule(step / total)
         out = network(corpus.states[drawn, batch], corpus.steps[drawn, batch])
-        unsure = epoch < UNSURE * settings.epochs
-        loss = _loss(out, targets[batch], weights, settings.divergence, unsure)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
-        optimiser.step()
+        return _loss(out, targets[batch], weights, settings.divergence, epoch < UNSURE * settings.epochs)
+
+    schedule = loop.warmup_cosine(optimiser, per_epoch * settings.epochs, WARMUP)
+    parameters = dict(network.named_parameters())
+    loop.train(parameters, optimiser, Loop(settings.epochs, settings.clip), batches, loss, schedule)
     return network.eval()
 
 
@@ -225,10 +225,6 @@ def _loss(out: Any, targets: torch.Tensor, weights: torch.Tensor, divergence: fl
     return losses.uncertainty(means, log_variances, targets, weights, divergence)
 
 
-def _schedule(share: float) -> float:
-    return (share + 1e-3) / WARMUP if share < WARMUP else 0.5 * (1 + np.cos(np.pi * (share - WARMUP) / (1 - WARMUP)))
-
-
 @torch.inference_mode()
 def outputs(network: ReBiLSTM | Uncertainty, corpus: Corpus, rows: np.ndarray, version: int = 0) -> np.ndarray:
     """Logits (or means) [m, 7] of a trained network on one variant of some clips."""
@@ -236,7 +232,7 @@ def outputs(network: ReBiLSTM | Uncertainty, corpus: Corpus, rows: np.ndarray, v
     return (out[0] if isinstance(out, tuple) else out).double().numpy()
 
 
-class Fits:
+class FitCache:
     """Trained networks, kept as files so that a stopped run goes on.
 
     Args:
@@ -250,13 +246,13 @@ class Fits:
 
     def get(self, rows: np.ndarray, settings: AudioSettings, seed: int) -> ReBiLSTM | Uncertainty:
         """The network of these rows, settings and seed: read, or trained and kept."""
-        told = {**asdict(settings), "seed": seed, "branch": self.branch, "data": self.corpus.digest}
-        told["rows"] = [self.corpus.names[i] for i in rows]
-        name = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+        identity = {**asdict(settings), "seed": seed, "branch": self.branch, "data": self.corpus.digest}
+        identity["rows"] = [self.corpus.names[i] for i in rows]
+        name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
         path = self.folder / f"{self.branch}.{name}.safetensors"
         if not path.is_file():
             network = fit(self.corpus, rows, self.branch, settings, seed)
-            save_head(path, {k: v.detach().numpy() for k, v in network.state_dict().items()}, told)
+            save_head(path, {k: v.detach().numpy() for k, v in network.state_dict().items()}, identity)
         network = KINDS[self.branch](width=settings.width, dropout=settings.dropout)
         network.load_state_dict({k: torch.from_numpy(v) for k, v in load_head(path)[0].items()})
         return network.eval()
@@ -267,14 +263,14 @@ def folds_of(actors: np.ndarray) -> np.ndarray:
     return (actors - 1) % FOLDS
 
 
-def choose(fits: Fits, settings: AudioSettings, outer: int, progress: Progress = quiet) -> list[float]:
+def choose(fits: FitCache, settings: AudioSettings, outer: int, progress: Progress = quiet) -> list[float]:
     """UAR of each candidate on the fold after `outer`, trained on the other three.
 
     Args:
         fits: of a branch.
         settings: what the candidates leave as it is.
-        outer: fold whose actors are not looked at.
-        progress: told what is going on.
+        outer: fold whose actors are not used.
+        progress: called with the state of the training.
     """
     corpus, inner = fits.corpus, (outer + 1) % FOLDS
     fold = folds_of(corpus.actors)
@@ -287,7 +283,7 @@ def choose(fits: Fits, settings: AudioSettings, outer: int, progress: Progress =
     return found
 
 
-def unheard(fits: Fits, settings: Sequence[AudioSettings], progress: Progress = quiet) -> np.ndarray:
+def unheard(fits: FitCache, settings: Sequence[AudioSettings], progress: Progress = quiet) -> np.ndarray:
     """Outputs [n, 7] of single networks on clips whose actor and sentence they were not trained on, as a variant.
 
     Where all clips say one sentence, only the actor is new.
@@ -295,7 +291,7 @@ def unheard(fits: Fits, settings: Sequence[AudioSettings], progress: Progress = 
     Args:
         fits: of a branch.
         settings: for each fold of actors.
-        progress: told what is going on.
+        progress: called with the state of the training.
     """
     corpus = fits.corpus
     fold, said = folds_of(corpus.actors), corpus.statements
@@ -346,7 +342,7 @@ def train_audio(
         out_dir: folder for everything that is written.
         settings: how to train.
         branches: keys of `branches.audio.heads.KINDS`.
-        progress: told what is going on.
+        progress: called with the state of the training.
 
     Returns:
         Branch -> what stands in its scores file; scores in percent, [value, low, high].
@@ -366,11 +362,12 @@ def train_audio(
     corpus = encode(clips, encoder, out_dir / "states", settings.variants, progress)
     with one_thread():
         return {
-            branch: _train(Fits(corpus, branch, out_dir / "fits"), settings, out_dir, progress) for branch in branches
+            branch: _train(FitCache(corpus, branch, out_dir / "fits"), settings, out_dir, progress)
+            for branch in branches
         }
 
 
-def _train(fits: Fits, settings: AudioSettings, out: Path, progress: Progress) -> dict[str, Any]:
+def _train(fits: FitCache, settings: AudioSettings, out: Path, progress: Progress) -> dict[str, Any]:
     branch, corpus = fits.branch, fits.corpus
     fold = folds_of(corpus.actors)
     inner = [choose(fits, settings, outer, progress) for outer in range(FOLDS)]
@@ -450,49 +447,48 @@ _TITLES: Final = {
 
 
 def card(branch: str, scores: dict[str, Any]) -> str:
-    """The model card of a trained audio head, in Markdown."""
+    """Return the model card of a trained audio head."""
     settings = scores["settings"]
-    classes = [
-        f"| {c} | {metrics.span(scores['recall'][c])} | {metrics.span(scores['f1'][c])} |" for c in scores["recall"]
-    ]
-    return "\n".join(
-        [
-            f"# {branch}",
-            "",
-            f"{_TITLES[branch]}, over the states of two blocks of the Whisper tiny.en encoder (MIT): the sound of a",
-            'window to 7 basic emotions. "Other" is never trained and gets probability 0.',
-            "",
-            "* Trained on: RAVDESS speech (Livingstone & Russo 2018), actors 1 to 20, CC BY-NC-SA 4.0: the head too",
-            f"  may be used for non-commercial purposes only. {scores['clips']} recordings; one that stands twice",
-            f"  counts once. Calm counts as Neutral. SHA-256 of names and contents: {scores['digest']}.",
-            f"* Every clip and {settings['variants']} random variants of it (speed, spectral tilt, echo, noise,",
-            "  silence at its ends), all brought to one level: in the wild the level of a recording tells nothing.",
-            f"* Settings: {', '.join(f'{k} {v}' for k, v in settings.items())}.",
-            "* Protocol: 5 folds of 4 actors. Within each, a candidate is chosen on one fold of the training actors;",
-            "  the held-out actors choose nothing. The temperature of a fold comes from the other folds, there from",
-            "  networks that had heard neither the actor nor the sentence, on a variant of each clip: so it is milder",
-            "  than clean acted speech would make it.",
-            f"* Candidates {scores['candidates']}; chosen by fold {scores['chosen']}.",
-            f"* Shipped temperature {scores['temperature']}, {settings['members']} members.",
-            "",
-            "| score, out of fold, percent | value [95 % interval, actors resampled] |",
-            "|---|---|",
-            f"| UAR, 7 classes | {metrics.span(scores['uar'])} |",
-            f"| macro-F1 | {metrics.span(scores['macro_f1'])} |",
-            f"| calibration error (ECE) | {scores['ece']} |",
-            f"| UAR on a random variant of each clip | {scores['rough_uar']} |",
-            f"| UAR of one network on such a variant of an unheard sentence | {scores['unheard_uar']} |",
-            f"| UAR of the members alone | {', '.join(map(str, scores['member_uar']))} |",
-            "",
-            "| class | recall | F1 |",
-            "|---|---|---|",
-            *classes,
-            "",
-            "Limits: 20 North American actors say two sentences in a studio, with feelings that they were told to",
-            "show. The head has heard no other words, no spontaneous speech, no music or second voice, and no other",
-            "language. On speech in the wild expect much lower scores than these.",
-            "",
-        ]
+    return model_card(
+        branch,
+        f"""{_TITLES[branch]}, over the states of two blocks of the Whisper tiny.en encoder (MIT): the sound of a
+        window to 7 basic emotions. "Other" is never trained and gets probability 0.""",
+        data=[
+            f"""RAVDESS speech (Livingstone & Russo 2018), actors 1 to 20, CC BY-NC-SA 4.0: the head too may be used
+            for non-commercial purposes only. {scores["clips"]} recordings; a recording that occurs twice counts
+            once. Calm counts as Neutral.""",
+            f"""Every clip and {settings["variants"]} random variants of it (speed, spectral tilt, echo, noise,
+            silence at its ends), all at one level: in the wild the level of a recording says nothing about the
+            emotion.""",
+        ],
+        digests={"names and contents": scores["digest"]},
+        settings=settings,
+        protocol=[
+            """5 folds of 4 actors. Within each, a candidate is chosen on one fold of the training actors; the
+            held-out actors choose nothing. The temperature of a fold comes from the other folds: from networks
+            whose training clips had neither the actor nor the sentence, on a variant of each clip. It is therefore
+            milder than one from clean acted speech.""",
+            f"Candidates {scores['candidates']}; chosen by fold {scores['chosen']}.",
+            f"Shipped temperature {scores['temperature']}, {settings['members']} members.",
+        ],
+        scores=[
+            "Out of fold; 95 % intervals over resampled actors.",
+            score_table(
+                ["score", "value"],
+                [
+                    ("UAR, 7 classes", scores["uar"]),
+                    ("macro-F1", scores["macro_f1"]),
+                    ("calibration error (ECE)", scores["ece"]),
+                    ("UAR on a random variant of each clip", scores["rough_uar"]),
+                    ("UAR of one network on a variant, actor and sentence not in training", scores["unheard_uar"]),
+                    *((f"UAR of member {i} alone", value) for i, value in enumerate(scores["member_uar"])),
+                ],
+            ),
+            class_table(scores["f1"], scores["recall"]),
+        ],
+        limits="""20 North American actors say two sentences in a studio, with emotions that they were asked to
+        show. The training data has no other words, no spontaneous speech, no music or second voice, and no other
+        language. On speech in the wild expect much lower scores than these.""",
     )
 
 

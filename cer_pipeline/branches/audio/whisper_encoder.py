@@ -31,11 +31,10 @@ from cer_pipeline.torch_threads import one_thread
 if TYPE_CHECKING:
     from torch import Tensor
 
-RATE: Final = 16_000
 HOP: Final = 160  # samples between log-mel frames: 10 ms
-STATES: Final = 10  # encoder states that make a step
+STATES_PER_STEP: Final = 10  # encoder states that make a step
 LAYERS: Final = 2  # blocks whose output the heads read
-STEP: Final = 2 * HOP * STATES  # samples of a step: 0.2 s, as on the grid of frames
+SAMPLES_PER_STEP: Final = 2 * HOP * STATES_PER_STEP  # samples of a step: 0.2 s, as on the grid of frames
 
 _FRAME: Final = 400  # samples of a level frame: 25 ms
 _TARGET: Final = 0.05  # RMS of the louder parts after levelling: -26 dB, where speech recordings are commonly brought
@@ -86,13 +85,13 @@ class WhisperStates:
         """
         import torch
 
-        steps = max(1, -(-len(sound) // STEP))
-        padded = np.zeros(steps * STEP, np.float32)
+        steps = max(1, -(-len(sound) // SAMPLES_PER_STEP))
+        padded = np.zeros(steps * SAMPLES_PER_STEP, np.float32)
         padded[: len(sound)] = levelled(sound)
         mel = self._mel(padded, padding=HOP)[:, : len(padded) // HOP]
         with one_thread(), torch.inference_mode():
             states = self._encode(torch.from_numpy(np.ascontiguousarray(mel, dtype=np.float32)))
-        return states.view(steps, STATES, -1).mean(1).numpy()
+        return states.view(steps, STATES_PER_STEP, -1).mean(1).numpy()
 
     def _encode(self, mel: Tensor) -> Tensor:
         """Log-mel [80, 2 n] -> states [n, 384]."""

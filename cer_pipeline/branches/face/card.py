@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from cer_pipeline import metrics
 from cer_pipeline.branches.face.specs import MAMBA, TRANSFORMER
+from cer_pipeline.training.model_card import class_table, model_card, score_table
 
 
 def picture(branch: str, curves: Mapping[str, Sequence[Mapping[str, float]]]) -> bytes:
@@ -36,39 +36,39 @@ _TITLES: Final = {TRANSFORMER: "Transformer", MAMBA: "Selective state space (Mam
 
 
 def card(branch: str, scores: Mapping[str, Any]) -> str:
-    """The model card of a trained temporal head, in Markdown."""
+    """Return the model card of a trained temporal head."""
+    settings = scores["settings"]
     counts = ", ".join(f"{name} ({n} windows)" for name, n in scores["corpora"].items())
-    lines = [
-        f"# {branch}",
-        "",
-        f"{_TITLES[branch]} over the samples of a window (blendshapes, expression logits, head pose) to 8 basic",
-        "emotions.",
-        "",
-        f"* Trained on: {counts}; {scores['windows']} labelled windows of {scores['videos']} source videos.",
-        "  The terms of these corpora bind the head too.",
-        f"* SHA-256 of names, features and labels: {scores['digest']}.",
-        f"* Settings: {', '.join(f'{k} {v}' for k, v in scores['settings'].items())}.",
-        f"* Protocol: {scores['settings']['folds']} folds by source video. In each fit a part of the training videos",
-        "  is watched and the best epoch kept; the held-out videos choose nothing. The temperature of a fold comes",
-        "  from the other folds.",
-        f"* Temperature {scores['temperature']}, part of the last layer. Epochs {scores['epochs']}.",
+    protocol = [
+        f"""{settings["folds"]} folds by source video. In each fit a part of the training videos is held back to
+        choose the epoch; the held-out videos choose nothing. The temperature of a fold comes from the other folds.""",
+        f"Temperature {scores['temperature']}, part of the last layer. Epochs {scores['epochs']}.",
     ]
     if scores["trials"]:
-        lines += [f"* Search: {scores['trials']} trials within each fold, by folds of its own training videos. Chosen:"]
-        lines += [
-            f"  * {name}: {', '.join(f'{k} {v}' for k, v in own.items())}" for name, own in scores["chosen"].items()
+        protocol += [f"{scores['trials']} trials within each fold, by folds of its own training videos."]
+        protocol += [
+            f"Chosen, {name}: {', '.join(f'{k} {v}' for k, v in chosen.items())}."
+            for name, chosen in scores["chosen"].items()
         ]
-    lines += [
-        "",
-        "| score, out of fold, percent | value [95 % interval, source videos resampled] |",
-        "|---|---|",
-        f"| macro-F1, {len(scores['f1'])} classes | {metrics.span(scores['macro_f1'])} |",
-        f"| UAR | {metrics.span(scores['uar'])} |",
-        f"| calibration error (ECE) | {scores['ece']} |",
-        "",
-        "| class | recall | F1 |",
-        "|---|---|---|",
-        *(f"| {c} | {metrics.span(scores['recall'][c])} | {metrics.span(scores['f1'][c])} |" for c in scores["f1"]),
-        "",
+    overall = [
+        (f"macro-F1, {len(scores['f1'])} classes", scores["macro_f1"]),
+        ("UAR", scores["uar"]),
+        ("calibration error (ECE)", scores["ece"]),
     ]
-    return "\n".join(lines)
+    return model_card(
+        branch,
+        f"""{_TITLES[branch]} over the samples of a window (blendshapes, expression logits, head pose) to 8 basic
+        emotions.""",
+        data=[
+            f"""{counts}; {scores["windows"]} labelled windows of {scores["videos"]} source videos. The terms of
+            these corpora bind the head too.""",
+        ],
+        digests={"names, features and labels": scores["digest"]},
+        settings=settings,
+        protocol=protocol,
+        scores=[
+            "Out of fold; 95 % intervals over resampled source videos.",
+            score_table(["score", "value"], overall),
+            class_table(scores["f1"], scores["recall"]),
+        ],
+    )

@@ -103,7 +103,7 @@ class Track:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Prediction:
     """What the two experts say about every sample of a track.
 
     Args:
@@ -121,7 +121,7 @@ class Judgement:
     smile: Array
 
 
-def judge(track: Track, settings: Mapping[str, Any]) -> Judgement:
+def predict(track: Track, settings: Mapping[str, Any]) -> Prediction:
     """Both experts on every sample of one track. See the functions below for each step.
 
     Args:
@@ -141,7 +141,7 @@ def judge(track: Track, settings: Mapping[str, Any]) -> Judgement:
         "sneer": signs["upper_lip_raise"] * (1 - signs["lip_corner_pull"]),
         "eyes_down": np.maximum(signs["eyes_closed"], signs["gaze_down"]) * signs["brow_inner_up"],
     }
-    return Judgement(
+    return Prediction(
         network=guard(seen, believed, settings["unsupported_happiness"]),
         prototypes=prototypes(signs, settings["neutral_score"], settings["prototype_temperature"]),
         units=units,

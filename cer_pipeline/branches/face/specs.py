@@ -12,13 +12,17 @@ from typing import Any, Final
 import pyarrow as pa
 
 from cer_pipeline import tables
+from cer_pipeline.arrow import texts
 from cer_pipeline.branch import BranchSpec
 from cer_pipeline.branches.face.facs import UNITS
+from cer_pipeline.branches.rows import segment_units
 from cer_pipeline.labels import BASIC
 from cer_pipeline.perception.faces.blendshapes import BLENDSHAPES
+from cer_pipeline.plans import contents, listed, plan_of, values_by_video
 from cer_pipeline.profiles import Profile
-from cer_pipeline.stage import INPUTS, UNIT, Inputs, StageSpec
+from cer_pipeline.stage import Inputs, StageSpec
 from cer_pipeline.store.fingerprint import digest
+from cer_pipeline.training.trainer import Trainer
 
 ENCODER: Final = "mini_xception"
 """Zoo id of the expression network, name of its table and of its profile section."""
@@ -54,7 +58,7 @@ def _static_features() -> tuple[str, ...]:
 STATIC_FEATURES: Final[tuple[str, ...]] = _static_features()
 """Meaning of each position of `features/face_static`."""
 
-STEPS: Final = 20  # samples of a whole window: 4 s at 5 Hz
+STEPS_PER_WINDOW: Final = 20  # samples of a whole window: 4 s at 5 Hz
 STEP_FEATURES: Final[tuple[str, ...]] = (
     *BLENDSHAPES,
     *(f"logit_{label}" for label in NATIVE),
@@ -68,47 +72,16 @@ where it is 0 the other values of the step mean nothing."""
 
 
 _FACE_TABLES: Final = ("faces", f"face_features/{ENCODER}")
-_SEGMENT_COLUMNS: Final = ("segment_id", "video_id", "segment", "first_sample", "samples", "status", "reason")
 
 
-def _videos(inputs: Inputs, profile: Profile, sources: tuple[str, ...]) -> pa.Table:
-    """One unit a video with its samples, keyed by the content of some tables, of which `faces` names the samples."""
-    del profile
+def _videos(inputs: Inputs, _: Profile, sources: tuple[str, ...]) -> pa.Table:
+    """One unit per video with its samples, keyed by the content of some tables, of which `faces` names the samples."""
     videos = inputs.table("videos", ["video_id"])
-    samples: dict[str, list[int]] = {}
-    listed = inputs.table("faces", ["video_id", "sample"])
-    for video, sample in zip(*(listed.column(c).to_pylist() for c in ("video_id", "sample")), strict=True):
-        mine = samples.setdefault(video, [])
-        if not mine or mine[-1] != sample:  # in key order, several faces of a sample are neighbours
-            mine.append(sample)
-    units: list[str] = videos.column("video_id").to_pylist()
-    seen = [inputs.digests(name) for name in sources]
-    keys = [digest(*(d.get(unit, "") for d in seen)) for unit in units]
-    return (
-        videos.append_column(UNIT, videos.column("video_id"))
-        .append_column(INPUTS, pa.array(keys, pa.string()))
-        .append_column("samples", pa.array([samples.get(unit, [0]) for unit in units], pa.list_(pa.int32())))
-    )
-
-
-def _segments(inputs: Inputs, profile: Profile, sources: tuple[str, ...], by: str) -> pa.Table:
-    """One unit a segment, keyed by its window and the content of some tables.
-
-    Args:
-        inputs: tables of the shard.
-        profile: not read.
-        sources: the tables.
-        by: column that says which of their rows a segment is computed from: video_id or segment_id.
-    """
-    del profile
-    segments = inputs.table("segments", list(_SEGMENT_COLUMNS))
-    seen = [inputs.digests(name, by) for name in sources]
-    digests = [
-        digest(*(str(row[c]) for c in _SEGMENT_COLUMNS[3:]), *(d.get(row[by], "") for d in seen))
-        for row in segments.to_pylist()
-    ]
-    ids = segments.column("segment_id")
-    return segments.append_column(UNIT, ids).append_column(INPUTS, pa.array(digests, pa.string()))
+    parts = contents(inputs, sources, texts(videos, "video_id"))
+    plan = plan_of(videos, "video_id", [digest(*content) for content in parts])
+    faces = values_by_video(inputs.table("faces", ["video_id", "sample"]), "sample")
+    samples = {video: list(dict.fromkeys(values)) for video, values in faces.items()}  # a sample may have several faces
+    return plan.append_column("samples", listed(plan, samples, pa.int32(), default=[0]))
 
 
 def _sample_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:
@@ -141,7 +114,8 @@ FACE_STATIC: Final = BranchSpec(
         description="What two experts, a network and action-unit prototypes, see in the subject's face, per window.",
         group="features",
         inputs=("segments", *_FACE_TABLES),
-        plan=partial(_segments, sources=_FACE_TABLES, by="video_id"),  # the resting level comes from the whole track
+        # By video, as the resting level comes from the whole track.
+        plan=partial(segment_units, sources=_FACE_TABLES, by="video_id"),
         stage="cer_pipeline.branches.face.static:StaticFeatures",
         code_version="1",
         config=(STATIC,),
@@ -153,7 +127,7 @@ FACE_STATIC: Final = BranchSpec(
         description="Weighted mean of the two experts on the subject's face, per window.",
         group="probabilities",
         inputs=("segments", f"features/{STATIC}"),
-        plan=partial(_segments, sources=(f"features/{STATIC}",), by="segment_id"),
+        plan=partial(segment_units, sources=(f"features/{STATIC}",), by="segment_id"),
         stage="cer_pipeline.branches.face.static:StaticProbabilities",
         code_version="1",
         config=(STATIC,),
@@ -163,7 +137,7 @@ FACE_STATIC: Final = BranchSpec(
     extra=(ENCODE,),
     samples=StageSpec(
         table=tables.sample_probabilities(STATIC),
-        description="The same judgement on every sample: when, inside a window, the face showed what.",
+        description="The same prediction for every sample of the grid.",
         group="probabilities",
         inputs=("videos", *_FACE_TABLES),
         plan=partial(_videos, sources=_FACE_TABLES),
@@ -185,11 +159,11 @@ def _temporal(name: str, title: str, table1: int, network: str) -> BranchSpec:
         modality="face in time",
         table1=table1,
         features=StageSpec(
-            table=tables.features(name, STEPS * len(STEP_FEATURES)),
+            table=tables.features(name, STEPS_PER_WINDOW * len(STEP_FEATURES)),
             description="The window's samples in order: blendshapes, expression logits, head pose, and whether seen.",
             group="features",
             inputs=("segments", *_FACE_TABLES),
-            plan=partial(_segments, sources=_FACE_TABLES, by="video_id"),
+            plan=partial(segment_units, sources=_FACE_TABLES, by="video_id"),
             stage=f"cer_pipeline.branches.face.temporal:{network}Features",
             code_version="1",
             kinds=("parquet", "numpy"),
@@ -200,7 +174,7 @@ def _temporal(name: str, title: str, table1: int, network: str) -> BranchSpec:
             description=f"A {network} head over the sequence of the subject's face.",
             group="probabilities",
             inputs=("segments", f"features/{name}"),
-            plan=partial(_segments, sources=(f"features/{name}",), by="segment_id"),
+            plan=partial(segment_units, sources=(f"features/{name}",), by="segment_id"),
             stage=f"cer_pipeline.branches.face.temporal:{network}Probabilities",
             code_version="1",
             models=(f"head_{name}",),
@@ -208,6 +182,14 @@ def _temporal(name: str, title: str, table1: int, network: str) -> BranchSpec:
             chunk_units=256,
         ),
         extra=(ENCODE,),
+        trainers=(
+            Trainer(
+                name,
+                "cer_pipeline.branches.face.train:train",
+                f"{network} over the face's features in time.",
+                reads=("labels", f"features/{name}"),
+            ),
+        ),
     )
 
 

@@ -3,9 +3,10 @@
 Belongs here: the stages that turn faces into features and probabilities per segment and per sample.
 Does not belong here: the rules (`facs`), the network (`mini_xception`), the specs (`face`).
 
-The two experts judge every sample of a subject's track: the expression network behind its guard, and the prototypes of
-action units. The branch says their weighted mean, and a window the mean over the samples on which its subject is seen.
-All of it is linear after the two judgements, so a window's probabilities are exactly the mean of its samples'.
+The two experts predict every sample of a subject's track: the expression network behind its guard, and the prototypes
+of action units. The prediction is their weighted mean, that of a window the mean over the samples that show its
+subject.
+All of it is linear after the two predictions, so a window's probabilities are exactly the mean of its samples'.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from cer_pipeline import tables
 from cer_pipeline.branches.face import facs
 from cer_pipeline.branches.face import subject_tracks as face_tracks
 from cer_pipeline.branches.face.specs import ENCODER, LOGITS, NATIVE, STATIC, STATIC_FEATURES
-from cer_pipeline.branches.face.subject_tracks import SubjectFaces, SubjectTrack
+from cer_pipeline.branches.face.subject_tracks import Features, SubjectTrack
+from cer_pipeline.branches.rows import Row, probability_rows, read_features
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.stage import StageContext
 from cer_pipeline.status import Status
@@ -31,9 +33,9 @@ _SECTION: Final = "face_static"
 _N: Final = len(BASIC)
 
 
-def judged(track: SubjectTrack, settings: Mapping[str, Any]) -> facs.Judgement:
+def predict_track(track: SubjectTrack, settings: Mapping[str, Any]) -> facs.Prediction:
     """Both experts on one track."""
-    return facs.judge(facs.Track(track.samples, track.blendshapes, track.features[:, :LOGITS], NATIVE), settings)
+    return facs.predict(facs.Track(track.samples, track.blendshapes, track.features[:, :LOGITS], NATIVE), settings)
 
 
 def mixed(network: NDArray[np.float64], prototypes: NDArray[np.float64], share: float) -> NDArray[np.float64]:
@@ -49,26 +51,26 @@ def mixed(network: NDArray[np.float64], prototypes: NDArray[np.float64], share: 
 
 
 def pooled(
-    track: SubjectTrack, judgement: facs.Judgement, inside: NDArray[np.bool_], samples: int
+    track: SubjectTrack, prediction: facs.Prediction, inside: NDArray[np.bool_], samples: int
 ) -> NDArray[np.float64]:
     """One vector for a window, in the order of `face.STATIC_FEATURES`.
 
     Args:
         track: the subject.
-        judgement: on all of its samples.
+        prediction: on all of its samples.
         inside: [n] which samples the window owns; at least one.
         samples: grid samples of the window, with a face or not.
     """
-    units, logits, pose = judgement.units[inside], track.features[inside, :LOGITS], track.pose[inside]
+    units, logits, pose = prediction.units[inside], track.features[inside, :LOGITS], track.pose[inside]
     parts = (
-        judgement.network[inside].mean(axis=0),
-        judgement.prototypes[inside].mean(axis=0),
+        prediction.network[inside].mean(axis=0),
+        prediction.prototypes[inside].mean(axis=0),
         [inside.sum(), inside.sum() / samples],
         units.mean(axis=0),
         units.max(axis=0),
         units.std(axis=0),
-        judgement.rest,
-        [judgement.smile[inside].mean(), judgement.smile[inside].max()],
+        prediction.rest,
+        [prediction.smile[inside].mean(), prediction.smile[inside].max()],
         logits.mean(axis=0),
         logits.std(axis=0),
         pose.mean(axis=0),
@@ -87,25 +89,12 @@ class StaticFeatures:
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """One row a segment."""
-        rows = []
-        for video_id, segments in face_tracks.by_video(units).items():
-            faces = face_tracks.read(self._inputs, video_id, ENCODER)
-            judgements = [judged(track, self._settings) for track in faces.tracks]
-            rows += [self._row(segment, faces, judgements) for segment in segments]
+        rows = face_tracks.feature_rows(self._inputs, units, ENCODER, self._features)
         return pa.Table.from_pylist(rows, schema=self._schema)
 
-    def _row(self, segment: dict, faces: SubjectFaces, judgements: list[facs.Judgement]) -> dict:
-        key = {name: segment[name] for name in ("segment_id", "video_id", "segment")}
-        if segment["status"] != Status.OK:
-            return key | {"features": None, "status": segment["status"], "reason": segment["reason"]}
-        first, count = segment["first_sample"], segment["samples"]
-        for track, judgement in zip(faces.tracks, judgements, strict=True):
-            inside = track.of_window(segment["segment"], first, count)
-            if inside.any():  # a window has one subject at most
-                features = pooled(track, judgement, inside, count)
-                return key | {"features": features.tolist(), "status": str(Status.OK), "reason": None}
-        status, reason = face_tracks.why_absent(faces, range(first, first + count))
-        return key | {"features": None, "status": str(status), "reason": reason}
+    def _features(self, track: SubjectTrack) -> Features:
+        prediction = predict_track(track, self._settings)
+        return lambda inside, _, samples: pooled(track, prediction, inside, samples).tolist()
 
 
 class StaticProbabilities:
@@ -113,28 +102,19 @@ class StaticProbabilities:
 
     def __init__(self, context: StageContext) -> None:
         self._share = float(context.profile[_SECTION]["network_share"])
-        self._inputs = context.inputs
-        self._schema = tables.probabilities(STATIC).schema
+        self._features = read_features(context, f"features/{STATIC}")
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """One row a segment."""
-        read = self._inputs.table(f"features/{STATIC}", ["segment_id", "features", "status", "reason"])
-        found = {row["segment_id"]: row for row in read.to_pylist()}
-        rows = []
-        for unit in units.to_pylist():
-            row = found[unit["segment_id"]]
-            out = {name: unit[name] for name in ("segment_id", "video_id", "segment")}
-            out |= {"status": row["status"], "reason": row["reason"]}
-            if row["status"] == Status.OK:
-                vector = np.array(row["features"], dtype=np.float64)
-                p = mixed(vector[:_N], vector[_N : 2 * _N], self._share)
-                out |= dict(zip(BASIC_COLUMNS, p.tolist(), strict=True)) | {"model": MODEL}
-            rows.append(out)
-        return pa.Table.from_pylist(rows, schema=self._schema)
+        return probability_rows(units, self._features, self._predict, tables.probabilities(STATIC))
+
+    def _predict(self, _: Row, features: NDArray[np.float32]) -> tuple[str, NDArray[np.float64]]:
+        network, prototypes = features[: 2 * _N].astype(np.float64).reshape(2, _N)
+        return MODEL, mixed(network, prototypes, self._share)
 
 
 class StaticSamples:
-    """Stage samples/face_static: the same judgement on every grid sample."""
+    """Stage samples/face_static: the same prediction on every grid sample."""
 
     def __init__(self, context: StageContext) -> None:
         self._inputs = context.inputs
@@ -152,8 +132,8 @@ class StaticSamples:
         faces = face_tracks.read(self._inputs, video_id, ENCODER)
         seen: dict[int, list[NDArray[np.float64]]] = {}
         for track in faces.tracks:
-            judgement = judged(track, self._settings)
-            p = mixed(judgement.network, judgement.prototypes, self._settings["network_share"])
+            prediction = predict_track(track, self._settings)
+            p = mixed(prediction.network, prediction.prototypes, self._settings["network_share"])
             for sample, values in zip(track.samples.tolist(), p, strict=True):
                 seen.setdefault(sample, []).append(values)
         rows = []

@@ -1,12 +1,13 @@
 """The subject faces of a video as arrays: what every face branch reads.
 
-Belongs here: reading `faces` and `face_features/*` of one video, without pictures. Does not belong here: any judgement.
+Belongs here: reading `faces` and `face_features/*` of one video, without pictures, and the rows of feature tables. Does
+not belong here: any feature or prediction.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cer_pipeline.branches.rows import Row, by_video, empty_row, feature_row
 from cer_pipeline.stage import Inputs
 from cer_pipeline.status import Status
 from cer_pipeline.tables import N_BLENDSHAPES
@@ -43,8 +45,8 @@ class SubjectTrack:
 
     def of_window(self, window: int, first: int, count: int) -> NDArray[np.bool_]:
         """Which samples belong to a window of which this track is the subject: [n]."""
-        mine = np.array([window in w for w in self.windows], dtype=bool)
-        return mine & (self.samples >= first) & (self.samples < first + count)
+        subject = np.array([window in w for w in self.windows], dtype=bool)
+        return subject & (self.samples >= first) & (self.samples < first + count)
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,8 @@ def read(inputs: Inputs, video_id: str, encoder: str) -> SubjectFaces:
 def why_absent(faces: SubjectFaces, samples: Iterable[int]) -> tuple[Status, str]:
     """Status and reason of a window that shows no subject face.
 
-    The status that most of its samples have; the reason counts the samples, and repeats what they say where it is more
-    than the absence of a face.
+    The status is that of most of its samples. The reason counts the samples or, for another status than `no_face`, is
+    that of the first sample with this status.
 
     Args:
         faces: of the video.
@@ -100,9 +102,43 @@ def why_absent(faces: SubjectFaces, samples: Iterable[int]) -> tuple[Status, str
     common = max(counts, key=lambda s: (counts[s], s), default=str(Status.NO_FACE))
     reason = f"{len(wanted)} samples, none with a face of the subject"
     if common != Status.NO_FACE:
-        told = next(faces.absent[s][1] for s in wanted if s in faces.absent and faces.absent[s][0] == common)
-        reason = told or reason
+        first = next(faces.absent[s][1] for s in wanted if s in faces.absent and faces.absent[s][0] == common)
+        reason = first or reason
     return Status(common), reason
+
+
+Features = Callable[[NDArray[np.bool_], int, int], Sequence[float]]
+"""(which samples of a track belong to a window [n], first sample of the window, its samples) -> its features."""
+
+
+def feature_rows(
+    inputs: Inputs, units: pa.Table, encoder: str, features: Callable[[SubjectTrack], Features]
+) -> list[Row]:
+    """Rows of a feature table: the features of the subject of each window, or why it has none.
+
+    Args:
+        inputs: tables of the shard.
+        units: segments, rows of the plan.
+        encoder: see `read`.
+        features: called once a track; returns what computes the features of one of its windows.
+    """
+    rows = []
+    for video_id, segments in by_video(units).items():
+        faces = read(inputs, video_id, encoder)
+        tracks = [(track, features(track)) for track in faces.tracks]
+        rows += [_feature_row(segment, faces, tracks) for segment in segments]
+    return rows
+
+
+def _feature_row(segment: Row, faces: SubjectFaces, tracks: Sequence[tuple[SubjectTrack, Features]]) -> Row:
+    if segment["status"] != Status.OK:
+        return empty_row(segment)
+    first, count = segment["first_sample"], segment["samples"]
+    for track, features in tracks:
+        inside = track.of_window(segment["segment"], first, count)
+        if inside.any():  # a window has one subject at most
+            return feature_row(segment, features(inside, first, count))
+    return empty_row(segment, *why_absent(faces, range(first, first + count)))
 
 
 def _rows(inputs: Inputs, table: str, video_id: str, columns: list[str]) -> list[dict]:
@@ -120,11 +156,3 @@ def _track(number: int, pairs: list[tuple[dict, dict]]) -> SubjectTrack:
         pose=np.array([[f[name] for name in POSE] for f in faces], dtype=np.float64),
         features=np.array([row["features"] for _, row in pairs], dtype=np.float64),
     )
-
-
-def by_video(units: pa.Table) -> dict[str, list[dict]]:
-    """The rows of a batch of segments, grouped by video, in order."""
-    out: dict[str, list[dict]] = {}
-    for row in units.to_pylist():
-        out.setdefault(row["video_id"], []).append(row)
-    return out

@@ -4,26 +4,22 @@ Belongs here: the sequence that the temporal heads read, and the stages around t
 Does not belong here: the heads (`branches.face.temporal_head`), their training, the specs (`face`).
 
 The paper's features are EmoAffectNet's; here a step holds the blendshapes, the logits of the expression network and the
-head's pose. The heads need training on labelled video of faces; until there is one, the branches are model_unavailable.
+head's pose. The heads need training on labelled video of faces; without one, the branches are model_unavailable.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from cer_pipeline import tables
-from cer_pipeline.branches.face import subject_tracks as face_tracks
-from cer_pipeline.branches.face.specs import ENCODER, LOGITS, MAMBA, STEP_FEATURES, STEPS, TRANSFORMER
-from cer_pipeline.branches.face.subject_tracks import SubjectFaces, SubjectTrack
-from cer_pipeline.labels import BASIC_COLUMNS
+from cer_pipeline.branches.face.specs import ENCODER, LOGITS, MAMBA, STEP_FEATURES, STEPS_PER_WINDOW, TRANSFORMER
+from cer_pipeline.branches.face.subject_tracks import Features, SubjectTrack, feature_rows
+from cer_pipeline.branches.rows import Row, probability_rows, read_features
 from cer_pipeline.stage import StageContext
-from cer_pipeline.status import Status
-
-_KEY: Final = ("segment_id", "video_id", "segment")
 
 
 def sequence(track: SubjectTrack, inside: NDArray[np.bool_], first: int) -> NDArray[np.float64]:
@@ -34,7 +30,7 @@ def sequence(track: SubjectTrack, inside: NDArray[np.bool_], first: int) -> NDAr
         inside: [n] which samples the window owns.
         first: first sample of the window.
     """
-    out = np.zeros((STEPS, len(STEP_FEATURES)))
+    out = np.zeros((STEPS_PER_WINDOW, len(STEP_FEATURES)))
     steps = track.samples[inside] - first
     seen = np.ones((len(steps), 1))
     values = (track.blendshapes[inside], track.features[inside, :LOGITS], track.pose[inside], seen)
@@ -47,28 +43,16 @@ class _Features:
 
     def __init__(self, context: StageContext) -> None:
         self._inputs = context.inputs
-        self._schema = tables.features(self.branch, STEPS * len(STEP_FEATURES)).schema
+        self._schema = tables.features(self.branch, STEPS_PER_WINDOW * len(STEP_FEATURES)).schema
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """One row a segment."""
-        rows = []
-        for video_id, segments in face_tracks.by_video(units).items():
-            faces = face_tracks.read(self._inputs, video_id, ENCODER)
-            rows += [self._row(segment, faces) for segment in segments]
-        return pa.Table.from_pylist(rows, schema=self._schema)
 
-    def _row(self, segment: dict, faces: SubjectFaces) -> dict:
-        key = {name: segment[name] for name in _KEY}
-        if segment["status"] != Status.OK:
-            return key | {"features": None, "status": segment["status"], "reason": segment["reason"]}
-        first, count = segment["first_sample"], segment["samples"]
-        for track in faces.tracks:
-            inside = track.of_window(segment["segment"], first, count)
-            if inside.any():
-                flat = sequence(track, inside, first).ravel().tolist()
-                return key | {"features": flat, "status": str(Status.OK), "reason": None}
-        status, reason = face_tracks.why_absent(faces, range(first, first + count))
-        return key | {"features": None, "status": str(status), "reason": reason}
+        def features(track: SubjectTrack) -> Features:
+            return lambda inside, first, _: sequence(track, inside, first).ravel().tolist()
+
+        rows = feature_rows(self._inputs, units, ENCODER, features)
+        return pa.Table.from_pylist(rows, schema=self._schema)
 
 
 class TransformerFeatures(_Features):
@@ -90,22 +74,15 @@ class _Probabilities:
         from cer_pipeline.branches.face import temporal_head as temporal
 
         self._head = temporal.load(context.weights.path(f"head_{self.branch}"))
-        self._inputs = context.inputs
-        self._schema = tables.probabilities(self.branch).schema
+        self._features = read_features(context, f"features/{self.branch}")
+        self._table = tables.probabilities(self.branch)
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """One row a segment."""
-        read = self._inputs.table(f"features/{self.branch}", ["segment_id", "features", "status", "reason"])
-        found = {row["segment_id"]: row for row in read.to_pylist()}
-        rows = []
-        for unit in units.to_pylist():
-            row = found[unit["segment_id"]]
-            out = {name: unit[name] for name in _KEY} | {"status": row["status"], "reason": row["reason"]}
-            if row["status"] == Status.OK:
-                p = self._head.probabilities(np.array(row["features"], dtype=np.float32).reshape(STEPS, -1))
-                out |= dict(zip(BASIC_COLUMNS, p.tolist(), strict=True)) | {"model": f"head_{self.branch}"}
-            rows.append(out)
-        return pa.Table.from_pylist(rows, schema=self._schema)
+        return probability_rows(units, self._features, self._predict, self._table)
+
+    def _predict(self, _: Row, features: NDArray[np.float32]) -> tuple[str, NDArray[np.float64]]:
+        return f"head_{self.branch}", self._head.probabilities(features.reshape(STEPS_PER_WINDOW, -1))
 
 
 class TransformerProbabilities(_Probabilities):

@@ -218,7 +218,7 @@ def state(head: TemporalHead) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
 
 
 def build(tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], where: str = "") -> TemporalHead:
-    """A head from its tensors and meta, ready to judge.
+    """A head from its tensors and meta, ready to predict.
 
     Raises:
         CerError: they do not make a temporal head for the basic emotions.

@@ -1,10 +1,11 @@
-"""Low-rank changes of MiniLM for the scene head, from sentences with emotion labels.
+"""Low-rank changes of MiniLM for the caption head, trained on sentences with emotion labels.
 
-Belongs here: which sentences. Does not belong here: the loop (`branches.text.train`) or what is made of the changed
+Belongs here: which sentences. Does not belong here: the training loop (`branches.text.train`) or the use of the changed
 states (`branches.scene.train`).
 
-Captions of the training split are too few to change an encoder; a general sense of which words tell which emotion
-carries over. The changes are trained as those of a text head on GoEmotions alone, and such a head serves as well.
+The captions of the training split are too few to change an encoder; which words express which emotion is learned from
+GoEmotions and carries over to captions. The changes are trained as those of a text head on GoEmotions alone, and the
+changes of such a head can be used as well.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ from typing import Final
 
 from cer_pipeline.branches.text.train import TextSettings, fit, pack
 from cer_pipeline.corpora.formats.utterances import read_goemotions, unseen
-from cer_pipeline.training.checkpoint import Progress, quiet
+from cer_pipeline.training.progress import Progress, quiet
 from cer_pipeline.zoo.head_file import save_head
 
 SETTINGS: Final = TextSettings()  # a lighter one (rank 16, one pass over 16,000) serves whole captions, not sentences
 
 
 def train_adapter(goemotions: Path, minilm: Path, out: Path, progress: Progress = quiet) -> Path:
-    """Train low-rank changes on GoEmotions train, without what stands in its dev or test: an hour of one core.
+    """Train low-rank changes on GoEmotions train, without the sentences of its dev and test: an hour of one core.
 
     Args:
         goemotions: folder of the GoEmotions files.
         minilm: folder of MiniLM.
-        out: file to write; the state of an unfinished run lies beside it.
-        progress: told the mean loss and the steps.
+        out: file to write; the state of an unfinished run is stored beside it.
+        progress: gets the mean loss and the steps.
 
     Returns:
         `out`, which `branches.scene.train.train_scene_minilm` takes as its `adapter`.

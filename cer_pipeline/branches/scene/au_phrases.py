@@ -1,11 +1,12 @@
-"""The describer's signs in the words that people, and captions, use: "the lip corners are pulled up" -> "a smile".
+"""Phrases of captions for those of the rule-based captioner: "the lip corners are pulled up" -> "a smile".
 
-Belongs here: the words of each sign, and which sentences of a text are of signs at all. Does not belong here: the
-describer's own words (`perception.captions.rule_based.text`), or what signs are taken for (`branches.scene.au_head`).
+Belongs here: the phrase for each facial action, and which sentences of a text describe a face or a voice. Does not
+belong here: the phrases of the rule-based captioner (`perception.captions.rule_based.text`) or the classification of
+texts (`branches.scene.au_head`).
 
-The describer names what a face does, and a head that learned from captions knows those doings under other names. Only
-the name changes here: no sign is added, left out or weighed. Sentences on the picture, the light and the number of
-people say nothing of a face or a voice, and are left out.
+The rule-based captioner describes facial actions, and the action-unit caption head was trained on captions that
+describe the same actions in other words. Only the words change here: no action is added, left out or weighted.
+Sentences on the picture, the light and the number of people describe no face and no voice, and are left out.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-PLAIN: Final[Mapping[str, str]] = {
+CAPTION_PHRASES: Final[Mapping[str, str]] = {
     "the inner ends of the brows are raised and drawn together": "the eyebrows are raised and drawn together",
     "the brows are slightly lowered and drawn together": "the eyebrows are slightly furrowed",
     "the brows are lowered and drawn together": "the eyebrows are deeply furrowed",
@@ -46,26 +47,27 @@ PLAIN: Final[Mapping[str, str]] = {
     "the mouth moves in speech": "the mouth moves as they speak",
     "the gaze is directed": "the gaze is turned",
 }
-"""The describer's phrase -> the plain one, in the order of replacement: longer phrases before those they contain."""
+"""Phrase of the rule-based captioner -> phrase of captions, in the order of replacement: a phrase stands before those
+that it contains."""
 
 _SENTENCE: Final = re.compile(r"(?<=[.!?])\s+")
-_NO_SIGN: Final = re.compile(r"\b(visible|no picture|the picture|the sound|there is sound|no sound)\b", re.IGNORECASE)
-NOTHING: Final = "The face is relaxed."
-"""What is read where no sign is told: the describer tells every sign that it sees."""
+_SETTING: Final = re.compile(r"\b(visible|no picture|the picture|the sound|there is sound|no sound)\b", re.IGNORECASE)
+NO_ACTION: Final = "The face is relaxed."
+"""The text where no facial action is described: the rule-based captioner describes every action that it detects."""
 
 
-def in_plain_words(text: str) -> str:
-    """The signs of a describer's text in plain words; other texts stay as they are but for sentences without a sign.
+def caption_phrases(text: str) -> str:
+    """Return a text of the rule-based captioner in the phrases of captions, without the sentences on the setting.
 
     Args:
-        text: one or more English sentences.
+        text: one or more English sentences; those without such a phrase stay as they are.
     """
-    kept = [sentence for sentence in _SENTENCE.split(text) if sentence and not _NO_SIGN.search(sentence)]
-    return " ".join(_renamed(sentence) for sentence in kept) or NOTHING
+    kept = [sentence for sentence in _SENTENCE.split(text) if sentence and not _SETTING.search(sentence)]
+    return " ".join(_replaced(sentence) for sentence in kept) or NO_ACTION
 
 
-def _renamed(sentence: str) -> str:
+def _replaced(sentence: str) -> str:
     words = sentence[0].lower() + sentence[1:]
-    for phrase, plain in PLAIN.items():
-        words = re.sub(rf"\b{re.escape(phrase)}\b", plain, words)
+    for phrase, replacement in CAPTION_PHRASES.items():
+        words = re.sub(rf"\b{re.escape(phrase)}\b", replacement, words)
     return words[0].upper() + words[1:]

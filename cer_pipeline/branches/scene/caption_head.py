@@ -1,18 +1,18 @@
-"""The scene head: what a caption says -> probabilities of the basic emotions, for one caption or several views.
+"""The caption head: the captions of a segment -> probabilities of the basic emotions.
 
-Belongs here: the two feature vectors of a text, the linear map on them, how views are put together, and the encoder as
-the head wants it. Does not belong here: training (`branches.scene.train`), tables (`branches.scene.branch`) or caption
-files (`corpora.formats.caption_files`).
+Belongs here: the two feature vectors of a text, the linear map on them, how views are combined, and the encoder of the
+head. Does not belong here: training (`branches.scene.train`), tables (`branches.scene.branch`) or caption files
+(`corpora.formats.caption_files`).
 
-A text is seen twice: as a bag of words and pairs of words, where words behind a negation count as words of their own,
-and as the mean over its sentences of the mean-pooled states of MiniLM with low-rank changes that were trained on
-sentences with emotion labels: a whole caption is a kind of text that these changes have never met. Each
-vector has length at most 1, so that no text, however strange, can pull the scores far: what the bag does not know adds
-to its length but to no score, and a text without a known word leaves the encoder alone to speak.
+A text has two feature vectors. The first is a bag of words and pairs of words, in which words after a negation count as
+words of their own. The second is the mean, over the sentences of the text, of the mean-pooled states of MiniLM with
+low-rank changes that were trained on sentences with emotion labels; whole captions are longer than those. Each vector
+has length at most 1, so no text moves the scores far. Grams outside the vocabulary add to the length of the bag but to
+no score: a text without a known gram has zero bag-of-words score.
 
-The scores d of one text are linear in both vectors. The views of a segment (texts by several models or prompts) are
+The scores d of a text are linear in both vectors. The views of a segment (texts by several models or prompts) are
 averaged and sharpened: p = softmax(s m / (1 + (m - 1) r) * mean d), with m views, scale s, and r in 0..1 for how much
-the views repeat each other: r = 0 would multiply their evidence, r = 1 would average it. Inference needs numpy only.
+the views repeat each other: r = 0 multiplies their evidence, r = 1 averages it. Inference needs numpy only.
 """
 
 from __future__ import annotations
@@ -29,21 +29,22 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from cer_pipeline.branches.sentences.minilm import MAX_TOKENS
 from cer_pipeline.labels import BASIC
 from cer_pipeline.torch_threads import deterministic_map
 from cer_pipeline.zoo.head_file import load_head
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Embed = Callable[[Sequence[str]], NDArray[Any]]
 """Texts -> mean-pooled states of the adapted encoder [n, 384]."""
 
 CLASSES: Final = tuple(BASIC.index(name) for name in BASIC if name != "Other")
-"""Columns of `BASIC` that the head answers for; AFEW has no "Other", which is never trained and gets 0."""
+"""Columns of `BASIC` that the head has scores for; AFEW has no "Other", which is never trained and gets 0."""
 
-MAX_TOKENS: Final = 256  # with [CLS] and [SEP]: the longest input that MiniLM was trained for; 5 % of captions are cut
-SENTENCES: Final = "sentences"  # in a head's meta: whether the encoder reads the sentences of a text too
+SENTENCES: Final = "sentences"  # in the metadata of a head: whether the state of a text is that of its sentences
 ADAPTER: Final = "adapter/"  # prefix of the tensors of the low-rank changes
-NOT: Final = "not_"  # prefix of words behind a negation
+NOT: Final = "not_"  # prefix of words after a negation
 
 _SENTENCE: Final = re.compile(r"(?<=[.!?;])\s+")
 _PART: Final = re.compile(r"(?<=[.!?;:])\s+|\n+")
@@ -54,25 +55,25 @@ _NEGATION: Final = re.compile(
 
 
 def grams(text: str) -> list[str]:
-    """Words and pairs of neighbouring words of a text, sentence by sentence, lower case.
+    """Return the words and pairs of neighbouring words of a text, sentence by sentence, in lower case.
 
-    In each sentence the words behind the first negation carry the prefix `NOT`: captions list what they do not see
-    ("no sign of fear or anger"), and a plain bag would count these words as seen.
+    In each sentence the words after the first negation have the prefix `NOT`: captions list what is absent ("no sign of
+    fear or anger"), and a plain bag would count these words as present.
     """
-    found: list[str] = []
+    made: list[str] = []
     for sentence in _SENTENCE.split(text.lower()):
         negation = _NEGATION.search(sentence)
         cut = negation.end() if negation else len(sentence)
         words = _WORD.findall(sentence[:cut]) + [NOT + word for word in _WORD.findall(sentence[cut:])]
-        found += words
-        found += [f"{a} {b}" for a, b in itertools.pairwise(words)]
-    return found
+        made += words
+        made += [f"{a} {b}" for a, b in itertools.pairwise(words)]
+    return made
 
 
 def parts(text: str) -> list[str]:
-    """The sentences and clauses of a text, without marks of lists and emphasis; the text itself where it has none."""
-    found = [part.strip(" -*#") for part in _PART.split(text)]
-    return [part for part in found if part] or [text]
+    """Return the sentences and clauses of a text, without marks of lists and emphasis; the text where it has none."""
+    stripped = [part.strip(" -*#") for part in _PART.split(text)]
+    return [part for part in stripped if part] or [text]
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Bag:
     unknown: float
 
     def vector(self, text: str) -> tuple[list[int], Floats]:
-        """Columns and values of a text: (1 + log count) x idf over the Euclidean length of *all* its grams.
+        """Return columns and values of a text: (1 + log count) x idf over the Euclidean length of *all* its grams.
 
         Grams outside the vocabulary have no column but count in the length, so a text of unknown words is short.
         """
@@ -108,13 +109,9 @@ class Bag:
         length = float(np.sqrt((vector**2).sum() + rest))
         return columns, vector / length if length else vector
 
-    def coverage(self, text: str) -> float:
-        """Squared length of the text's vector, 0..1: how much of the text the vocabulary knows."""
-        return float((self.vector(text)[1] ** 2).sum())
-
 
 class SceneHead:
-    """A trained scene head.
+    """A trained caption head.
 
     Args:
         tensors: `grams` (uint8: the vocabulary, one gram a line), `idf`, `bag` [grams, 7], `mean` and `spread` [384],
@@ -142,7 +139,7 @@ class SceneHead:
         return cls(*load_head(path))
 
     def scores(self, texts: Sequence[str], states: NDArray[Any]) -> Floats:
-        """Linear scores [n, 7] of texts, in the order of `CLASSES`.
+        """Return linear scores [n, 7] of texts, in the order of `CLASSES`.
 
         Args:
             texts: captions.
@@ -150,18 +147,18 @@ class SceneHead:
         """
         if len(texts) != len(states):
             raise ValueError(f"{len(texts)} texts for {len(states)} rows of states")
-        found = np.zeros((len(texts), len(CLASSES)))
-        # Row by row, so that a text's scores do not depend on the texts beside it.
+        scores = np.zeros((len(texts), len(CLASSES)))
+        # Row by row, so that the scores of a text do not depend on other texts.
         for i, text in enumerate(texts):
             columns, values = self.bag.vector(text)
-            found[i] = values @ self.bag_weights[columns]
-            found[i] += standard(np.asarray(states[i], np.float64), self.mean, self.spread) @ self.state_weights
-        return found
+            scores[i] = values @ self.bag_weights[columns]
+            scores[i] += standard(np.asarray(states[i], np.float64), self.mean, self.spread) @ self.state_weights
+        return scores
 
     def state(self, states: NDArray[Any]) -> Floats:
-        """What the head needs to know of all texts of one segment: their mean standardised state [384].
+        """Return the mean standardised state [384] of all texts of one segment.
 
-        It is also what PFSA compares with the prototypes.
+        `segment` needs it with the texts, and PFSA compares it with the prototypes.
 
         Args:
             states: mean-pooled states of the adapted encoder, one row a text [views, 384].
@@ -169,9 +166,9 @@ class SceneHead:
         return standard(np.asarray(states, np.float64), self.mean, self.spread).mean(0)
 
     def segment(self, texts: Sequence[str], state: NDArray[Any]) -> Floats:
-        """One distribution [8] of a segment from its texts and what `state` gave for them.
+        """Return one distribution [8] of a segment from its texts and their `state`.
 
-        Equal to `fused` up to rounding: the scores are linear, so the mean over texts may be taken first.
+        It equals `fused` up to rounding: the scores are linear, so the mean over texts may be taken first.
         """
         scores = np.asarray(state, np.float64) @ self.state_weights
         for text in texts:
@@ -180,32 +177,23 @@ class SceneHead:
         return self.sharpen(scores[None], np.array([len(texts)]))[0]
 
     def probabilities(self, texts: Sequence[str], embed: Embed) -> Floats:
-        """One distribution a text [n, 8]; each text stands alone."""
+        """Return one distribution [8] for each text [n, 8]."""
         return self.sharpen(self.scores(texts, embed(texts)), np.ones(len(texts), np.int64))
 
     def fused(self, views: Sequence[Sequence[str | None]], embed: Embed) -> Floats:
-        """One distribution a segment [n, 8] from all texts that it has.
+        """Return one distribution for each segment [n, 8] from all its texts.
 
         Args:
-            views: one sequence of texts a view, all of the same segments; None where a view lacks the segment.
+            views: for each view one text a segment; None where a view lacks the segment.
             embed: the encoder.
 
         Raises:
             ValueError: a segment has no text in any view.
         """
-        total = np.zeros((len(views[0]), len(CLASSES)))
-        count = np.zeros(len(total), np.int64)
-        for texts in views:
-            rows = [i for i, text in enumerate(texts) if text is not None]
-            present = [text for text in texts if text is not None]
-            total[rows] += self.scores(present, embed(present))
-            count[rows] += 1
-        if not count.all():
-            raise ValueError(f"row {int(np.argmin(count))} has no text in any view")
-        return self.sharpen(total / count[:, None], count)
+        return self.sharpen(*_mean(views, lambda texts: self.scores(texts, embed(texts))))
 
     def features(self, views: Sequence[Sequence[str | None]], embed: Embed) -> Floats:
-        """What PFSA compares with the prototypes: the mean standardised state of a segment's texts [n, 384].
+        """Return the mean standardised state [n, 384] of the texts of each segment; PFSA compares it with prototypes.
 
         Args:
             views: as for `fused`.
@@ -214,55 +202,61 @@ class SceneHead:
         Raises:
             ValueError: a segment has no text in any view.
         """
-        total = np.zeros((len(views[0]), len(self.mean)))
-        count = np.zeros(len(total), np.int64)
-        for texts in views:
-            rows = [i for i, text in enumerate(texts) if text is not None]
-            states = np.asarray(embed([text for text in texts if text is not None]), np.float64)
-            total[rows] += standard(states, self.mean, self.spread)
-            count[rows] += 1
-        if not count.all():
-            raise ValueError(f"row {int(np.argmin(count))} has no text in any view")
-        return total / count[:, None]
+        mean, _ = _mean(views, lambda texts: standard(np.asarray(embed(texts), np.float64), self.mean, self.spread))
+        return mean
 
     def sharpen(self, scores: Floats, count: NDArray[np.int64]) -> Floats:
-        """Mean scores [n, 7] over `count` views [n] -> distributions over `BASIC` [n, 8]."""
+        """Return distributions over `BASIC` [n, 8] from mean scores [n, 7] over `count` views [n]."""
         factor = sharpness(count, float(self.meta["scale"]), float(self.meta["repeat"]))
         full = np.zeros((len(scores), len(BASIC)))
         full[:, CLASSES] = softmax(scores * factor[:, None], axis=-1)
         return full
 
 
+def _mean(views: Sequence[Sequence[str | None]], values: Callable[[Sequence[str]], Floats]) -> tuple[Floats, Ints]:
+    """Mean over views of the values of texts [n, size], and the number of views of each segment [n]."""
+    total: Floats | None = None
+    count = np.zeros(len(views[0]), np.int64)
+    for texts in views:
+        rows = [i for i, text in enumerate(texts) if text is not None]
+        present = values([text for text in texts if text is not None])
+        total = np.zeros((len(count), present.shape[1])) if total is None else total
+        total[rows] += present
+        count[rows] += 1
+    if total is None or not count.all():
+        raise ValueError(f"row {int(np.argmin(count))} has no text in any view")
+    return total / count[:, None], count
+
+
 def standard(states: Floats, mean: Floats, spread: Floats) -> Floats:
-    """States [..., 384] brought to mean 0 and deviation 1 per column, then to length 1 per row."""
+    """Return states [..., 384] scaled to mean 0 and deviation 1 per column, then to length 1 per row."""
     values = (states - mean) / spread
     length = np.linalg.norm(values, axis=-1, keepdims=True)
     return np.divide(values, length, out=np.zeros_like(values), where=length > 0)
 
 
 def sharpness(count: NDArray[np.int64], scale: float, repeat: float) -> Floats:
-    """The factor on mean scores of m views: s m / (1 + (m - 1) r)."""
+    """Return the factor on mean scores of m views: s m / (1 + (m - 1) r)."""
     return scale * count / (1 + (count - 1) * repeat)
 
 
 def encoder(tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], folder: Path, threads: int = 1) -> Embed:
-    """The encoder of a head: MiniLM with the head's low-rank changes merged in. Loads torch.
+    """Return the encoder of a head: MiniLM with the low-rank changes of the head merged in. Loads torch.
 
     Args:
-        tensors: the head's tensors; those whose names begin with `ADAPTER` are read.
-        meta: the head's meta; `adapter` and `sentences` are read.
+        tensors: of the head; those whose names begin with `ADAPTER` are read.
+        meta: of the head; `adapter` and `sentences` are read.
         folder: the folder of plain MiniLM.
         threads: texts at a time; the states do not depend on it.
 
     Returns:
-        A function from texts to states. Each text is put through the network on its own; with `sentences`, its parts
-        are, together, and the state is the mean of theirs.
+        A function from texts to states. Each text is encoded alone; with `sentences`, its parts are encoded in one
+        batch, and the state of the text is their mean.
     """
     from cer_pipeline.branches.text.head import TextHead
 
-    own = {name.removeprefix(ADAPTER): value for name, value in tensors.items() if name.startswith(ADAPTER)}
-    network = TextHead(own, meta["adapter"], folder)
-    network.tokenizer.enable_truncation(MAX_TOKENS)
+    adapter = {name.removeprefix(ADAPTER): value for name, value in tensors.items() if name.startswith(ADAPTER)}
+    network = TextHead(adapter, meta["adapter"], folder, MAX_TOKENS)
 
     def state(text: str) -> NDArray[Any]:
         return network.batch(parts(text) if meta.get(SENTENCES) else [text]).mean(0)

@@ -1,16 +1,17 @@
-"""Training of the head of signs: captions without their judgements, and sentences of the action-unit literature.
+"""Training of the action-unit caption head: clauses of captions that name no emotion, and sentences of the literature.
 
-Belongs here: taking the signs out of captions, fitting, scores. Does not belong here: the head
-(`branches.scene.au_head`) or the words of the describer (`branches.scene.au_phrases`).
+Belongs here: the choice of the clauses, fitting, scores. Does not belong here: the head (`branches.scene.au_head`) or
+the phrases of the rule-based captioner (`branches.scene.au_phrases`).
 
-A caption by a vision-language model says what a face does *and* what it takes that for; a head trained on both reads
-the judgement, and knows nothing to say about a text that has none. So every clause with a word for an emotion is left
-out, and of the others those are kept that speak of the face or the voice. To these come the sentences of the profile,
-which tell the action units that the literature lists for each emotion, in plain words (`branches.scene.au_phrases`).
+A caption by a vision-language model describes what a face does *and* names an emotion. A head that is trained on both
+relies on the name, and is wrong about a text that has none. So every clause with a word for an emotion is left out, and
+of the other clauses those are kept that are about the face or the voice. The sentences of the profile are added: they
+describe the action units that the literature lists for each emotion, in the phrases of captions
+(`branches.scene.au_phrases`).
 
-Protocol: grouped folds by source clip on the train split; dev is scored once. A sentence of the literature is scored by
-a head that saw no sentence of the literature. The weight of these sentences, and the strength of the regularisation,
-were chosen by the folds and by the held-out sentences alone.
+Protocol: grouped folds by source clip on the train split; dev is scored once. The sentences of the literature are
+scored by a head that was trained without them. Their weight and the strength of the regularisation were chosen by the
+folds and by these scores alone.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -27,26 +27,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cer_pipeline import metrics
-from cer_pipeline.branches.scene.au_head import KIND, SignsHead
-from cer_pipeline.branches.scene.au_phrases import in_plain_words
+from cer_pipeline.branches.scene.au_head import KIND, AUHead
+from cer_pipeline.branches.scene.au_phrases import caption_phrases
 from cer_pipeline.branches.scene.caption_head import CLASSES
+from cer_pipeline.branches.scene.splits import read_labelled_splits
 from cer_pipeline.branches.sentences.minilm import ZOO_ID, MiniLM
 from cer_pipeline.branches.sentences.zero_shot import sentences_of
-from cer_pipeline.corpora.formats.caption_files import CaptionSplit, read_split, separate
+from cer_pipeline.corpora.formats.caption_files import CaptionSplit
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
+from cer_pipeline.markdown import paragraph
 from cer_pipeline.profiles import load_profile
-from cer_pipeline.training.embedding_cache import KeptStates
-from cer_pipeline.training.folds import FOLDS, check_classes, grouped_folds
+from cer_pipeline.training.embedding_cache import EmbeddingCache
+from cer_pipeline.training.folds import FOLDS, grouped_folds
+from cer_pipeline.training.model_card import model_card, score_table
 from cer_pipeline.training.options import apply
-from cer_pipeline.training.registry import Request
+from cer_pipeline.training.trainer import Request
 from cer_pipeline.zoo.head_file import save_head
 
 NAME: Final = "scene_signs"
 Ints = NDArray[np.int64]
 
-# Stems of words that judge, not describe. "Smile", "frown", "tears" and the like are doings of a face, and stay.
-_JUDGES: Final = re.compile(
+# Stems of words for emotions and moods. "Smile", "frown" and "tears" are actions of a face and are kept.
+_EMOTION: Final = re.compile(
     r"\b\w*(?:neutral|calm|compos|stoic|impassive|anger|angr|furious|rage|irritat|annoy|frustrat|aggress|hostil|disgust"
     r"|revuls|revolt|repuls|contempt|disdain|distaste|fear|afraid|scared|scary|terror|terrif|fright|anxi|worr|nervous"
     r"|apprehens|panic|horror|happ|joy|delight|cheer|amus|content|pleas|glad|excit|sadness|sad\b|sorrow|grief|griev"
@@ -64,12 +67,12 @@ _CLAUSE: Final = re.compile(r",\s*|\band\b|\bsuggest\w*|\bindicat\w*|\bconvey\w*
 
 
 @dataclass(frozen=True)
-class SignsSettings:
-    """How the head of signs is trained.
+class AUHeadSettings:
+    """Settings of the training.
 
     Args:
         strength: inverse strength C of the regularisation.
-        repeats: rows that one sentence of the literature counts as.
+        repeats: number of rows that one sentence of the literature counts as.
         seed: of the folds.
     """
 
@@ -78,22 +81,22 @@ class SignsSettings:
     seed: int = 0
 
 
-def signs_of(text: str) -> str:
-    """The clauses of a caption that tell what the face or the voice does, without any that judges; "" for none."""
+def action_clauses(text: str) -> str:
+    """Return the clauses of a caption on the face or the voice that name no emotion; "" for none."""
     clauses = [c for sentence in _SENTENCE.split(text) for c in _CLAUSE.split(sentence)]
-    kept = [c.strip(" .,*-:;") for c in clauses if _FACE_OR_VOICE.search(c) and not _JUDGES.search(c)]
+    kept = [c.strip(" .,*-:;") for c in clauses if _FACE_OR_VOICE.search(c) and not _EMOTION.search(c)]
     return " ".join(f"{c[0].upper()}{c[1:]}." for c in kept if c)
 
 
 def fit(
     vectors: NDArray[Any], targets: Ints, weights: NDArray[np.float64], strength: float
 ) -> dict[str, NDArray[np.float32]]:
-    """Multinomial logistic regression, every class weighing the same, as the tensors of a `SignsHead`.
+    """Fit a multinomial logistic regression, every class with the same weight; return the tensors of an `AUHead`.
 
     Args:
         vectors: [n, 384].
         targets: class of each row, an index into `BASIC`.
-        weights: how many rows each row counts as [n].
+        weights: number of rows that each row counts as [n].
         strength: inverse strength C of the regularisation.
     """
     from sklearn.linear_model import LogisticRegression
@@ -117,58 +120,52 @@ class _Rows:
 
 
 def train(request: Request) -> dict[str, Any]:
-    """Train the head on the train split of a caption corpus; see `training.registry.Trainer.function`.
+    """Train on the train split of a caption corpus (`cer train scene_signs`).
 
     Raises:
         CerError: more than one corpus, a row that cannot be right, a class without texts, or too few videos.
     """
     if len(request.corpora) != 1:
-        raise CerError(f"{len(request.corpora)} corpora", "scene_signs", "name the one caption corpus to train on")
-    settings, folder = apply(SignsSettings(), request.options), request.corpora[0].root
-    whole, dev = (read_split(folder, name, labelled=True) for name in ("train", "dev"))
-    train_, shared = separate(whole, dev)
-    check_classes(train_.targets, CLASSES, f"{train_.corpus} train")
+        raise CerError(f"{len(request.corpora)} corpora", NAME, "name the one caption corpus to train on")
+    settings, folder = apply(AUHeadSettings(), request.options), request.corpora[0].root
+    splits = read_labelled_splits(folder)
     minilm = request.weights.path(ZOO_ID)
-
-    def encoder() -> Any:
-        model = MiniLM(minilm, Counter())
-        return model.encode_all
-
     digest = request.weights.digest(ZOO_ID) or ""
-    embed = KeptStates(request.out / f"{NAME}.states.safetensors", encoder, digest, request.progress)
-    rows, held = _rows(train_, embed), _rows(dev, embed)
-    told = sentences_of(load_profile()["scene_minilm"])
-    known = embed([in_plain_words(sentence) for own in told for sentence in own])
-    meant = np.repeat(np.arange(len(told)), [len(own) for own in told])
+    states = request.out / f"{NAME}.states.safetensors"
+    embed = EmbeddingCache(states, lambda: MiniLM(minilm).encode_all, digest, request.progress)
+    rows, held = _rows(splits.train, embed), _rows(splits.dev, embed)
+    by_class = sentences_of(load_profile()["scene_minilm"])
+    sentences = embed([caption_phrases(sentence) for group in by_class for sentence in group])
+    labels = np.repeat(np.arange(len(by_class)), [len(group) for group in by_class])
 
-    def head(of: Ints, with_sentences: bool) -> SignsHead:
-        vectors = np.concatenate([rows.vectors[of], known]) if with_sentences else rows.vectors[of]
-        targets = np.concatenate([rows.targets[of], meant]) if with_sentences else rows.targets[of]
+    def head(of: Ints, with_sentences: bool) -> AUHead:
+        vectors = np.concatenate([rows.vectors[of], sentences]) if with_sentences else rows.vectors[of]
+        targets = np.concatenate([rows.targets[of], labels]) if with_sentences else rows.targets[of]
         weights = np.ones(len(targets))
         weights[len(of) :] = settings.repeats
-        return SignsHead(fit(vectors, targets, weights, settings.strength), {"kind": KIND})
+        return AUHead(fit(vectors, targets, weights, settings.strength), {"kind": KIND})
 
     every = np.arange(len(rows.targets))
     folded = np.empty((len(every), len(BASIC)))
-    for fold in grouped_folds(rows.targets, rows.videos, FOLDS, settings.seed, f"{train_.corpus} train"):
+    for fold in grouped_folds(rows.targets, rows.videos, FOLDS, settings.seed, f"{splits.train.corpus} train"):
         folded[fold.test] = head(fold.train, with_sentences=True).probabilities(rows.vectors[fold.test])
-    unseen = head(every, with_sentences=False).probabilities(known).argmax(1)
+    predicted = head(every, with_sentences=False).probabilities(sentences).argmax(1)
     final = head(every, with_sentences=True)
     scores = {
         "settings": asdict(settings),
-        "texts": {"train": len(every), "dev": len(held.targets), "sentences": len(meant)},
-        "left_out": [whole.segments[i].segment_id for i in shared.rows],
+        "texts": {"train": len(every), "dev": len(held.targets), "sentences": len(labels)},
+        "left_out": splits.left_out,
         "folds": _scores(folded, rows),
         "dev": _scores(final.probabilities(held.vectors), held),
         "sentences": {
-            "right": int((unseen == meant).sum()),
-            "of": len(meant),
-            "right_by_class": {BASIC[c]: int((unseen[meant == c] == c).sum()) for c in CLASSES},
+            "right": int((predicted == labels).sum()),
+            "of": len(labels),
+            "right_by_class": {BASIC[c]: int((predicted[labels == c] == c).sum()) for c in CLASSES},
         },
-        "data": {**train_.digests, **dev.digests},
+        "data": {**splits.train.digests, **splits.dev.digests},
     }
     tensors = {"mean": final.mean, "spread": final.spread, "weight": final.weight, "bias": final.bias}
-    meta = {"kind": KIND, "branch": NAME, "encoder": ZOO_ID, "settings": asdict(settings), "data": train_.digests}
+    meta = {"kind": KIND, "branch": NAME, "encoder": ZOO_ID, "settings": asdict(settings), "data": splits.train.digests}
     path = request.out / f"{NAME}.safetensors"
     save_head(path, {name: value.astype(np.float32) for name, value in tensors.items()}, meta)
     scores["head_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -177,16 +174,16 @@ def train(request: Request) -> dict[str, Any]:
     return scores
 
 
-def _rows(split: CaptionSplit, embed: KeptStates) -> _Rows:
-    """The signs of every text of a split; texts without any sign are left out."""
+def _rows(split: CaptionSplit, embed: EmbeddingCache) -> _Rows:
+    """The clauses on face and voice of every text of a split; texts without any are left out."""
     texts, of = [], []
-    for own in split.texts.values():
-        for i, text in enumerate(own):
-            if text and (signs := signs_of(text)):
-                texts.append(signs)
+    for view in split.texts.values():
+        for i, text in enumerate(view):
+            if text and (clauses := action_clauses(text)):
+                texts.append(clauses)
                 of.append(i)
     if not texts:
-        raise CerError("no text tells what a face or a voice does", f"{split.corpus} {split.split}")
+        raise CerError("no text describes a face or a voice without naming an emotion", f"{split.corpus} {split.split}")
     return _Rows(
         embed(texts),
         split.targets[np.asarray(of, np.int64)].astype(np.int64),
@@ -196,7 +193,7 @@ def _rows(split: CaptionSplit, embed: KeptStates) -> _Rows:
 
 
 def _scores(p: NDArray[np.float64], rows: _Rows) -> dict[str, Any]:
-    """Scores of single texts, and of segments by the mean over their texts; intervals over resampled videos."""
+    """Scores of single texts, and of segments by the mean over their texts; intervals resample videos."""
     ids, first, of = np.unique(rows.segments, return_index=True, return_inverse=True)
     total = np.zeros((len(ids), p.shape[1]))
     np.add.at(total, of, p)
@@ -208,72 +205,50 @@ def _scores(p: NDArray[np.float64], rows: _Rows) -> dict[str, Any]:
 
 
 def _macro(guess: Ints, truth: Ints, videos: Sequence[str]) -> dict[str, list[float]]:
-    found = {}
-    for name, metric in (("macro_f1", metrics.macro_f1), ("uar", metrics.uar)):
-        score = metrics.bootstrap(metric, truth, guess, videos, CLASSES)
-        found[name] = score.percent
-    return found
+    wanted = {"macro_f1": (metrics.macro_f1, CLASSES), "uar": (metrics.uar, CLASSES)}
+    return {name: score.percent for name, score in metrics.bootstraps(wanted, truth, guess, videos).items()}
 
 
 def card(scores: dict[str, Any]) -> str:
-    """The model card, in Markdown."""
-    texts, told = scores["texts"], scores["sentences"]
-    rows = [
-        f"| {split}, {unit} | {metrics.span(own['macro_f1'])} | {metrics.span(own['uar'])} |"
-        for split in ("folds", "dev")
-        for unit, own in scores[split].items()
-    ]
-    classes = ", ".join(f"{name} {n}" for name, n in told["right_by_class"].items())
-    texts_read = [
-        "Logistic regression on MiniLM vectors of texts that tell signs (a furrowed brow, a broad smile, a flat",
-        "voice) and name no emotion. It judges the describer's texts, after",
-        "`cer_pipeline/branches/scene/au_phrases.py` has",
-        'given the signs the names that captions use. "Other" is never trained and gets probability 0.',
-    ]
-    data = [
-        f"- {texts['train']} texts: the clauses about face and voice, without those that judge, of captions of AFEW",
-        "  train by Qwen2.5-VL (MIT repository of the paper's authors; AFEW itself needs a signed agreement with",
-        "  its owners: check whether your use is covered). SHA-256 of the files:",
-        *(f"  `{name}` {digest}" for name, digest in sorted(scores["data"].items())),
-        f"- {texts['sentences']} sentences of `profiles/embedded.toml` [scene_minilm], action units by emotion after",
-        f"  EMFACS, each as {scores['settings']['repeats']} rows.",
-        "- all-MiniLM-L6-v2: Apache-2.0, not contained.",
-    ]
-    protocol = [
-        f"{FOLDS} folds of the train split, grouped by source clip, chose `{json.dumps(scores['settings'])}`.",
-        "Dev was scored by the finished head. 95 % intervals over resampled source clips.",
-        "",
-        "| of what | macro-F1 | UAR |",
-        "|---|---|---|",
-        *rows,
-        "",
-        f"A head that has seen no sentence of the literature gets {told['right']} of {told['of']} right",
-        f"({classes}); chance is a seventh. Without their judgements captions lose most of what made them easy:",
-        "compare scene_minilm.",
-    ]
-    limits = [
-        "No labelled describer text exists: how well the head judges those is known from single clips only. Signs",
-        "that captions seldom tell (a pushed-up chin, a wrinkled nose) weigh little. Film actors, English.",
-    ]
-    return "\n".join(
-        [
-            "# scene_signs: what a face and a voice do -> 8 basic emotions",
-            "",
-            *texts_read,
-            "",
-            "## Data and licence",
-            "",
-            *data,
-            "",
-            "## Protocol and scores, percent",
-            "",
-            *protocol,
-            "",
-            "## Limits",
-            "",
-            *limits,
-            "",
-            f"SHA-256 of the head: {scores['head_sha256']}",
-            "",
-        ]
+    """Return the model card of the action-unit caption head."""
+    texts, sentences = scores["texts"], scores["sentences"]
+    classes = ", ".join(f"{name} {n}" for name, n in sentences["right_by_class"].items())
+    return model_card(
+        f"{NAME}: what a face and a voice do -> 8 basic emotions",
+        """Logistic regression on MiniLM vectors of texts that describe facial actions and the voice (a furrowed
+        brow, a broad smile, a flat voice) and name no emotion. It classifies the texts of the rule-based captioner,
+        after `cer_pipeline/branches/scene/au_phrases.py` has replaced its phrases by those that captions use.
+        "Other" is never trained and gets probability 0.""",
+        data=[
+            f"""{texts["train"]} texts: the clauses on face and voice, without those that name an emotion, of
+            captions of AFEW train by Qwen2.5-VL (MIT repository of the paper's authors; AFEW itself needs a signed
+            agreement with its owners: check whether your use is covered).""",
+            f"""{texts["sentences"]} sentences of `profiles/embedded.toml` [scene_minilm], action units by emotion
+            after EMFACS, each as {scores["settings"]["repeats"]} rows.""",
+            "all-MiniLM-L6-v2: Apache-2.0, not contained.",
+        ],
+        digests=dict(sorted(scores["data"].items())) | {f"{NAME}.safetensors": scores["head_sha256"]},
+        settings=scores["settings"],
+        protocol=[
+            f"""{FOLDS} folds of the train split, grouped by source clip, chose the settings. Dev was scored by the
+            finished head. 95 % intervals over resampled source clips.""",
+        ],
+        scores=[
+            score_table(
+                ["split, unit", "macro-F1", "UAR"],
+                (
+                    (f"{split}, {unit}", values["macro_f1"], values["uar"])
+                    for split in ("folds", "dev")
+                    for unit, values in scores[split].items()
+                ),
+            ),
+            paragraph(
+                f"""A head that was trained without the sentences of the literature classifies {sentences["right"]}
+                of {sentences["of"]} of them right ({classes}); chance is a seventh. Captions without the clauses
+                that name an emotion are much harder: compare scene_minilm."""
+            ),
+        ],
+        limits="""No labelled text of the rule-based captioner exists: how well the head classifies those is known
+        from single clips only. Facial actions that captions seldom describe (a pushed-up chin, a wrinkled nose)
+        have small weights. Film actors, English.""",
     )

@@ -1,1 +1,1 @@
-"""What every branch that reads text shares: the sentence encoder, the stages, likeness to sentences."""
+"""What the branches over texts share: the sentence encoder, the stages and the zero-shot heads."""

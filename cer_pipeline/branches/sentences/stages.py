@@ -1,11 +1,13 @@
-"""The stages of every branch that reads texts of a segment: texts -> 384 features -> 8 probabilities.
+"""The stages of the branches over texts: texts of a segment -> 384 features -> 8 probabilities.
 
-Belongs here: the specs' builder with its plans (light at import), and the rows of both stages. Does not belong here:
-which table and which head a branch has (`scene`, `text`), the encoder (`minilm`) or the heads (`zero_shot`, `heads`).
+Belongs here: the builder of the specs with its plans (light at import), and the rows of both stages. Does not belong
+here: the table and the head of a branch (`scene`, `text`), the encoder (`minilm`) or the heads (`zero_shot`, trained
+heads).
 
-A transcript is one text a segment. Captions may be several, one a view. Where texts were imported, the branches read
-these alone, and the describer's text only where no imported one says anything: an imported text judges the whole scene
-and there are heads trained on its kind, while the describer names single signs of face and voice.
+A segment has one transcript and may have several captions, one a view. Where captions were imported, the branches use
+the imported ones alone, and the text of the rule-based captioner only where no imported view has a text. An imported
+text describes the whole scene, emotion included, and trained heads exist for its kind; the rule-based captioner
+describes single facial actions and the voice.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -22,18 +24,18 @@ from numpy.typing import NDArray
 
 from cer_pipeline import tables
 from cer_pipeline.branch import BranchSpec
+from cer_pipeline.branches.sentences.minilm import SIZE, ZOO_ID
 from cer_pipeline.labels import BASIC_COLUMNS
 from cer_pipeline.perception.speech.language import ENGLISH
 from cer_pipeline.profiles import Profile
 from cer_pipeline.stage import INPUTS, UNIT, Inputs, StageContext, StageSpec
 from cer_pipeline.status import Status
 from cer_pipeline.store.fingerprint import digest
+from cer_pipeline.training.trainer import Trainer
 
-SIZE = 384  # of MiniLM's vectors
-MINILM = "minilm"
-DESCRIBER: Final = "describer"  # the view of our own describer; every other view was imported
+RULE_BASED: Final = "describer"  # the view of the rule-based captioner; every other view was imported
 CAPTIONS: Final = "captions"
-_KEYS = ("segment_id", "video_id", "segment")
+_KEYS: Final = ("segment_id", "video_id", "segment")
 _PLAN: Final = pa.schema(
     [
         *(pa.field(name, kind) for name, kind in zip(_KEYS, (pa.string(), pa.string(), pa.int32()), strict=True)),
@@ -45,41 +47,48 @@ _PLAN: Final = pa.schema(
 
 
 class Head(Protocol):
-    """What ends a branch, where the features say it all."""
+    """A head that needs the features alone."""
 
     def probabilities(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
         """[384] -> [8] in the order of `labels.BASIC`, summing to 1."""
         ...
 
 
+class Prediction(NamedTuple):
+    """Value of the column `model`, and probabilities [8] in the order of `labels.BASIC`."""
+
+    model: str
+    probabilities: NDArray[np.float64]
+
+
+Predict = Callable[[Mapping[str, Any], NDArray[np.floating]], Prediction]
+"""Row of the plan and its features [384] -> prediction."""
+
+
 @dataclass(frozen=True)
-class Reader:
+class TextEncoder:
     """How the texts of a segment become its features.
 
     Args:
-        encode: texts -> one vector [384] each.
-        combine: the vectors of a segment's texts [views, 384] -> its features [384].
+        embed: texts -> one vector [384] each.
+        combine: vectors of the texts of a segment [views, 384] -> features [384].
     """
 
-    encode: Callable[[Sequence[str]], Iterable[NDArray[np.floating]]]
+    embed: Callable[[Sequence[str]], Iterable[NDArray[np.floating]]]
     combine: Callable[[NDArray[np.floating]], NDArray[np.floating]]
 
 
-Judge = Callable[[Mapping[str, Any], NDArray[np.floating]], tuple[str, NDArray[np.float64]]]
-"""A row of the plan and its features -> what to write into the column `model`, and probabilities [8]."""
-
-
-def middle(vectors: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Vectors of length 1 -> their mean brought to length 1; a single vector stays as it is."""
+def centroid(vectors: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the mean of vectors of length 1, scaled to length 1; a single vector is returned as it is."""
     if len(vectors) == 1:
         return vectors[0]
     mean = vectors.mean(0)
     return mean / np.linalg.norm(mean)
 
 
-def judged_by(head: Head, model: str) -> Judge:
-    """A judge that needs the features alone."""
-    return lambda _, features: (model, head.probabilities(features))
+def predict_with(head: Head, model: str) -> Predict:
+    """Return the prediction of a head that needs the features alone, under the name `model`."""
+    return lambda _, features: Prediction(model, head.probabilities(features))
 
 
 def branch(
@@ -89,22 +98,24 @@ def branch(
     table1: int,
     source: str,
     embed: str,
-    judge: str,
-    config: tuple[str, ...],
+    predict: str,
     trained: tuple[str, ...] = (),
+    trainers: tuple[Trainer, ...] = (),
 ) -> BranchSpec:
-    """A branch over a table with texts of segments.
+    """Return a branch over a table with texts of segments.
+
+    The probabilities depend on the section of the profile that has the name of the branch.
 
     Args:
-        name: branch name.
-        title: what people read.
+        name: name of the branch.
+        title: title that users read.
         modality: see `BranchSpec`.
         table1: see `BranchSpec`.
-        source: the table with the texts: captions or transcripts.
+        source: table with the texts: captions or transcripts.
         embed: import path of the features stage.
-        judge: import path of the probabilities stage.
-        config: profile sections that the probabilities depend on.
-        trained: zoo id of the trained head, used where it is present.
+        predict: import path of the probabilities stage.
+        trained: zoo ids of the trained heads, used where they are present.
+        trainers: see `BranchSpec`.
     """
     features = StageSpec(
         table=tables.features(name, SIZE),
@@ -114,40 +125,40 @@ def branch(
         plan=partial(_plan_texts, source),
         stage=embed,
         code_version="2",
-        models=(MINILM,),
+        models=(ZOO_ID,),
         optional_models=trained,
         kinds=("parquet", "torch"),
     )
     probabilities = StageSpec(
         table=tables.probabilities(name),
-        description=f"Basic emotions of every segment from {source}: a trained head, or likeness to sentences.",
+        description=f"Basic emotions of every segment from {source}, by a trained or a zero-shot head.",
         group="probabilities",
         inputs=(source, features.name) if source == CAPTIONS else (features.name,),
         plan=partial(_plan_features, source, features.name),
-        stage=judge,
+        stage=predict,
         code_version="2",
-        config=config,
-        models=(MINILM,),
+        config=(name,),
+        models=(ZOO_ID,),
         optional_models=trained,
         kinds=("parquet", "numpy"),
         chunk_units=4096,
     )
-    return BranchSpec(name, title, modality, table1, features, probabilities)
+    return BranchSpec(name, title, modality, table1, features, probabilities, trainers=trainers)
 
 
 def _plan_texts(source: str, inputs: Inputs, _: Profile) -> pa.Table:
-    """One row per segment with its texts; the key is the texts themselves, so that equal texts cost nothing again."""
-    own = ["view"] if source == CAPTIONS else ["language"]
-    table = inputs.table(source, [*_KEYS, *own, "text", "status", "reason"])
+    """One row per segment with its texts. The texts are the key, so equal texts are encoded once."""
+    columns = ["view"] if source == CAPTIONS else ["language"]
+    table = inputs.table(source, [*_KEYS, *columns, "text", "status", "reason"])
     rows = sorted(
         map(_english, table.to_pylist()), key=lambda row: (row["video_id"], row["segment"], row.get("view") or "")
     )
-    grouped = groupby(rows, lambda row: row["segment_id"])
-    return pa.Table.from_pylist([_segment(list(own)) for _, own in grouped], schema=_PLAN)
+    by_segment = groupby(rows, lambda row: row["segment_id"])
+    return pa.Table.from_pylist([_segment(list(views)) for _, views in by_segment], schema=_PLAN)
 
 
 def _english(row: dict[str, Any]) -> dict[str, Any]:
-    """The row, without its text where that is not English: MiniLM and the heads on it know English only."""
+    """The row, without its text where that is not English: MiniLM and its heads were trained on English only."""
     language = row.get("language") or ENGLISH
     if row["status"] != Status.OK or language == ENGLISH:
         return row
@@ -156,30 +167,29 @@ def _english(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _segment(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The plan's row of one segment from the rows of its views, in order."""
-    imported = [row for row in rows if row.get("view", DESCRIBER) != DESCRIBER]
-    own = [row for row in rows if row not in imported]
-    said = [[row for row in part if row["status"] == Status.OK] for part in (imported, own)]
-    read = said[0] or said[1]
-    texts = [row["text"] or "" for row in read]
-    status, reason = (str(Status.OK), None) if read else (rows[0]["status"], rows[0]["reason"])
-    kind = "imported" if said[0] else "own"
+    """The row of the plan for one segment, from the rows of its views in order."""
+    usable = [row for row in rows if row["status"] == Status.OK]
+    imported = [row for row in usable if row.get("view", RULE_BASED) != RULE_BASED]
+    used = imported or usable
+    texts = [row["text"] or "" for row in used]
+    status, reason = (str(Status.OK), None) if used else (rows[0]["status"], rows[0]["reason"])
+    kind = "imported" if imported else "own"  # part of the keys of rows: the words do not change
     return {name: rows[0][name] for name in _KEYS} | {
         "status": status,
         "reason": reason,
         UNIT: rows[0]["segment_id"],
         INPUTS: digest(kind, status, reason or "", *texts),
-        "imported": bool(said[0]),
+        "imported": bool(imported),
         "texts": texts,
     }
 
 
 def _plan_features(source: str, features: str, inputs: Inputs, profile: Profile) -> pa.Table:
-    """One row per segment of the features; captions stand beside them, and make the key with them."""
+    """One row per segment of the features. Captions are added, and are part of the key, since a head may read them."""
     table = inputs.table(features, [*_KEYS, "status", "reason"])
     ids = table.column("segment_id").to_pylist()
-    seen = inputs.digests(features, unit="segment_id")
-    keys = [seen.get(segment, "") for segment in ids]
+    digests = inputs.digests(features, unit="segment_id")
+    keys = [digests.get(segment, "") for segment in ids]
     if source == CAPTIONS:
         texts = {row[UNIT]: row for row in _plan_texts(source, inputs, profile).to_pylist()}
         keys = [digest(key, texts[segment][INPUTS]) for segment, key in zip(ids, keys, strict=True)]
@@ -189,58 +199,60 @@ def _plan_features(source: str, features: str, inputs: Inputs, profile: Profile)
     return table.append_column(UNIT, table.column("segment_id")).append_column(INPUTS, pa.array(keys, pa.string()))
 
 
-def embed_rows(units: pa.Table, reader: Reader | Mapping[bool, Reader], spec: tables.TableSpec) -> pa.Table:
-    """Rows of a features table: what the texts say, or their status where there are none.
+def embed_rows(units: pa.Table, encoder: TextEncoder | Mapping[bool, TextEncoder], spec: tables.TableSpec) -> pa.Table:
+    """Return rows of a features table; a segment without a text has its status.
 
     Args:
         units: rows of the plan.
-        reader: how texts are read; or one for the describer's (False) and one for imported ones (True).
+        encoder: one encoder for all texts; or one for texts of the rule-based captioner (False) and one for imported
+            texts (True).
         spec: the features table.
     """
-    readers = {False: reader, True: reader} if isinstance(reader, Reader) else reader
-    known: dict[tuple[bool, str], NDArray[np.floating]] = {}
+    encoders = {False: encoder, True: encoder} if isinstance(encoder, TextEncoder) else encoder
+    vectors: dict[tuple[bool, str], NDArray[np.floating]] = {}
     planned = units.to_pylist()
-    for kind in (False, True):
-        texts = {text: None for unit in planned if unit["imported"] == kind for text in unit["texts"]}
+    for imported in (False, True):
+        texts = {text: None for unit in planned if unit["imported"] == imported for text in unit["texts"]}
         if texts:  # equal texts are encoded once
-            vectors = readers[kind].encode(list(texts))
-            known |= {(kind, text): vector for text, vector in zip(texts, vectors, strict=True)}
+            embedded = encoders[imported].embed(list(texts))
+            vectors |= {(imported, text): vector for text, vector in zip(texts, embedded, strict=True)}
     rows = []
     for unit in planned:
-        row = {name: unit[name] for name in _KEYS} | {"status": unit["status"], "reason": unit["reason"]}
+        row = _row(unit)
         if unit["status"] == Status.OK:
-            vectors = np.stack([known[unit["imported"], text] for text in unit["texts"]])
-            row["features"] = readers[unit["imported"]].combine(vectors).astype(np.float32).tolist()
+            views = np.stack([vectors[unit["imported"], text] for text in unit["texts"]])
+            row["features"] = encoders[unit["imported"]].combine(views).astype(np.float32).tolist()
         rows.append(row)
     return pa.Table.from_pylist(rows, schema=spec.schema)
 
 
-def judge_rows(
-    units: pa.Table, features: Mapping[str, Sequence[float] | None], judge: Judge, spec: tables.TableSpec
+def predict_rows(
+    units: pa.Table, features: Mapping[str, Sequence[float] | None], predict: Predict, spec: tables.TableSpec
 ) -> pa.Table:
-    """Rows of a probabilities table: what the head says, or the segment's status where there are no features.
+    """Return rows of a probabilities table; a segment without features has its status.
 
     Args:
         units: rows of the plan.
         features: segment_id -> vector.
-        judge: the head.
+        predict: the head.
         spec: the probabilities table.
     """
     rows = []
     for unit in units.to_pylist():
-        row: dict[str, Any] = {name: unit[name] for name in _KEYS} | {
-            "status": unit["status"],
-            "reason": unit["reason"],
-        }
+        row = _row(unit)
         vector = features.get(unit["segment_id"])
         if unit["status"] == Status.OK and vector is not None:
-            model, values = judge(unit, np.asarray(vector, dtype=np.float32))
+            model, values = predict(unit, np.asarray(vector, dtype=np.float32))
             row |= dict(zip(BASIC_COLUMNS, values.tolist(), strict=True)) | {"model": model}
         rows.append(row)
     return pa.Table.from_pylist(rows, schema=spec.schema)
 
 
+def _row(unit: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: unit[name] for name in (*_KEYS, "status", "reason")}
+
+
 def read_features(context: StageContext, table: str) -> dict[str, list[float] | None]:
-    """The vectors of the shard by segment_id."""
+    """Return the vectors of the shard by segment_id."""
     rows = context.inputs.table(table, ["segment_id", "features"])
     return dict(zip(rows.column("segment_id").to_pylist(), rows.column("features").to_pylist(), strict=True))

@@ -1,7 +1,7 @@
-"""The branch that reads what is said in a segment: text_minilm.
+"""The branch over transcripts: text_minilm.
 
 Belongs here: its spec (light at import) and stages. Does not belong here: transcripts (`perception`), the encoder
-(`branches.sentences.minilm`) or the arithmetic of the head (`branches.sentences.zero_shot`).
+(`branches.sentences.minilm`) or the arithmetic of the heads (`branches.text.head`, `branches.sentences.zero_shot`).
 
 It stands for the paper's fine-tuned transcript encoders (Table 1, IDs 11 to 13).
 """
@@ -21,19 +21,20 @@ from numpy.typing import NDArray
 from cer_pipeline.branches.sentences.minilm import ZOO_ID, MiniLM
 from cer_pipeline.branches.sentences.stages import (
     Head,
-    Reader,
+    TextEncoder,
     branch,
+    centroid,
     embed_rows,
-    judge_rows,
-    judged_by,
-    middle,
+    predict_rows,
+    predict_with,
     read_features,
 )
-from cer_pipeline.branches.sentences.zero_shot import PromptHead, sentences_of
+from cer_pipeline.branches.sentences.zero_shot import zero_shot_head
 from cer_pipeline.stage import StageContext
+from cer_pipeline.training.trainer import Trainer
 
 MODULE: Final = "cer_pipeline.branches.text.branch"
-TRAINED: Final = "head_text_minilm"
+TEXT_HEAD: Final = "head_text_minilm"
 """Zoo id of the trained head: low-rank changes of the encoder and a linear layer."""
 
 TEXT_MINILM: Final = branch(
@@ -43,33 +44,41 @@ TEXT_MINILM: Final = branch(
     table1=12,
     source="transcripts",
     embed=f"{MODULE}:EmbedText",
-    judge=f"{MODULE}:JudgeText",
-    config=("text_minilm",),
-    trained=(TRAINED,),
+    predict=f"{MODULE}:PredictText",
+    trained=(TEXT_HEAD,),
+    trainers=(
+        Trainer(
+            "text_minilm",
+            "cer_pipeline.branches.text.train:train",
+            "MiniLM with low-rank changes on sentences.",
+            formats=("utterances",),
+            models=(ZOO_ID,),
+        ),
+    ),
 )
 
 
 class EmbedText:
-    """Transcripts -> `features/text_minilm`, by the trained head's encoder where it is present."""
+    """Transcripts -> `features/text_minilm`, by the encoder of the trained head where it is present."""
 
     def __init__(self, context: StageContext) -> None:
         self.context = context
 
     @cached_property
     def encode(self) -> Callable[[str], NDArray[np.float32]]:
-        """Text -> [384]; loaded where somebody speaks."""
+        """Text -> [384]; the encoder is loaded for the first transcript with words."""
         weights, counters = self.context.weights, self.context.counters
-        if weights.digest(TRAINED) is None:
+        if weights.digest(TEXT_HEAD) is None:
             return MiniLM(weights.path(ZOO_ID), counters).encode
-        return _trained(weights.path(TRAINED), weights.path(ZOO_ID), counters)
+        return _adapted(weights.path(TEXT_HEAD), weights.path(ZOO_ID), counters)
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows of the table for segments of the plan."""
-        reader = Reader(lambda texts: [self.encode(text) for text in texts], middle)
-        return embed_rows(units, reader, TEXT_MINILM.features.table)
+        encoder = TextEncoder(lambda texts: [self.encode(text) for text in texts], centroid)
+        return embed_rows(units, encoder, TEXT_MINILM.features.table)
 
 
-def _trained(head: Path, folder: Path, counters: Counter[str]) -> Callable[[str], NDArray[np.float32]]:
+def _adapted(head: Path, folder: Path, counters: Counter[str]) -> Callable[[str], NDArray[np.float32]]:
     from cer_pipeline.branches.text.head import TextHead
 
     network = TextHead.read(head, folder)
@@ -81,27 +90,20 @@ def _trained(head: Path, folder: Path, counters: Counter[str]) -> Callable[[str]
     return encode
 
 
-class JudgeText:
-    """`features/text_minilm` -> `probabilities/text_minilm`: the trained head, or likeness to sentences."""
+class PredictText:
+    """`features/text_minilm` -> `probabilities/text_minilm`, by the trained head or else the zero-shot head."""
 
     head: Head
 
     def __init__(self, context: StageContext) -> None:
         self.features = read_features(context, TEXT_MINILM.features.name)
-        if context.weights.digest(TRAINED) is None:
-            self.model, self.head = "prompts", _prompts(context)
+        if context.weights.digest(TEXT_HEAD) is None:
+            self.head, self.model = zero_shot_head(context, TEXT_MINILM.name)
         else:
             from cer_pipeline.branches.text.head import TextClassifier
 
-            self.model, self.head = TRAINED, TextClassifier.load(context.weights.path(TRAINED))
+            self.head, self.model = TextClassifier.load(context.weights.path(TEXT_HEAD)), TEXT_HEAD
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows of the table for segments of the plan."""
-        return judge_rows(units, self.features, judged_by(self.head, self.model), TEXT_MINILM.probabilities.table)
-
-
-def _prompts(context: StageContext) -> PromptHead:
-    section = context.profile[TEXT_MINILM.name]
-    encoder = MiniLM(context.weights.path(ZOO_ID), context.counters)
-    sets = [np.stack(encoder.encode_all(sentences)) for sentences in sentences_of(section)]
-    return PromptHead(sets, section["temperature"])
+        return predict_rows(units, self.features, predict_with(self.head, self.model), TEXT_MINILM.probabilities.table)

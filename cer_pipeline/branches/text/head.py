@@ -20,6 +20,7 @@ import torch
 from scipy.special import softmax
 from torch import Tensor, nn
 
+from cer_pipeline.branches.sentences.minilm import load_network, load_tokenizer
 from cer_pipeline.labels import BASIC
 from cer_pipeline.torch_threads import one_thread
 from cer_pipeline.zoo.head_file import load_head
@@ -76,7 +77,7 @@ class AdaptedEncoder(nn.Module):
     def __init__(self, folder: Path, rank: int, alpha: float, layers: int, dropout: float) -> None:
         super().__init__()
         # The encoder's own dropout stays off (eval): it is frozen, and its random numbers cost a third of a step.
-        self.encoder: Any = load_encoder(folder).requires_grad_(False).eval()
+        self.encoder: Any = load_network(folder).requires_grad_(False)
         self.first = len(self.encoder.encoder.layer) - layers
         for _, parent, leaf in _adapted(self.encoder, self.first):
             setattr(parent, leaf, LowRank(getattr(parent, leaf), rank, alpha))
@@ -145,19 +146,22 @@ class TextHead(TextClassifier):
         tensors: what `AdaptedEncoder.trained` names, any float type.
         meta: needs `rank`, `alpha`, `layers` and `temperature`.
         folder: the folder of the plain encoder, with tokenizer.json.
+        max_tokens: longest input; longer texts are cut.
     """
 
-    def __init__(self, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any], folder: Path) -> None:
+    def __init__(
+        self, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any], folder: Path, max_tokens: int = MAX_TOKENS
+    ) -> None:
         super().__init__(tensors, meta)
         self.meta = dict(meta)
-        self.encoder: Any = load_encoder(folder).eval()
+        self.encoder: Any = load_network(folder)
         scale = meta["alpha"] / meta["rank"]
         with torch.no_grad():
             first = len(self.encoder.encoder.layer) - meta["layers"]
             for name, parent, leaf in _adapted(self.encoder, first):
                 a, b = (torch.from_numpy(tensors[f"{name}.{part}"].astype(np.float32)) for part in "ab")
                 getattr(parent, leaf).weight += scale * (b @ a)
-        self.tokenizer = load_tokenizer(folder)
+        self.tokenizer = load_tokenizer(folder, max_tokens)
 
     @classmethod
     def read(cls, head: Path, folder: Path) -> TextHead:
@@ -183,30 +187,6 @@ class TextHead(TextClassifier):
         tokens, mask = pad([encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))])
         states = self.encoder(input_ids=tokens, attention_mask=mask).last_hidden_state
         return mean_pool(states, mask).float().numpy()
-
-
-def load_encoder(folder: Path) -> nn.Module:
-    """The plain MiniLM encoder, float32, from config.json and model.safetensors in its folder; nothing is fetched."""
-    from safetensors.torch import load_file
-    from transformers.models.bert import BertConfig, BertModel
-
-    config = BertConfig.from_json_file(folder / "config.json")
-    with torch.random.fork_rng(devices=[]):  # reading weights draws no random numbers from whoever is about to train
-        model = BertModel(config, add_pooling_layer=False).float()
-    weights = load_file(folder / "model.safetensors")
-    wanted = model.state_dict().keys()
-    model.load_state_dict({name: tensor for name, tensor in weights.items() if name in wanted})
-    return model
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The encoder's tokeniser, cutting at `MAX_TOKENS`, without padding."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(MAX_TOKENS)
-    return tokenizer
 
 
 def pad(ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -32,14 +32,20 @@ import torch
 from scipy.special import softmax
 
 from cer_pipeline import metrics
-from cer_pipeline.branches.text.head import CLASSES, AdaptedEncoder, TextHead, load_tokenizer, pad
+from cer_pipeline.branches.sentences.minilm import load_tokenizer
+from cer_pipeline.branches.text.head import CLASSES, MAX_TOKENS, AdaptedEncoder, TextHead, pad
 from cer_pipeline.corpora.formats.utterances import Utterance, plain, read_goemotions, read_meld, unseen
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
+from cer_pipeline.markdown import paragraph, table
 from cer_pipeline.torch_threads import one_thread
-from cer_pipeline.training.checkpoint import Progress, load_state, quiet, save_state, seed_step
+from cer_pipeline.training import loop
+from cer_pipeline.training.checkpoint import Checkpoint
+from cer_pipeline.training.loop import Loop
+from cer_pipeline.training.model_card import class_table, model_card, score_text
 from cer_pipeline.training.options import apply, choice
-from cer_pipeline.training.registry import Request
+from cer_pipeline.training.progress import Progress, quiet
+from cer_pipeline.training.trainer import Request
 from cer_pipeline.zoo.head_file import save_head
 
 NAME: Final = "text_minilm"
@@ -141,40 +147,38 @@ def _fit(
     torch.manual_seed(settings.seed)
     model = AdaptedEncoder(encoder, settings.rank, settings.alpha, settings.layers, settings.dropout)
     model.dropout.train()
-    ids = [e.ids for e in load_tokenizer(encoder).encode_batch([row.text for row in rows])]
+    ids = [e.ids for e in load_tokenizer(encoder, MAX_TOKENS).encode_batch([row.text for row in rows])]
     lengths = np.array([len(i) for i in ids])
     goal = torch.from_numpy(targets(rows))
     parameters = model.trained()
     optimiser = torch.optim.AdamW(parameters.values(), lr=settings.rate, weight_decay=settings.decay)
-    per_epoch = len(batches(lengths, settings.batch, 0))
-    total = per_epoch * settings.epochs
-    told = "\n".join(f"{row.id} {row.labels} {row.text}" for row in rows)
-    run = {**asdict(settings), "rows": hashlib.sha256(told.encode()).hexdigest()}
-    meta = load_state(state, parameters, optimiser, run)
-    done = meta["step"] if meta else 0
-    mean = meta["loss"] if meta else 0.0
-    below = _below(model, ids, progress) if done < total else []
-    for epoch in range(done // per_epoch, settings.epochs):
-        order = batches(lengths, settings.batch, settings.seed * 1000 + epoch)
-        for batch in order[done - epoch * per_epoch :]:
-            seed_step(settings.seed, done)
-            for group in optimiser.param_groups:
-                group["lr"] = settings.rate * _schedule(done / total, settings.warmup)
-            _, mask = pad([ids[i] for i in batch])
-            states = torch.zeros(*mask.shape, below[0].shape[1])
-            for row, i in enumerate(batch):
-                states[row, : lengths[i]] = below[i].float()
-            outputs = model.upper(states, mask)
-            loss = -(goal[torch.from_numpy(batch)] * outputs.log_softmax(-1)).sum(-1).mean()
-            optimiser.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters.values(), settings.clip)
-            optimiser.step()
-            done += 1
-            mean = loss.item() if done == 1 else 0.98 * mean + 0.02 * loss.item()
-            if done % SAVE_EVERY == 0 or done == total:
-                save_state(state, parameters, optimiser, {"settings": run, "step": done, "loss": mean})
-                progress(f"loss {mean:.3f}", done, total)
+    steps = len(batches(lengths, settings.batch, 0)) * settings.epochs
+    content = "\n".join(f"{row.id} {row.labels} {row.text}" for row in rows)
+    run = {**asdict(settings), "rows": hashlib.sha256(content.encode()).hexdigest()}
+    below: list[torch.Tensor] = []
+
+    def order(epoch: int) -> list[np.ndarray]:
+        if not below:
+            below.extend(_below(model, ids, progress))
+        return batches(lengths, settings.batch, settings.seed * 1000 + epoch)
+
+    def loss(batch: np.ndarray, _: int) -> torch.Tensor:
+        mask = pad([ids[i] for i in batch])[1]
+        states = torch.zeros(*mask.shape, below[0].shape[1])
+        for row, i in enumerate(batch):
+            states[row, : lengths[i]] = below[i].float()
+        return -(goal[torch.from_numpy(batch)] * model.upper(states, mask).log_softmax(-1)).sum(-1).mean()
+
+    loop.train(
+        parameters,
+        optimiser,
+        Loop(settings.epochs, settings.clip, settings.seed, save_every=SAVE_EVERY),
+        order,
+        loss,
+        loop.warmup_linear(optimiser, steps, settings.warmup),
+        checkpoint=Checkpoint(state, run),
+        progress=progress,
+    )
     return model
 
 
@@ -190,11 +194,6 @@ def _below(model: AdaptedEncoder, ids: Sequence[Sequence[int]], progress: Progre
         if start % 6400 == 0:
             progress("states of the lower layers", start, len(order))
     return found
-
-
-def _schedule(share: float, warmup: float) -> float:
-    """Learning rate as a share of its peak, after a share of the steps: linear up, linear down to 0."""
-    return share / warmup if share < warmup else (1 - share) / (1 - warmup)
 
 
 def pack(model: AdaptedEncoder) -> dict[str, np.ndarray]:
@@ -392,7 +391,7 @@ def dialogue(row: Utterance) -> str:
 
 
 @dataclass(frozen=True)
-class Judged:
+class ScoredHead:
     """A trained head with what it says about the rows that are scored.
 
     Args:
@@ -410,7 +409,7 @@ class Judged:
 
 def judged(
     data: Data, with_meld: bool, encoder: Path, folder: Path, settings: TextSettings, progress: Progress = quiet
-) -> Judged:
+) -> ScoredHead:
     """Train on all training rows, with MELD or without, choose on GoEmotions dev, and score.
 
     Args:
@@ -446,7 +445,7 @@ def judged(
         scores[name] = {"single": single(p[name], goals, groups)}
         if name != "meld_dev":
             scores[name]["multi"] = multi(p[name], goals, chosen["threshold"])
-    return Judged(tensors, meta, p, scores)
+    return ScoredHead(tensors, meta, p, scores)
 
 
 def joins(data: Data, head: TextHead, progress: Progress = quiet) -> dict[str, Any]:
@@ -523,75 +522,60 @@ def _predictions(split: str, rows: Sequence[Utterance], p: np.ndarray) -> pa.Tab
 
 
 def card(scores: dict[str, Any]) -> str:
-    """The model card of a trained text head, in Markdown."""
-    settings, test = scores["settings"], scores["test"]["single"]
+    """Return the model card of a trained text head."""
+    test = scores["test"]["single"]
     data = "GoEmotions (Apache-2.0)" + (" and MELD (repository under GPL-3.0)" if scores["with_meld"] else "")
-    lines = [
-        "# text_minilm",
-        "",
-        "Low-rank changes of the upper layers of all-MiniLM-L6-v2 and a linear layer: a sentence to 7 basic emotions.",
-        '"Other" is never trained and gets probability 0.',
-        "",
-        f"* Trained on: {data}, {scores['rows']} sentences, with the authors' mapping to Ekman's emotions.",
-        f"  {scores['train_rows_in_dev_or_test']} training sentences that also stand in dev or test were left out.",
-        "* Encoder: all-MiniLM-L6-v2 (Apache-2.0), unchanged but for the shipped changes.",
-        f"* Settings: {', '.join(f'{k} {v}' for k, v in settings.items())}.",
-        f"* Chosen on GoEmotions dev: {', '.join(f'{k} {v}' for k, v in scores['chosen'].items())}. The offset is",
-        "  the share of the log class frequency that is taken off the logits, for macro-F1.",
-        "* A row with several labels is trained towards all in equal parts. `single` scores rows with one label",
-        "  against the likeliest class; `multi` scores all rows, every class above the threshold being predicted.",
-        "",
-        "| data | rule | n | macro-F1 | UAR |",
-        "|---|---|---|---|---|",
-    ]
-    lines += _rows(scores)
-    lines += ["", "Percent; intervals of 95 % resample rows (GoEmotions) or dialogues (MELD).", ""]
-    lines += _decided(scores) if "decision" in scores else []
-    lines += [
-        "| class, GoEmotions test, single | F1 | recall |",
-        "|---|---|---|",
-        *(f"| {c} | {metrics.span(test['f1'][c])} | {metrics.span(test['recall'][c])} |" for c in test["f1"]),
-        "",
-        "SHA-256 of the files:",
-        "",
-        *(f"* {name} {digest}" for name, digest in scores["digests"].items()),
-        "",
-        "Limits: GoEmotions are written comments of one web forum, in English, rated by readers. Spoken windows of",
-        "4 s are shorter, lack the written signs of emotion, and carry the recogniser's mistakes.",
-        "",
-    ]
-    return "\n".join(lines)
+    return model_card(
+        NAME,
+        """Low-rank changes of the upper layers of all-MiniLM-L6-v2 and a linear layer: a sentence to 7 basic
+        emotions. "Other" is never trained and gets probability 0.""",
+        data=[
+            f"""{data}, {scores["rows"]} sentences, with the authors' mapping to Ekman's emotions.
+            {scores["train_rows_in_dev_or_test"]} training sentences that are also in dev or test were left out.""",
+            "Encoder: all-MiniLM-L6-v2 (Apache-2.0), not contained.",
+        ],
+        digests=scores["digests"],
+        settings=scores["settings"],
+        protocol=[
+            f"""Chosen on GoEmotions dev: {", ".join(f"{k} {v}" for k, v in scores["chosen"].items())}. The offset
+            is the share of the log class frequency that is taken off the logits, for macro-F1.""",
+            """A row with several labels is trained towards all in equal parts. `single` scores rows with one label
+            against the likeliest class; `multi` scores all rows, every class above the threshold being predicted.""",
+            "95 % intervals resample rows (GoEmotions) or dialogues (MELD).",
+        ],
+        scores=[
+            _score_rows(scores),
+            *(_meld_decision(scores) if "decision" in scores else []),
+            class_table(test["f1"], test["recall"], "class, GoEmotions test, single"),
+        ],
+        limits="""GoEmotions are written comments of one web forum, in English, rated by readers. Spoken windows of
+        4 s are shorter, lack the written marks of emotion, and contain the mistakes of the speech recogniser.""",
+    )
 
 
-def _rows(scores: Mapping[str, Any]) -> list[str]:
-    lines = []
+def _score_rows(scores: Mapping[str, Any]) -> str:
+    rows = []
     for name, title in (("dev", "GoEmotions dev"), ("test", "GoEmotions test"), ("meld_dev", "MELD dev, unseen")):
-        for rule, found in scores.get(name, {}).items():
-            value = found["macro_f1"]
-            f1 = metrics.span(value) if isinstance(value, list) else value
-            uar = metrics.span(found["uar"]) if "uar" in found else ""
-            lines.append(f"| {title} | {rule} | {found['n']} | {f1} | {uar} |")
-    return lines
+        for rule, values in scores.get(name, {}).items():
+            uar = score_text(values["uar"]) if "uar" in values else ""
+            rows.append([title, rule, values["n"], score_text(values["macro_f1"]), uar])
+    return table(["data", "rule", "n", "macro-F1", "UAR"], rows, ["n", "macro-F1", "UAR"])
 
 
-def _decided(scores: Mapping[str, Any]) -> list[str]:
-    """What the folds said about MELD, and the scores of the head that was not chosen."""
-    found, other = scores["decision"], "without" if scores["with_meld"] else "with"
-    means = (f"{how} MELD {found[how]['goemotions_dev']} and {metrics.span(found[how]['meld_train_out_of_fold'])}"
+def _meld_decision(scores: Mapping[str, Any]) -> list[str]:
+    """The values that decided about MELD, and the scores of the head that was not chosen."""
+    decision, other = scores["decision"], "without" if scores["with_meld"] else "with"
+    means = (f"{how} MELD {decision[how]['goemotions_dev']} and {score_text(decision[how]['meld_train_out_of_fold'])}"
              for how in ("without", "with"))  # fmt: skip
     return [
-        f"MELD {'joined' if found['joins'] else 'did not join'} by a rule set before any head with MELD was scored:",
-        "macro-F1 on GoEmotions dev and",
-        f"on MELD train out of fold (dialogues halved, {found['utterances']} utterances), of linear layers on",
-        "the states of the head without MELD, are",
-        f"{', '.join(means)}; the higher mean wins.",
-        "",
+        paragraph(
+            f"""MELD {"joined" if decision["joins"] else "did not join"} by a rule set before any head with MELD was
+            scored: macro-F1 on GoEmotions dev and on MELD train out of fold (dialogues halved,
+            {decision["utterances"]} utterances), of linear layers on the states of the head without MELD, are
+            {", ".join(means)}; the higher mean wins."""
+        ),
         f"The head that was not chosen, {other} MELD:",
-        "",
-        "| data | rule | n | macro-F1 | UAR |",
-        "|---|---|---|---|---|",
-        *_rows(scores["other"]),
-        "",
+        _score_rows(scores["other"]),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Training of the fusion: data, objectives, fitting, and the two trained forms.
+"""Train the fusion: data, objectives, fitting, and the entries of `cer train mhpf` and `cer train feature_fusion`.
 
-Does not belong here: applying a fusion (`fusion`), or what all trainings share (`training`).
+Does not belong here: inference (`fusion`), or code that all trainings share (`training`).
 """

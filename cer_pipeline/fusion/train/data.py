@@ -1,11 +1,11 @@
-"""What a fusion learns from: what branches say about labelled segments that they were not trained on.
+"""Training data of the fusion: labelled segments with the probabilities of branches that were not trained on them.
 
-Belongs here: reading it out of tables, out-of-fold files and votes, and refusing what cannot be learned from. Does not
-belong here: training (`mhpf`).
+Belongs here: reading tables, out-of-fold files and votes, and refusing data that cannot be trained on. Does not belong
+here: training (`mhpf`).
 
-A branch says what stands in its probability table, unless the head in use was trained here and wrote what it said of
-segments while they were held out: for these segments that goes before the table, whose values are those of a head that
-saw them. A segment that some branch does not serve stays, with that branch masked.
+The values of a branch are those of its probability table. If its head was trained on this machine, the out-of-fold
+values that the training wrote replace those of the table, because the head has been trained on these segments. A
+segment stays in the data where some branches have no value; these are masked.
 """
 
 from __future__ import annotations
@@ -20,41 +20,39 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from cer_pipeline.arrow import matrix, texts
 from cer_pipeline.corpora.corpus import Corpus
 from cer_pipeline.corpora.formats import votes as vote_files
 from cer_pipeline.corpora.shards import corpus_table
 from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.combine import Array, Mask
-from cer_pipeline.fusion.inputs import matrix, texts
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
-from cer_pipeline.status import Status
 from cer_pipeline.store.home import Home
-from cer_pipeline.tables import LABEL_COLUMNS
+from cer_pipeline.training.labelled import annotated_classes, labelled, tables_on_disk
 from cer_pipeline.zoo.trained import TrainedHead, read_current
 
-TRAIN: Final = "train"
 VOTES: Final = "votes"
 LEAST_VIDEOS: Final = 2
-"""Source videos that each class needs, so that no fold has to judge a class that the others lack."""
+"""Source videos that each class needs, so that no fold contains a class that all others lack."""
 OUT_OF_FOLD: Final = ("predictions.parquet", "out_of_fold.parquet")
-"""Endings of the files in which trainings write what a head said of segments that it was not trained on."""
-WHOLE: Final = "all views"  # of a branch that judges several texts of a segment: all together
+"""Endings of the files in which trainings write the out-of-fold predictions of a head."""
+WHOLE: Final = "all views"  # system that combines all texts of a segment
 
 
 @dataclass(frozen=True)
 class FusionData:
-    """Labelled segments with what the branches say, in the order of corpora and of their tables.
+    """Labelled segments with the probabilities of the branches, in the order of corpora and of their tables.
 
     Args:
-        branches: M names.
+        branches: names [M].
         probabilities: [n, M, 8]; NaN where a branch has no value.
         targets: label distributions [n, 8].
-        segments: segment_id of each.
-        videos: video_id of each.
-        groups: what cross-validation keeps whole: corpus and source clip, or speaker.
-        corpora: name of each segment's corpus.
-        held: segments that are for the last report only [n]: neither trained nor chosen on.
-        sources: branch -> where its values come from.
+        segments: segment_id of each segment [n].
+        videos: video_id of each segment [n].
+        groups: group of each segment in cross-validation [n]: corpus and source clip, or corpus and speaker.
+        corpora: corpus of each segment [n].
+        held: whether a segment is only scored [n], and used neither in training nor for a choice.
+        sources: branch -> source of its values.
     """
 
     branches: tuple[str, ...]
@@ -72,21 +70,21 @@ class FusionData:
 
     @property
     def present(self) -> Mask:
-        """[n, M]."""
+        """Whether a branch has a value [n, M]."""
         return np.isfinite(self.probabilities[..., 0])
 
     @property
     def served(self) -> Mask:
-        """[n]: segments of which some branch has a value."""
+        """Whether some branch has a value [n]."""
         return self.present.sum(axis=1) > 0
 
     @property
     def classes(self) -> NDArray[np.int64]:
-        """[n]: the largest entry of each target; of equal ones the first in the order of `labels.BASIC`."""
+        """Index of the largest entry of each target [n]; of equal entries the first."""
         return self.targets.argmax(axis=1)
 
     def digest(self) -> str:
-        """SHA-256 over names, values and targets."""
+        """SHA-256 of names, values and targets."""
         state = hashlib.sha256("\n".join([*self.branches, *self.corpora, *self.segments]).encode())
         state.update(np.ascontiguousarray(self.probabilities).tobytes())
         state.update(np.ascontiguousarray(self.targets).tobytes())
@@ -137,7 +135,7 @@ def check(data: FusionData) -> None:
         raise CerError("one source video to train on", where, "cross-validation needs several: add videos")
     if len(set(data.classes[mine])) < 2:
         raise CerError(f"all segments are of the class {BASIC[data.classes[mine][0]]}", where, "add other classes")
-    for c in sorted(_annotated(data.targets)):
+    for c in sorted(annotated_classes(data.targets)):
         count = len(set(data.groups[mine & (data.classes == c)]))
         if count < LEAST_VIDEOS:
             what = f"the class {BASIC[c]} occurs in {count} source videos of the training split"
@@ -165,53 +163,6 @@ def _votes(corpus: Corpus, names: Mapping[str, str], last_actor: int | None) -> 
     )
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """The labelled segments of one corpus that may be trained on, in the order of its tables.
-
-    Args:
-        segments: segment_id of each.
-        videos: video_id of each.
-        targets: label distributions [n, 8].
-        groups: corpus and source clip of each.
-    """
-
-    segments: tuple[str, ...]
-    videos: tuple[str, ...]
-    targets: Array
-    groups: NDArray[np.str_]
-
-
-def labelled(home: Home, corpus: Corpus) -> Labelled:
-    """The labelled segments of a corpus; those of other splits than train are left out, where it has splits.
-
-    Raises:
-        CerError: no labels of basic emotions, or a training split without any, or without a class that others have.
-    """
-    labels = corpus_table(home, corpus.name, "labels", ["segment_id", "video_id", "split", "status", *LABEL_COLUMNS])
-    values = matrix(labels, LABEL_COLUMNS)
-    known = np.array([s == Status.OK for s in texts(labels, "status")], bool) & np.isfinite(values).all(axis=1)
-    known &= np.nan_to_num(values).sum(axis=1) > 0
-    if not known.any():
-        raise CerError("the corpus has no labels of basic emotions", corpus.name, "register it with its annotations")
-    split = labels.column("split").to_pylist()
-    if any(split):
-        annotated = _annotated(values[known])
-        known &= np.array([s == TRAIN for s in split])
-        if not known.any():
-            raise CerError("the corpus has no labelled segment in its training split", corpus.name, "name another")
-        lost = [BASIC[c] for c in sorted(annotated - _annotated(values[known]))]
-        if lost:
-            what = "the training split lacks a class that the corpus has"
-            raise CerError(what, f"{', '.join(lost)} in {corpus.name}", "move videos of it into the training split")
-    rows = np.flatnonzero(known)
-    segments, videos = texts(labels, "segment_id"), texts(labels, "video_id")
-    source = {file.video_id: file.source or file.video_id for file in corpus.files}
-    own = tuple(videos[i] for i in rows)
-    groups = np.array([f"{corpus.name}/{source.get(v, v)}" for v in own])
-    return Labelled(tuple(segments[i] for i in rows), own, values[rows], groups)
-
-
 def _tables(home: Home, corpus: Corpus, branches: Sequence[str]) -> FusionData:
     """One corpus with tables."""
     known = labelled(home, corpus)
@@ -230,14 +181,6 @@ def _tables(home: Home, corpus: Corpus, branches: Sequence[str]) -> FusionData:
         np.zeros(len(known.segments), bool),
         {b: f"{corpus.name}: {text}" for b, (_, text) in zip(offered, found, strict=True)},
     )
-
-
-def tables_on_disk(home: Home, corpus: Corpus, kind: str) -> list[str]:
-    """Branches of which every shard of a corpus has a table `kind/BRANCH`, sorted."""
-    folder = home.table_folder(kind)
-    names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
-    made = [[home.table(f"{kind}/{n}", corpus.name, s).is_file() for s in corpus.shard_labels()] for n in names]
-    return [n for n, files in zip(names, made, strict=True) if files and all(files)]
 
 
 def _said(home: Home, corpus: Corpus, branch: str, segments: Sequence[str]) -> tuple[Array, str]:
@@ -279,10 +222,6 @@ def out_of_fold(head: TrainedHead, corpus: str) -> dict[str, Array]:
             if own and np.isfinite(value).all():
                 kept.setdefault(row["segment_id"], []).append(value)
     return {segment: np.mean(found, axis=0) for segment, found in kept.items()}
-
-
-def _annotated(targets: Array) -> set[int]:
-    return {int(c) for c in np.unique(targets.argmax(axis=1))}
 
 
 def _names(table: pa.Table, wanted: Sequence[str]) -> Iterable[dict[str, Any]]:

@@ -26,19 +26,21 @@ import torch
 from numpy.typing import NDArray
 
 from cer_pipeline.corpora.corpus import Corpus
-from cer_pipeline.corpora.shards import corpus_table
 from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.feature_level import FLAT, FeatureFusion, FeatureHead, Shape, save
-from cer_pipeline.fusion.train.data import labelled, tables_on_disk
-from cer_pipeline.fusion.train.fit import dropped, grouped_folds
+from cer_pipeline.fusion.train.fit import dropped
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.metrics import RESAMPLES, bootstraps, macro_f1, uar
-from cer_pipeline.status import Status
 from cer_pipeline.store.home import Home
 from cer_pipeline.torch_threads import one_thread
+from cer_pipeline.training import loop
+from cer_pipeline.training.folds import random_group_folds
+from cer_pipeline.training.labelled import features_of, labelled, tables_on_disk
+from cer_pipeline.training.loop import Loop
 from cer_pipeline.training.losses import class_weights, soft_focal
+from cer_pipeline.training.model_card import model_card, score_table
 from cer_pipeline.training.options import apply
-from cer_pipeline.training.registry import Request
+from cer_pipeline.training.trainer import Request
 
 NAME: Final = "feature_fusion"
 BATCH: Final = 32
@@ -134,7 +136,7 @@ def read(home: Home, corpora: Sequence[Corpus], branches: Sequence[str] = ()) ->
     known = [labelled(home, corpus) for corpus in corpora]
     features, present = [], []
     for branch in wanted:
-        parts = [_features(home, c, branch, k.segments) for c, k in zip(corpora, known, strict=True)]
+        parts = [features_of(home, c, branch, k.segments) for c, k in zip(corpora, known, strict=True)]
         features.append(np.concatenate([values for values, _ in parts]))
         present.append(np.concatenate([seen for _, seen in parts]))
     return FeatureData(
@@ -161,7 +163,9 @@ def fit(data: FeatureData, rows: Rows, settings: FeatureSettings, shape: Shape |
 
 def _fit(data: FeatureData, rows: Rows, settings: FeatureSettings, shape: Shape) -> FeatureHead:
     count = min(5, len(set(data.groups[rows])))
-    watched = grouped_folds(data.groups[rows], count, settings.seed) == 0 if count > 1 else np.zeros(len(rows), bool)
+    watched = (
+        random_group_folds(data.groups[rows], count, settings.seed) == 0 if count > 1 else np.zeros(len(rows), bool)
+    )
     mine, other = rows[~watched], rows[watched] if watched.any() else rows
     means, scales = zip(*(_moments(v[mine], data.present[mine, i]) for i, v in enumerate(data.features)), strict=True)
     network = FeatureFusion([v.shape[1] for v in data.features], shape, means, scales)
@@ -170,27 +174,24 @@ def _fit(data: FeatureData, rows: Rows, settings: FeatureSettings, shape: Shape)
     optimiser = torch.optim.AdamW(network.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, PERIOD)
     rng = np.random.default_rng(settings.seed)
-    best, since, kept = np.inf, 0, {k: v.clone() for k, v in network.state_dict().items()}
-    for _ in range(settings.epochs):
+
+    def batches(_: int) -> list[Rows]:
         network.train()
-        for batch in np.array_split(rng.permutation(mine), max(1, round(len(mine) / BATCH))):
-            here = data.present[batch]
-            hit = rng.random(len(batch)) < settings.leave_out
-            here = np.where(hit[:, None], dropped(here, rng), here)
-            optimiser.zero_grad()
-            soft_focal(_logits(network, data, batch, here), targets[batch], weights).backward()
-            optimiser.step()
-            schedule.step()
+        return np.array_split(rng.permutation(mine), max(1, round(len(mine) / BATCH)))
+
+    def loss(batch: Rows, _: int) -> torch.Tensor:
+        here = data.present[batch]
+        hit = rng.random(len(batch)) < settings.leave_out
+        here = np.where(hit[:, None], dropped(here, rng), here)
+        return soft_focal(_logits(network, data, batch, here), targets[batch], weights)
+
+    def score() -> float:
         network.eval()
         with torch.no_grad():
-            value = float(soft_focal(_logits(network, data, other, data.present[other]), targets[other], weights))
-        if value < best - GAIN:
-            best, since, kept = value, 0, {k: v.clone() for k, v in network.state_dict().items()}
-        else:
-            since += 1
-            if since >= settings.patience:
-                break
-    network.load_state_dict(kept)
+            return -float(soft_focal(_logits(network, data, other, data.present[other]), targets[other], weights))
+
+    limits = Loop(settings.epochs, patience=settings.patience, gain=GAIN)
+    loop.train(dict(network.named_parameters()), optimiser, limits, batches, loss, schedule, score)
     known = np.bincount(data.classes[rows], minlength=len(BASIC)) > 0
     sizes = tuple(v.shape[1] for v in data.features)
     return FeatureHead(network.eval(), data.branches, sizes, tuple(bool(k) for k in known))
@@ -200,7 +201,7 @@ def _logits(network: FeatureFusion, data: FeatureData, rows: Rows, present: NDAr
     return network([torch.from_numpy(v[rows]) for v in data.features], torch.from_numpy(present))
 
 
-def judged(head: FeatureHead, data: FeatureData, rows: Rows) -> Floats:
+def predict(head: FeatureHead, data: FeatureData, rows: Rows) -> Floats:
     """What a head says of some rows [n, 8]."""
     features = {b: v[rows] for b, v in zip(data.branches, data.features, strict=True)}
     return head.probabilities(features, {b: data.present[rows, i] for i, b in enumerate(data.branches)})
@@ -227,11 +228,11 @@ def train_features(
         raise CerError("one source video to train on", where, "cross-validation needs several: add videos")
     if len(set(data.classes[mine])) < 2:
         raise CerError(f"all segments are of the class {BASIC[data.classes[mine][0]]}", where, "add other classes")
-    fold = grouped_folds(data.groups[mine], settings.folds, settings.seed)
+    fold = random_group_folds(data.groups[mine], settings.folds, settings.seed)
     p = np.zeros((len(mine), len(BASIC)), np.float32)
     for i in range(settings.folds):
         tell("cross-validation", i, settings.folds)
-        p[fold == i] = judged(fit(data, mine[fold != i], settings, shape), data, mine[fold == i])
+        p[fold == i] = predict(fit(data, mine[fold != i], settings, shape), data, mine[fold == i])
     tell("fitting", 0, 1)
     head = fit(data, mine, settings, shape)
     truth = data.classes[mine]
@@ -271,40 +272,24 @@ def _write(
 
 
 def card(scores: Mapping[str, Any]) -> str:
-    """The model card."""
-    spans = {m: f"{v[0]:.2f} [{v[1]:.2f}, {v[2]:.2f}]" for m, v in scores["out_of_fold"].items()}
-    lines = [
-        f"# {NAME}: a query over the features of {', '.join(scores['branches'])}",
-        "",
+    """Return the model card."""
+    coverage = scores["coverage"]
+    return model_card(
+        f"{NAME}: a query over the features of {', '.join(scores['branches'])}",
         "`cer_pipeline/fusion/feature_level.py` describes the network. Its values do not split into parts by branch.",
-        "",
-        f"- {scores['rows']['train']} labelled segments; SHA-256 of features and labels {scores['digest']}.",
-        "- The licence of the corpora holds for this head too.",
-        *(f"- {b}: {size} features, {100 * scores['coverage'][b]:.0f} %" for b, size in scores["branches"].items()),
-        f"- Settings `{json.dumps(scores['settings'])}`, shape `{json.dumps(scores['shape'])}`.",
-        f"- {scores['settings']['folds']} outer folds that keep source videos whole; 95 % intervals over resampled",
-        f"  source videos ({RESAMPLES} resamples).",
-        "",
-        "| out of fold, percent | value |",
-        "|---|---:|",
-        *(f"| {metric} | {span} |" for metric, span in spans.items()),
-    ]
-    return "\n".join([*lines, ""])
-
-
-def _features(home: Home, corpus: Corpus, branch: str, segments: Sequence[str]) -> tuple[Floats, NDArray[np.bool_]]:
-    table = corpus_table(home, corpus.name, f"features/{branch}", ["segment_id", "status", "features"])
-    place = {s: i for i, s in enumerate(table.column("segment_id").to_pylist())}
-    lost = next((s for s in segments if s not in place), None)
-    if lost is not None:
-        raise CerError(f"features/{branch} lacks a labelled segment", lost, f"run `cer run {corpus.name}`")
-    rows = table.take(pa.array([place[s] for s in segments], pa.int64()))
-    present = np.array([s == Status.OK for s in rows.column("status").to_pylist()], bool)
-    size = rows.schema.field("features").type.list_size
-    values = np.zeros((len(segments), size), np.float32)
-    if present.any():
-        values[present] = np.array(rows.filter(pa.array(present)).column("features").to_pylist(), np.float32)
-    return values, present
+        data=[
+            f"{scores['rows']['train']} labelled segments. The licence of the corpora holds for this head too.",
+            *(f"{name}: {size} features, {100 * coverage[name]:.0f} %" for name, size in scores["branches"].items()),
+        ],
+        digests={"features and labels": scores["digest"]},
+        settings=scores["settings"],
+        protocol=[
+            f"""{scores["settings"]["folds"]} outer folds that keep source videos whole; 95 % intervals over
+            resampled source videos ({RESAMPLES} resamples).""",
+            f"Shape: `{json.dumps(scores['shape'])}`.",
+        ],
+        scores=["Out of fold:", score_table(["score", "value"], scores["out_of_fold"].items())],
+    )
 
 
 def _moments(values: Floats, present: NDArray[np.bool_]) -> tuple[torch.Tensor, torch.Tensor]:

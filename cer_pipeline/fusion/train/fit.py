@@ -1,7 +1,7 @@
-"""Training of the fusion on probabilities that its branches gave for units they were not trained on.
+"""Train MHPF on out-of-fold probabilities of its branches.
 
-Belongs here: which units, classes and subsets of branches each head learns from. Does not belong here: what is
-minimised (`objectives`), where probabilities come from (`mhpf`), or any test score.
+Belongs here: the units, classes and subsets of branches that each head is trained on. Does not belong here: the loss
+(`objectives`), the source of the probabilities (`data`), or any test score.
 """
 
 from __future__ import annotations
@@ -16,31 +16,32 @@ from numpy.typing import NDArray
 
 from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.combine import Array, Mask
-from cer_pipeline.fusion.mhpf import DYNAMIC, MHPF, STATIC, evidence, standardised
-from cer_pipeline.fusion.train.objectives import StaticMHPF, fit_opinion, likelihood_loss, minimise, published_loss
+from cer_pipeline.fusion.mhpf import DYNAMIC, MHPF, STATIC, gate_inputs, standardised
+from cer_pipeline.fusion.train.objectives import StaticMHPF, fit_gate, likelihood_loss, minimise, published_loss
 from cer_pipeline.torch_threads import one_thread
+from cer_pipeline.training.folds import random_group_folds
 
 PUBLISHED: Final = "published"
 LIKELIHOOD: Final = "likelihood"
-FLAT: Final = 1e-6  # evidence that varies less than this is constant: it is not blown up to unit variance
+FLAT: Final = 1e-6  # standard deviation below which a gate input counts as constant and is not scaled
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a fusion is trained.
+    """Settings of the training.
 
     Args:
         method: static or dynamic.
-        loss: of static: published (cross-entropy on probabilities as logits) or likelihood. Dynamic has likelihood.
-        heads: H. Static: heads that start from other values. Dynamic: each leaves out another inner fold of the groups.
-        soft: whether targets keep their distribution; otherwise their most likely class counts.
-        balance: exponent of the class weights (units / (classes x units of the class)) ** balance: 1 is balanced as
-            published, 0 is none.
-        dropout: weight that units without some of their branches have, drawn anew for every head.
-        decay: dynamic: penalty on the maps.
-        sharpness: dynamic: s of `mhpf`.
-        stiffness: dynamic: k of `mhpf`.
-        seed: of first values, folds and dropout.
+        loss: static: published (cross-entropy on probabilities as logits) or likelihood; dynamic: likelihood.
+        heads: H; static heads differ in their initial values, dynamic heads in the inner fold of groups left out.
+        soft: whether targets keep their distribution; otherwise their most probable class counts.
+        balance: exponent of the class weights (units / (classes x units of the class)) ** balance; 1 is the balance of
+            the reference code, 0 is none.
+        dropout: weight of the units with modality dropout, which is drawn per head.
+        decay: penalty on the maps (dynamic).
+        sharpness: s of `mhpf` (dynamic).
+        stiffness: k of `mhpf` (dynamic).
+        seed: seed of initial values, folds and dropout.
     """
 
     method: str = DYNAMIC
@@ -55,21 +56,6 @@ class Settings:
     seed: int = 42
 
 
-def grouped_folds(groups: Sequence[object] | NDArray[Any], folds: int, seed: int) -> NDArray[np.int64]:
-    """A fold for every unit, such that no group lies in two: groups are shuffled and dealt out.
-
-    Raises:
-        CerError: fewer groups than folds.
-    """
-    names, member = np.unique(np.asarray(groups), return_inverse=True)
-    if len(names) < folds:
-        raise CerError(f"{folds} folds need as many groups", f"{len(names)} found", "use more videos or fewer folds")
-    order = np.random.default_rng(seed).permutation(len(names))
-    fold = np.empty(len(names), dtype=np.int64)
-    fold[order] = np.arange(len(names)) % folds
-    return fold[member]
-
-
 def train_mhpf(
     probabilities: Array,
     present: Mask,
@@ -82,16 +68,17 @@ def train_mhpf(
     """Train a fusion; the same arguments give the same bits on one machine.
 
     Args:
-        probabilities: out-of-fold probabilities of the branches [n, M, C]; what stands at absent ones is not read.
-        present: [n, M]; units without any branch are left out.
-        targets: distributions over the classes [n, C]; units without one (NaN or 0) are left out.
-        groups: source video, speaker or clip of each unit [n]; inner folds never split one.
-        branches: M names.
-        classes: C labels; one without a unit is not learned (`MHPF.known`).
+        probabilities: out-of-fold probabilities of the branches [n, M, C]; values of absent branches are not read.
+        present: [n, M]; units without a present branch are left out.
+        targets: distributions over the classes [n, C]; units without a target (NaN or 0) are left out.
+        groups: source video, speaker or clip of each unit [n]; an inner fold keeps a group whole.
+        branches: names [M].
+        classes: labels [C]; a class without a unit is not learned (`MHPF.known`).
         settings: see `Settings`.
 
     Raises:
-        CerError: no unit has a branch and a target, all have the same class, or groups are fewer than heads.
+        CerError: no unit has a branch and a target, all units have the same class, or there are fewer groups than
+        heads.
     """
     if settings.method not in (STATIC, DYNAMIC) or settings.loss not in (PUBLISHED, LIKELIHOOD):
         raise CerError("unknown fusion method or loss", f"{settings.method}, {settings.loss}")
@@ -111,10 +98,10 @@ def train_mhpf(
 
 
 def dropped(present: Mask, rng: np.random.Generator) -> Mask:
-    """Presence after modality dropout: every branch goes with probability 1/2, at least one that was there stays."""
+    """Modality dropout: drop every branch with probability 1/2; at least one present branch stays."""
     keep = present & (rng.random(present.shape) < 0.5)
-    spared = np.where(present, rng.random(present.shape), -1.0).argmax(axis=1)
-    keep[np.arange(len(keep)), spared] = True
+    kept = np.where(present, rng.random(present.shape), -1.0).argmax(axis=1)
+    keep[np.arange(len(keep)), kept] = True
     return keep
 
 
@@ -132,13 +119,13 @@ def _static(
     loss = published_loss if settings.loss == PUBLISHED else likelihood_loss
     values, targets, balance = torch.from_numpy(p), torch.from_numpy(t), torch.from_numpy(weights)
     full = torch.from_numpy(m)
-    some = torch.from_numpy(dropped(m, np.random.default_rng(settings.seed)))
+    reduced = torch.from_numpy(dropped(m, np.random.default_rng(settings.seed)))
 
     def total() -> torch.Tensor:
         whole = loss(module(values, full), targets, balance)
         if settings.dropout == 0.0:
             return whole
-        return (1 - settings.dropout) * whole + settings.dropout * loss(module(values, some), targets, balance)
+        return (1 - settings.dropout) * whole + settings.dropout * loss(module(values, reduced), targets, balance)
 
     minimise(list(module.parameters()), total)
     scores, mix = module.scores.detach().numpy().copy(), module.mix.detach().numpy().copy()
@@ -159,26 +146,26 @@ def _dynamic(
     if settings.loss != LIKELIHOOD:
         raise CerError("the dynamic fusion is trained by its likelihood", settings.loss, "use the loss likelihood")
     mean, scale = _moments(p, m)
-    fold = grouped_folds(groups, settings.heads, settings.seed) if settings.heads > 1 else np.full(len(p), -1)
+    fold = random_group_folds(groups, settings.heads, settings.seed) if settings.heads > 1 else np.full(len(p), -1)
     known = np.array(_known(weights))
     balance = torch.from_numpy(weights[known])
     maps = np.zeros((settings.heads, p.shape[2], p.shape[1], 2 * p.shape[2] + 3))
     free = np.zeros(maps.shape[2:], dtype=bool)
     free[:, -1] = True
     for head in range(settings.heads):
-        mine = fold != head
-        some = dropped(m[mine], np.random.default_rng([settings.seed, head]))
-        # Where one branch is left its weight is 1 whatever the opinion: such a unit has nothing to teach.
-        telling = some.sum(axis=1) > 1
-        rows = [standardised(p[mine], m[mine], mean, scale)]
-        shares = [np.full(mine.sum(), 1 - settings.dropout)]
-        if settings.dropout > 0.0 and telling.any():
-            rows.append(standardised(p[mine][telling], some[telling], mean, scale))
-            shares.append(np.full(telling.sum(), settings.dropout))
+        train = fold != head
+        reduced = dropped(m[train], np.random.default_rng([settings.seed, head]))
+        # The weight of a single branch is 1 whatever the gate target, so such a unit is left out.
+        several = reduced.sum(axis=1) > 1
+        rows = [standardised(p[train], m[train], mean, scale)]
+        shares = [np.full(train.sum(), 1 - settings.dropout)]
+        if settings.dropout > 0.0 and several.any():
+            rows.append(standardised(p[train][several], reduced[several], mean, scale))
+            shares.append(np.full(several.sum(), settings.dropout))
         inputs = np.concatenate(rows).reshape(-1, free.size)
-        aims = np.concatenate([t[mine], t[mine][telling]][: len(rows)])[:, known] * np.concatenate(shares)[:, None]
-        z, fixed, wanted = (torch.from_numpy(np.ascontiguousarray(a)) for a in (inputs, free.ravel(), aims))
-        maps[head, known] = fit_opinion(z, fixed, wanted, balance, settings.decay).numpy().reshape(-1, *free.shape)
+        shared = np.concatenate([t[train], t[train][several]][: len(rows)])[:, known] * np.concatenate(shares)[:, None]
+        z, unpenalised, targets = (torch.from_numpy(np.ascontiguousarray(a)) for a in (inputs, free.ravel(), shared))
+        maps[head, known] = fit_gate(z, unpenalised, targets, balance, settings.decay).numpy().reshape(-1, *free.shape)
     return MHPF(
         DYNAMIC,
         tuple(branches),
@@ -199,10 +186,10 @@ def _known(weights: Array) -> tuple[bool, ...]:
 
 
 def _moments(p: Array, m: Mask) -> tuple[Array, Array]:
-    """Mean and standard deviation of the evidence of every branch over the units that it serves."""
-    seen = m[..., None]
-    raw = evidence(np.where(seen, p, 1.0 / p.shape[2]))
-    count = np.maximum(seen.sum(axis=0), 1)
-    mean = np.where(seen, raw, 0.0).sum(axis=0) / count
-    scale = np.sqrt(np.where(seen, (raw - mean) ** 2, 0.0).sum(axis=0) / count)
+    """Mean and standard deviation of the gate inputs of every branch over the units where it is present."""
+    mask = m[..., None]
+    raw = gate_inputs(np.where(mask, p, 1.0 / p.shape[2]))
+    count = np.maximum(mask.sum(axis=0), 1)
+    mean = np.where(mask, raw, 0.0).sum(axis=0) / count
+    scale = np.sqrt(np.where(mask, (raw - mean) ** 2, 0.0).sum(axis=0) / count)
     return mean, np.where(scale > FLAT, scale, 1.0)

@@ -14,7 +14,8 @@ from cer_pipeline import tables
 from cer_pipeline.branches.audio import specs as audio
 from cer_pipeline.branches.audio import stages as audio_stages
 from cer_pipeline.branches.audio.ctranslate2_file import read_arrays
-from cer_pipeline.branches.audio.whisper_encoder import RATE, STEP, WhisperStates, levelled
+from cer_pipeline.branches.audio.specs import SAMPLE_RATE_HZ
+from cer_pipeline.branches.audio.whisper_encoder import SAMPLES_PER_STEP, WhisperStates, levelled
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC_COLUMNS
 from cer_pipeline.profiles import load_profile
@@ -26,12 +27,14 @@ from tests.unit.branches.test_audio_heads import head_file
 
 def flac(sound: np.ndarray) -> bytes:
     """A FLAC file of samples."""
-    return write_sound_file(sound, RATE)
+    return write_sound_file(sound, SAMPLE_RATE_HZ)
 
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:
     """Sound."""
-    return (np.random.default_rng(seed).normal(size=round(seconds * RATE)) * 0.1).clip(-1, 1).astype(np.float32)
+    return (
+        (np.random.default_rng(seed).normal(size=round(seconds * SAMPLE_RATE_HZ)) * 0.1).clip(-1, 1).astype(np.float32)
+    )
 
 
 class FakeEncoder:
@@ -41,10 +44,10 @@ class FakeEncoder:
         self.folder = folder
 
     def __call__(self, sound: np.ndarray) -> np.ndarray:
-        steps = max(1, -(-len(sound) // STEP))
-        padded = np.pad(sound, (0, steps * STEP - len(sound)))
-        level = np.abs(padded).reshape(steps, STEP).mean(1)
-        return np.repeat(level[:, None], audio.STATE, 1).astype(np.float32)
+        steps = max(1, -(-len(sound) // SAMPLES_PER_STEP))
+        padded = np.pad(sound, (0, steps * SAMPLES_PER_STEP - len(sound)))
+        level = np.abs(padded).reshape(steps, SAMPLES_PER_STEP).mean(1)
+        return np.repeat(level[:, None], audio.STATE_SIZE, 1).astype(np.float32)
 
 
 class Weights:
@@ -97,7 +100,7 @@ def run(stage, context: StageContext, spec) -> pa.Table:
 
 
 def test_only_windows_with_speech_are_heard(context: StageContext) -> None:
-    out = run(audio_stages.States, context, audio.STATES).to_pylist()
+    out = run(audio_stages.States, context, audio.ENCODER_STATES).to_pylist()
     assert [(r["segment_id"], r["status"]) for r in out] == [
         ("a/0000", "ok"),
         ("a/0001", "no_speech"),  # 0.1 s of speech reach into it
@@ -113,9 +116,9 @@ def test_only_windows_with_speech_are_heard(context: StageContext) -> None:
 def test_a_short_last_window_fills_fewer_steps(context: StageContext) -> None:
     speech = {"video_id": "a", "interval": 0, "start_s": 0.5, "end_s": 5.0}
     context.inputs.tables["speech"] = rows(tables.SPEECH, [speech])  # type: ignore[attr-defined]
-    out = run(audio_stages.States, context, audio.STATES).to_pylist()
+    out = run(audio_stages.States, context, audio.ENCODER_STATES).to_pylist()
     assert [r["steps"] for r in out[:2]] == [20, 16]  # 3.1 s are 15.5 steps
-    states = np.array(out[1]["features"]).reshape(audio.STEPS, audio.STATE)
+    states = np.array(out[1]["features"]).reshape(audio.STEPS_PER_WINDOW, audio.STATE_SIZE)
     assert (states[:16] > 0).all()
     assert (states[16:] == 0).all()
 
@@ -129,7 +132,7 @@ def test_a_short_last_window_fills_fewer_steps(context: StageContext) -> None:
 )
 def test_every_segment_has_a_row_and_a_distribution_or_a_reason(context: StageContext, spec, first, second) -> None:
     store = context.inputs.tables  # type: ignore[attr-defined]
-    store[audio.STATES.name] = run(audio_stages.States, context, audio.STATES)
+    store[audio.ENCODER_STATES.name] = run(audio_stages.States, context, audio.ENCODER_STATES)
     store[spec.features.name] = run(first, context, spec.features)
     out = run(second, context, spec.probabilities).to_pylist()
     assert [r["status"] for r in out] == ["ok", "no_speech", "no_speech", "no_audio"]
@@ -142,7 +145,7 @@ def test_every_segment_has_a_row_and_a_distribution_or_a_reason(context: StageCo
 
 
 def test_levelled_sound_does_not_depend_on_the_recording_level() -> None:
-    sound = noise(1.0) * np.linspace(0, 1, RATE, dtype=np.float32)
+    sound = noise(1.0) * np.linspace(0, 1, SAMPLE_RATE_HZ, dtype=np.float32)
     assert levelled(sound) == pytest.approx(levelled(sound * np.float32(0.1)), abs=1e-6)
     assert (levelled(np.zeros(5, np.float32)) == 0).all()
     assert len(levelled(np.zeros(0, np.float32))) == 0
@@ -150,17 +153,25 @@ def test_levelled_sound_does_not_depend_on_the_recording_level() -> None:
 
 def test_pauses_do_not_count_for_the_level() -> None:
     sound = noise(1.0)
-    paused = np.concatenate([np.zeros(RATE * 2, np.float32), sound])
-    assert np.abs(levelled(paused)[2 * RATE :]).mean() == pytest.approx(np.abs(levelled(sound)).mean(), rel=0.02)
+    paused = np.concatenate([np.zeros(SAMPLE_RATE_HZ * 2, np.float32), sound])
+    assert np.abs(levelled(paused)[2 * SAMPLE_RATE_HZ :]).mean() == pytest.approx(
+        np.abs(levelled(sound)).mean(), rel=0.02
+    )
 
 
 @pytest.mark.slow
 def test_the_encoder_takes_windows_of_any_length(weights) -> None:
     encoder = WhisperStates(weights.path(audio.ENCODER))
     sound = noise(4.0)
-    assert [len(encoder(sound[:n])) for n in (0, 1, STEP, STEP + 1, 4 * RATE)] == [1, 1, 1, 2, 20]
+    assert [len(encoder(sound[:n])) for n in (0, 1, SAMPLES_PER_STEP, SAMPLES_PER_STEP + 1, 4 * SAMPLE_RATE_HZ)] == [
+        1,
+        1,
+        1,
+        2,
+        20,
+    ]
     assert np.array_equal(encoder(sound), encoder(sound.copy()))
-    assert encoder(sound).shape == (20, audio.STATE)
+    assert encoder(sound).shape == (20, audio.STATE_SIZE)
 
 
 @pytest.mark.slow
@@ -173,7 +184,7 @@ def test_all_layers_give_what_ctranslate2_gives(weights) -> None:
     mel = FeatureExtractor()(levelled(sound), padding=160)[:, :300]
     model = ctranslate2.models.Whisper(str(folder), device="cpu", compute_type="float32")
     view = ctranslate2.StorageView.from_array(np.ascontiguousarray(mel[None], dtype=np.float32))
-    expected = np.array(model.encode(view, to_cpu=True))[0].reshape(15, 10, audio.STATE).mean(1)
+    expected = np.array(model.encode(view, to_cpu=True))[0].reshape(15, 10, audio.STATE_SIZE).mean(1)
     assert WhisperStates(folder, layers=4)(sound) == pytest.approx(expected, abs=1e-4)
 
 

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cer_pipeline.branches.audio.heads import CLASSES, KINDS, STATE, VECTOR, AudioHead, Uncertainty, inside, thirds
+from cer_pipeline.branches.audio.heads import CLASSES, KINDS, MEMBER_VECTOR, AudioHead, Uncertainty, inside, thirds
+from cer_pipeline.branches.audio.specs import STATE_SIZE
 from cer_pipeline.labels import BASIC
 from cer_pipeline.training import losses
 from cer_pipeline.zoo.head_file import save_head
@@ -35,7 +36,7 @@ def head_file(folder: Path, branch: str, members: int = 2) -> Path:
 def test_a_window_gives_the_same_whatever_stands_behind_its_end(branch: str) -> None:
     torch.manual_seed(0)
     network = KINDS[branch](width=32).eval()
-    states = torch.from_numpy(RNG.normal(size=(3, 20, STATE)).astype(np.float32))
+    states = torch.from_numpy(RNG.normal(size=(3, 20, STATE_SIZE)).astype(np.float32))
     steps = torch.tensor([20, 7, 1])
     changed = states.clone()
     changed[~inside(steps, 20)] = 99.0
@@ -49,9 +50,9 @@ def test_a_window_gives_the_same_whatever_stands_behind_its_end(branch: str) -> 
 @pytest.mark.parametrize("branch", sorted(KINDS))
 def test_a_head_gives_a_distribution_without_other(branch: str, tmp_path: Path) -> None:
     head = AudioHead.load(head_file(tmp_path, branch))
-    features = head.features(RNG.normal(size=(9, STATE)).astype(np.float32))
+    features = head.features(RNG.normal(size=(9, STATE_SIZE)).astype(np.float32))
     p = head.probabilities(features)
-    assert features.shape == (2 * VECTOR,)
+    assert features.shape == (2 * MEMBER_VECTOR,)
     assert p.shape == (len(BASIC),)
     assert p.sum() == pytest.approx(1, abs=1e-12)
     assert p[BASIC.index("Other")] == 0
@@ -61,7 +62,7 @@ def test_a_head_gives_a_distribution_without_other(branch: str, tmp_path: Path) 
 @pytest.mark.parametrize("branch", sorted(KINDS))
 def test_a_head_of_members_is_the_mean_of_the_members(branch: str, tmp_path: Path) -> None:
     head = AudioHead.load(head_file(tmp_path, branch))
-    states = RNG.normal(size=(13, STATE)).astype(np.float32)
+    states = RNG.normal(size=(13, STATE_SIZE)).astype(np.float32)
     with torch.inference_mode():
         each = []
         for member in head.members:
@@ -85,7 +86,7 @@ def test_thirds_part_the_steps_of_a_window(n: int) -> None:
 def test_log_variances_are_clamped() -> None:
     network = Uncertainty(width=32).eval()
     torch.nn.init.constant_(network.variance.bias, 50.0)
-    _, log_variances = network(torch.zeros(1, 20, STATE), torch.tensor([20]))
+    _, log_variances = network(torch.zeros(1, 20, STATE_SIZE), torch.tensor([20]))
     assert log_variances.max() == 3
 
 

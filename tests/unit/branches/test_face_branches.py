@@ -148,7 +148,7 @@ def test_a_window_is_the_mean_of_the_samples_of_its_subject(done: MemoryInputs) 
         assert abs(found.sum() - 1) < 1e-9
 
 
-def test_windows_with_different_subjects_are_judged_on_their_own(done: MemoryInputs) -> None:
+def test_windows_with_different_subjects_are_predicted_on_their_own(done: MemoryInputs) -> None:
     size = STATIC.features.table.columns[3].type.list_size
     assert size == len(face.STATIC_FEATURES)
     read = done.tables["features/face_static"].to_pylist()
@@ -159,7 +159,9 @@ def test_windows_with_different_subjects_are_judged_on_their_own(done: MemoryInp
 
 def test_the_sequence_keeps_the_place_of_every_sample_and_flags_the_gap(done: MemoryInputs) -> None:
     read = done.tables["features/face_emo_mamba"].to_pylist()
-    steps = np.array(next(r["features"] for r in read if r["segment_id"] == "lone/0000")).reshape(face.STEPS, -1)
+    steps = np.array(next(r["features"] for r in read if r["segment_id"] == "lone/0000")).reshape(
+        face.STEPS_PER_WINDOW, -1
+    )
     assert steps.shape[1] == len(face.STEP_FEATURES)
     np.testing.assert_array_equal(steps[:, -1], [0 if k in (5, 6) else 1 for k in range(20)])
     table = done.tables["faces"].to_pylist()

@@ -37,9 +37,9 @@ def logits(n: int = 10, /, **values: float) -> np.ndarray:
     return out
 
 
-def judge(shapes: np.ndarray, network: np.ndarray | None = None) -> facs.Judgement:
+def predict(shapes: np.ndarray, network: np.ndarray | None = None) -> facs.Prediction:
     network = logits(len(shapes)) if network is None else network
-    return facs.judge(facs.Track(np.arange(len(shapes)), shapes, network, NATIVE), SETTINGS)
+    return facs.predict(facs.Track(np.arange(len(shapes)), shapes, network, NATIVE), SETTINGS)
 
 
 def top(p: np.ndarray) -> str:
@@ -52,7 +52,7 @@ def happiness(p: np.ndarray) -> float:
 
 def test_a_face_at_rest_is_neutral() -> None:
     rest = blendshapes(browInnerUp=0.4, eyeSquint=0.35, eyeBlink=0.1)
-    assert top(judge(rest).prototypes) == "Neutral"
+    assert top(predict(rest).prototypes) == "Neutral"
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_face_at_rest_is_neutral() -> None:
 )
 def test_the_action_units_of_an_emotion_are_read_as_it(emotion: str, movement: dict[str, float]) -> None:
     calm = blendshapes(10)
-    found = judge(np.concatenate([calm, blendshapes(10, **movement)])).prototypes
+    found = predict(np.concatenate([calm, blendshapes(10, **movement)])).prototypes
     assert top(found[:9]) == "Neutral"
     assert top(found[11:]) == emotion
 
@@ -76,7 +76,7 @@ def test_the_action_units_of_an_emotion_are_read_as_it(emotion: str, movement: d
 def test_a_speaking_mouth_that_the_network_takes_for_a_smile_is_neutral() -> None:
     speech = blendshapes(20)
     speech[:, INDEX["jawOpen"]] = 0.2 + 0.2 * np.sin(np.arange(20))
-    found = judge(speech, logits(20, Happiness=6.0))
+    found = predict(speech, logits(20, Happiness=6.0))
     raw = softmax(logits(1, Happiness=6.0), axis=-1)
     assert raw[0, NATIVE.index("Happiness")] > 0.98
     assert top(found.network) == "Neutral"
@@ -84,7 +84,7 @@ def test_a_speaking_mouth_that_the_network_takes_for_a_smile_is_neutral() -> Non
 
 
 def test_a_smile_that_both_experts_see_is_happiness_for_both() -> None:
-    found = judge(blendshapes(**SMILE), logits(Happiness=6.0))
+    found = predict(blendshapes(**SMILE), logits(Happiness=6.0))
     assert top(found.network) == "Happiness"
     assert top(found.prototypes) == "Happiness"
 
@@ -92,12 +92,12 @@ def test_a_smile_that_both_experts_see_is_happiness_for_both() -> None:
 def test_lip_corners_that_move_for_one_sample_only_are_no_smile() -> None:
     shapes = blendshapes(9)
     shapes[4] = blendshapes(1, **SMILE)[0]
-    assert judge(shapes).smile.max() == 0
+    assert predict(shapes).smile.max() == 0
 
 
 def test_shut_eyes_over_pulled_closed_lips_are_weeping_where_the_network_sees_no_smile() -> None:
     weeping = blendshapes(mouthSmile=0.9, eyeBlink=0.75, eyeSquint=0.55, eyeLookDown=0.85)
-    found = judge(weeping, logits(Sadness=4.0))
+    found = predict(weeping, logits(Sadness=4.0))
     assert found.smile.max() < 0.1
     assert happiness(found.prototypes) < 0.1
     assert top(found.network) == "Sadness"
@@ -106,24 +106,24 @@ def test_shut_eyes_over_pulled_closed_lips_are_weeping_where_the_network_sees_no
 
 def test_shut_eyes_over_bared_teeth_are_laughter() -> None:
     laughing = blendshapes(mouthSmile=0.95, mouthUpperUp=0.9, eyeBlink=0.6, eyeSquint=0.5)
-    assert top(judge(laughing).prototypes) == "Happiness"
+    assert top(predict(laughing).prototypes) == "Happiness"
 
 
 def test_a_smile_with_lids_lowered_over_some_work_is_a_smile_where_the_network_sees_one() -> None:
     lowered = blendshapes(mouthSmile=0.85, eyeBlink=0.7, eyeSquint=0.6, eyeLookDown=0.7)
-    assert top(judge(lowered, logits(Happiness=5.0)).prototypes) == "Happiness"
-    assert happiness(judge(lowered, logits(Sadness=5.0)).prototypes) < 0.1
+    assert top(predict(lowered, logits(Happiness=5.0)).prototypes) == "Happiness"
+    assert happiness(predict(lowered, logits(Sadness=5.0)).prototypes) < 0.1
 
 
 def test_brows_that_a_person_always_carries_high_are_no_expression() -> None:
-    high = judge(blendshapes(100, browInnerUp=0.5, browOuterUp=0.3))
+    high = predict(blendshapes(100, browInnerUp=0.5, browOuterUp=0.3))
     assert high.units.max() < 0.15
     assert top(high.prototypes) == "Neutral"
 
 
 def test_an_expression_that_is_held_throughout_is_not_taken_for_rest() -> None:
-    assert top(judge(blendshapes(200, browDown=0.9, eyeSquint=0.75, mouthPress=0.5)).prototypes) == "Anger"
-    assert top(judge(blendshapes(200, **SMILE)).prototypes) == "Happiness"
+    assert top(predict(blendshapes(200, browDown=0.9, eyeSquint=0.75, mouthPress=0.5)).prototypes) == "Anger"
+    assert top(predict(blendshapes(200, **SMILE)).prototypes) == "Happiness"
 
 
 def test_a_short_track_rests_at_the_typical_level() -> None:
@@ -158,7 +158,7 @@ def test_every_setting_and_prototype_names_known_signs() -> None:
     network=arrays(np.float64, (6, len(NATIVE)), elements=st.floats(-20, 20)),
 )
 def test_both_experts_give_distributions_without_other_for_any_face(shapes: np.ndarray, network: np.ndarray) -> None:
-    found = judge(shapes, network)
+    found = predict(shapes, network)
     for p in (found.network, found.prototypes):
         assert np.isfinite(p).all()
         assert p.min() >= 0

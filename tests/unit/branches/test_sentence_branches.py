@@ -18,10 +18,17 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 
 from cer_pipeline import tables
-from cer_pipeline.branches.scene.branch import SCENE_LABEL, SCENE_MINILM, SIGNS, TRAINED
+from cer_pipeline.branches.scene.branch import AU_HEAD, CAPTION_HEAD, SCENE_LABEL, SCENE_MINILM
 from cer_pipeline.branches.sentences.minilm import MiniLM
-from cer_pipeline.branches.sentences.stages import DESCRIBER, Reader, embed_rows, judge_rows, judged_by, middle
-from cer_pipeline.branches.sentences.zero_shot import LabelHead, PromptHead, sentences_of
+from cer_pipeline.branches.sentences.stages import (
+    RULE_BASED,
+    TextEncoder,
+    centroid,
+    embed_rows,
+    predict_rows,
+    predict_with,
+)
+from cer_pipeline.branches.sentences.zero_shot import LabelHead, ZeroShotHead, sentences_of
 from cer_pipeline.branches.text.branch import TEXT_MINILM
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.perception.captions.rule_based.text import PROMPT
@@ -42,7 +49,7 @@ def vectors(rng: np.random.Generator, n: int) -> np.ndarray:
 def test_a_text_equal_to_a_sentence_of_an_emotion_goes_to_that_emotion():
     rng = np.random.default_rng(0)
     sets = [vectors(rng, 4) for _ in range(7)]
-    head = PromptHead(sets, 0.1)
+    head = ZeroShotHead(sets, 0.1)
     for label, sentences in enumerate(sets):
         for sentence in sentences:
             assert head.probabilities(sentence).argmax() == label
@@ -62,7 +69,7 @@ def test_prompt_probabilities_equal_a_naive_computation(seed: int, temperature: 
     scores = [nearest(x, s) - sum(nearest(c, s) for c in middles) / 7 for s in sets]
     mean = sum(scores) / 7
     weights = [np.exp((score - mean) / temperature) for score in scores] + [1.0]
-    got = PromptHead(sets, temperature).probabilities(x)
+    got = ZeroShotHead(sets, temperature).probabilities(x)
     assert got == pytest.approx(np.array(weights) / sum(weights), abs=1e-9)
     assert got.argmax() != BASIC.index("Other") or np.ptp(got) < 1e-9
 
@@ -85,7 +92,7 @@ def test_a_label_that_is_near_to_everything_is_not_favoured():
 def test_wrong_numbers_of_labels_are_refused():
     rng = np.random.default_rng(2)
     with pytest.raises(ValueError, match="6 sets"):
-        PromptHead([vectors(rng, 2)] * 6, 0.1)
+        ZeroShotHead([vectors(rng, 2)] * 6, 0.1)
     with pytest.raises(ValueError, match="7 label texts"):
         LabelHead(vectors(rng, 7), vectors(rng, 2), 0.1)
 
@@ -114,7 +121,7 @@ def captions() -> MemoryInputs:
     texts = ["The eyes are closed.", "The teeth show.", None, "The eyes are closed.", "The mouth is open.", "Hello."]
     table = [
         segment(f"v{i // 3}", i % 3)
-        | {"view": DESCRIBER}
+        | {"view": RULE_BASED}
         | ({"text": text, "prompt": PROMPT} if text else {"status": "no_video", "reason": "neither"})
         for i, text in enumerate(texts)
     ]
@@ -154,37 +161,37 @@ def planned(*views: tuple[str, str | None]) -> dict:
 
 
 def test_imported_texts_are_read_in_order_of_their_views_and_the_describers_only_without_them():
-    own, seven, thirty = (DESCRIBER, "own"), (VLM, "seven"), (ANOTHER, "thirty")
+    own, seven, thirty = (RULE_BASED, "own"), (VLM, "seven"), (ANOTHER, "thirty")
     for views in itertools.permutations([own, seven, thirty]):
         assert (planned(*views)["texts"], planned(*views)["imported"]) == (["thirty", "seven"], True)
     assert planned(own, (VLM, None))["texts"] == ["own"] and not planned(own, (VLM, None))["imported"]
-    assert planned((DESCRIBER, None), seven)["texts"] == ["seven"]
+    assert planned((RULE_BASED, None), seven)["texts"] == ["seven"]
     lost = planned((VLM, None), (ANOTHER, None))
     assert (lost["texts"], lost["status"], lost["reason"]) == ([], "undecodable", f"no {ANOTHER}")
 
 
 def test_the_key_says_who_wrote_the_text_and_forgets_what_is_not_read():
-    assert planned((VLM, "a"))["inputs"] != planned((DESCRIBER, "a"))["inputs"]
-    assert planned((VLM, "a"))["inputs"] == planned((VLM, "a"), (DESCRIBER, "b"), (ANOTHER, None))["inputs"]
+    assert planned((VLM, "a"))["inputs"] != planned((RULE_BASED, "a"))["inputs"]
+    assert planned((VLM, "a"))["inputs"] == planned((VLM, "a"), (RULE_BASED, "b"), (ANOTHER, None))["inputs"]
     assert planned((VLM, "a"), (ANOTHER, "b"))["inputs"] != planned((VLM, "a b"))["inputs"]
 
 
 def test_the_vector_of_several_texts_is_the_middle_of_theirs():
     encode = CountingEncoder()
     spec = SCENE_LABEL.features
-    units = spec.plan(several((VLM, "one"), (ANOTHER, "three"), (DESCRIBER, "elsewhere")), PROFILE)
-    (row,) = embed_rows(units, Reader(encode, middle), spec.table).to_pylist()
+    units = spec.plan(several((VLM, "one"), (ANOTHER, "three"), (RULE_BASED, "elsewhere")), PROFILE)
+    (row,) = embed_rows(units, TextEncoder(encode, centroid), spec.table).to_pylist()
     mean = sum(np.asarray(v) for v in encode(["one", "three"])) / 2
     np.testing.assert_allclose(row["features"], mean / np.linalg.norm(mean), atol=1e-7)
     assert np.linalg.norm(row["features"]) == pytest.approx(1, abs=1e-6)
     alone = vectors(np.random.default_rng(0), 1)
-    assert middle(alone) is not None and (middle(alone) == alone[0]).all()
+    assert centroid(alone) is not None and (centroid(alone) == alone[0]).all()
 
 
 def test_every_segment_has_a_row_and_equal_texts_are_encoded_once():
     inputs, encode = captions(), CountingEncoder()
     spec = SCENE_MINILM.features
-    table = embed_rows(spec.plan(inputs, PROFILE), Reader(encode, middle), spec.table)
+    table = embed_rows(spec.plan(inputs, PROFILE), TextEncoder(encode, centroid), spec.table)
     assert table.schema.equals(spec.table.schema)
     found = table.to_pylist()
     assert [r["segment_id"] for r in found] == inputs.tables["captions"].column("segment_id").to_pylist()
@@ -199,17 +206,19 @@ def test_every_segment_has_a_row_and_equal_texts_are_encoded_once():
 def test_a_missing_text_passes_its_status_to_the_probabilities(branch, status: Status):
     source = branch.features.inputs[0]
     spec = tables.CAPTIONS if source == "captions" else tables.TRANSCRIPTS
-    view = {"view": DESCRIBER} if source == "captions" else {}
+    view = {"view": RULE_BASED} if source == "captions" else {}
     inputs = MemoryInputs({source: rows(spec, [segment("v", 0) | view | {"status": status, "reason": "because"}])})
 
     def nobody(texts: Sequence[str]) -> list[np.ndarray]:
         raise AssertionError("there is no text to encode")
 
-    made = embed_rows(branch.features.plan(inputs, PROFILE), Reader(nobody, middle), branch.features.table)
+    made = embed_rows(branch.features.plan(inputs, PROFILE), TextEncoder(nobody, centroid), branch.features.table)
     inputs.tables[branch.features.name] = made
-    head = PromptHead([vectors(np.random.default_rng(i), 2) for i in range(7)], 0.1)
+    head = ZeroShotHead([vectors(np.random.default_rng(i), 2) for i in range(7)], 0.1)
     units = branch.probabilities.plan(inputs, PROFILE)
-    (row,) = judge_rows(units, {"v/0000": None}, judged_by(head, "prompts"), branch.probabilities.table).to_pylist()
+    (row,) = predict_rows(
+        units, {"v/0000": None}, predict_with(head, "prompts"), branch.probabilities.table
+    ).to_pylist()
     assert (row["status"], row["reason"]) == (status, "because")
     assert all(row[c] is None for c in (*BASIC_COLUMNS, "model"))
 
@@ -236,7 +245,7 @@ def test_words_of_another_language_are_not_read_as_english():
 
 def test_the_key_of_a_text_changes_with_the_text_and_the_status_alone():
     def keys(**change: object) -> list[str]:
-        row = segment("v", 0) | {"view": DESCRIBER, "text": "a", "model": "m"} | change
+        row = segment("v", 0) | {"view": RULE_BASED, "text": "a", "model": "m"} | change
         inputs = MemoryInputs({"captions": rows(tables.CAPTIONS, [row])})
         return SCENE_MINILM.features.plan(inputs, PROFILE).column("inputs").to_pylist()
 
@@ -311,8 +320,8 @@ def imported() -> MemoryInputs:
     said = [
         (0, VLM, "The man appears angry, his jaw is clenched."),
         (0, ANOTHER, "A man with furrowed brows shouts in frustration."),
-        (1, DESCRIBER, "The brows are lowered. The voice is loud."),
-        (2, DESCRIBER, "The eyes are closed."),
+        (1, RULE_BASED, "The brows are lowered. The voice is loud."),
+        (2, RULE_BASED, "The eyes are closed."),
         (2, VLM, "She looks delighted, with a broad smile."),
     ]
     table = [segment("v", i) | {"view": view, "text": text} for i, view, text in said]
@@ -331,8 +340,8 @@ def test_imported_texts_go_to_the_scene_head_and_the_describers_to_the_head_of_s
         inputs.tables[spec.name] = stage(spec.plan(inputs, PROFILE))
         assert spec is SCENE_MINILM.probabilities or counters == {"calls/minilm": 4}
     found = inputs.tables["probabilities/scene_minilm"].to_pylist()
-    assert [row["model"] for row in found] == [TRAINED, SIGNS, TRAINED]
-    path = weights.path(TRAINED)
+    assert [row["model"] for row in found] == [CAPTION_HEAD, AU_HEAD, CAPTION_HEAD]
+    path = weights.path(CAPTION_HEAD)
     head, embed = SceneHead.load(path), encoder(*load_head(path), weights.path("minilm"))
     texts = inputs.tables["captions"].column("text").to_pylist()
     expected = [head.fused([[texts[1]], [texts[0]]], embed)[0], head.fused([[texts[4]]], embed)[0]]
@@ -358,14 +367,14 @@ class Without:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("absent", [(SIGNS,), (TRAINED,), (SIGNS, TRAINED)])
+@pytest.mark.parametrize("absent", [(AU_HEAD,), (CAPTION_HEAD,), (AU_HEAD, CAPTION_HEAD)])
 def test_where_a_trained_head_is_absent_likeness_to_sentences_judges(absent, weights):
     inputs = imported()
     for spec in (SCENE_MINILM.features, SCENE_MINILM.probabilities):
         stage = spec.load()(StageContext(PROFILE, Without(weights, *absent), inputs))
         inputs.tables[spec.name] = stage(spec.plan(inputs, PROFILE))
     found = inputs.tables["probabilities/scene_minilm"].to_pylist()
-    heads = ["prompts" if head in absent else head for head in (TRAINED, SIGNS, TRAINED)]
+    heads = ["prompts" if head in absent else head for head in (CAPTION_HEAD, AU_HEAD, CAPTION_HEAD)]
     assert [row["model"] for row in found] == heads
     assert all(sum(row[c] for c in BASIC_COLUMNS) == pytest.approx(1) for row in found)
 
@@ -386,15 +395,15 @@ def test_a_branch_gives_the_same_rows_in_one_chunk_and_one_by_one(branch, source
         values = [row[c] for c in BASIC_COLUMNS]
         if row["status"] == "ok":
             assert sum(values) == pytest.approx(1, abs=1e-9) and row["model"]
-            assert row["model"] == TRAINED or max(values) < 0.9  # zero-shot: mild
+            assert row["model"] == CAPTION_HEAD or max(values) < 0.9  # zero-shot: mild
         else:
             assert values == [None] * 8
 
 
 @pytest.mark.slow
 def test_a_raised_mouth_and_a_bowed_head_lean_to_their_emotions(minilm: MiniLM):
-    head = PromptHead(
-        [np.stack(minilm.encode_all(s)) for s in sentences_of(PROFILE["scene_minilm"])],
+    head = ZeroShotHead(
+        [minilm.encode_all(s) for s in sentences_of(PROFILE["scene_minilm"])],
         PROFILE["scene_minilm"]["temperature"],
     )
 

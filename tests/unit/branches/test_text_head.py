@@ -12,9 +12,10 @@ import torch
 from scipy.special import softmax
 
 from cer_pipeline import tables
+from cer_pipeline.branches.sentences.minilm import load_network
 from cer_pipeline.branches.text import branch as text
 from cer_pipeline.branches.text import train as training
-from cer_pipeline.branches.text.head import CLASSES, AdaptedEncoder, TextHead, load_encoder, mean_pool, pad
+from cer_pipeline.branches.text.head import CLASSES, AdaptedEncoder, TextHead, mean_pool, pad
 from cer_pipeline.corpora.corpus import Corpus
 from cer_pipeline.corpora.formats.utterances import Utterance
 from cer_pipeline.errors import CerError
@@ -22,7 +23,7 @@ from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.profiles import load_profile
 from cer_pipeline.stage import StageContext
 from cer_pipeline.store.home import Home
-from cer_pipeline.training.registry import Request
+from cer_pipeline.training.trainer import Request
 from cer_pipeline.zoo.head_file import save_head
 from tests.helpers.memory_inputs import MemoryInputs, segment
 from tests.helpers.memory_inputs import rows as rows_of
@@ -66,7 +67,7 @@ def meta() -> dict:
 
 def test_untrained_changes_leave_the_encoder_as_it_is(encoder: Path) -> None:
     head = TextHead(training.pack(AdaptedEncoder(encoder, 2, 4.0, 1, 0.0)), meta(), encoder)
-    plain = load_encoder(encoder).eval()
+    plain = load_network(encoder)
     tokens, mask = pad([head.tokenizer.encode(TEXTS[0]).ids])
     with torch.inference_mode():
         expected = mean_pool(plain(input_ids=tokens, attention_mask=mask).last_hidden_state, mask)[0].numpy()
@@ -221,10 +222,10 @@ def test_the_branch_uses_the_trained_head_where_it_is_present(encoder: Path, tmp
 
     class Weights:
         def path(self, model: str) -> Path:
-            return head if model == text.TRAINED else encoder
+            return head if model == text.TEXT_HEAD else encoder
 
         def digest(self, model: str) -> str | None:
-            return "1" if trained or model != text.TRAINED else None
+            return "1" if trained or model != text.TEXT_HEAD else None
 
     said = [segment("v", 0) | {"text": TEXTS[0]}, segment("v", 1) | {"status": "no_speech", "reason": "none"}]
     inputs = MemoryInputs({"transcripts": rows_of(tables.TRANSCRIPTS, said)})
@@ -232,10 +233,10 @@ def test_the_branch_uses_the_trained_head_where_it_is_present(encoder: Path, tmp
     spec = text.TEXT_MINILM
     embedded = text.EmbedText(context)(spec.features.plan(inputs, context.profile))
     inputs.tables[spec.features.name] = embedded
-    judged = text.JudgeText(context)(spec.probabilities.plan(inputs, context.profile)).to_pylist()
-    assert text.TRAINED in spec.features.optional_models
+    judged = text.PredictText(context)(spec.probabilities.plan(inputs, context.profile)).to_pylist()
+    assert text.TEXT_HEAD in spec.features.optional_models
     assert [row["status"] for row in judged] == ["ok", "no_speech"]
-    assert judged[0]["model"] == (text.TRAINED if trained else "prompts")
+    assert judged[0]["model"] == (text.TEXT_HEAD if trained else "prompts")
     if trained:
         alone = TextHead.read(head, encoder)
         expected = alone.probabilities(alone.features(TEXTS[0]))

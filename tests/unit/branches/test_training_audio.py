@@ -13,15 +13,16 @@ import torch
 
 from cer_pipeline.branches.audio import train as training
 from cer_pipeline.branches.audio import whisper_encoder as audio_encoder
-from cer_pipeline.branches.audio.augment import RATE, WINDOW, trimmed, variant
-from cer_pipeline.branches.audio.heads import CLASSES, STATE, AudioHead
+from cer_pipeline.branches.audio.augment import WINDOW, trimmed, variant
+from cer_pipeline.branches.audio.heads import CLASSES, AudioHead
+from cer_pipeline.branches.audio.specs import SAMPLE_RATE_HZ, STATE_SIZE
 from cer_pipeline.corpora.corpus import Corpus
 from cer_pipeline.corpora.formats.ravdess import EMOTIONS
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
 from cer_pipeline.sound_file import write_sound_file
 from cer_pipeline.store.home import Home
-from cer_pipeline.training.registry import Request
+from cer_pipeline.training.trainer import Request
 
 pytestmark = pytest.mark.slow  # whole graphs or trainings
 
@@ -30,8 +31,8 @@ SETTINGS = training.AudioSettings(width=16, epochs=8, variants=1, members=2, bat
 
 def tone(hz: float, seconds: float = 0.5) -> np.ndarray:
     """A tone between silences of 0.3 s."""
-    t = np.arange(round(seconds * RATE)) / RATE
-    quiet = np.zeros(round(0.3 * RATE))
+    t = np.arange(round(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
+    quiet = np.zeros(round(0.3 * SAMPLE_RATE_HZ))
     return np.concatenate([quiet, 0.3 * np.sin(2 * np.pi * hz * t), quiet]).astype(np.float32)
 
 
@@ -44,7 +45,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for emotion in EMOTIONS:
             for take in (1, 2):
                 name = f"Actor_{actor:02d}/03-01-{emotion:02d}-01-01-{take:02d}-{actor:02d}.flac"
-                (folder / name).write_bytes(write_sound_file(tone(300 * emotion + actor + 0.3 * take), RATE))
+                (folder / name).write_bytes(write_sound_file(tone(300 * emotion + actor + 0.3 * take), SAMPLE_RATE_HZ))
     return folder
 
 
@@ -61,7 +62,7 @@ class PitchEncoder:
         steps = max(1, -(-len(sound) // 3200))
         parts = np.pad(sound, (0, steps * 3200 - len(sound))).reshape(steps, 3200)
         hz = np.abs(np.fft.rfft(parts, axis=1)).argmax(1) * 5.0
-        centres = np.linspace(0, 3000, STATE)
+        centres = np.linspace(0, 3000, STATE_SIZE)
         return np.exp(-(((hz[:, None] - centres) / 150) ** 2)).astype(np.float32)
 
 
@@ -134,11 +135,11 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(clips: Path, tmp_path: Path, tr
 
 def test_the_held_out_actors_choose_nothing(clips: Path, tmp_path: Path) -> None:
     corpus = training.encode(training.read_ravdess(clips), whisper(tmp_path), tmp_path / "states", 1)
-    first = training.choose(training.Fits(corpus, "audio_uncertainty", tmp_path / "a"), SETTINGS, outer=2)
+    first = training.choose(training.FitCache(corpus, "audio_uncertainty", tmp_path / "a"), SETTINGS, outer=2)
     wrong = corpus.labels.copy()
     wrong[training.folds_of(corpus.actors) == 2] = 0
     changed = training.Corpus(corpus.states, corpus.steps, wrong, corpus.actors, corpus.names, corpus.digest)
-    assert training.choose(training.Fits(changed, "audio_uncertainty", tmp_path / "b"), SETTINGS, outer=2) == first
+    assert training.choose(training.FitCache(changed, "audio_uncertainty", tmp_path / "b"), SETTINGS, outer=2) == first
 
 
 @pytest.mark.parametrize("sentences", [2, 1])
@@ -146,13 +147,13 @@ def test_temperatures_come_from_unheard_actors_and_sentences(sentences: int, tmp
     names = [f"03-01-01-01-{k + 1:02d}-01-{actor:02d}" for actor in range(1, 11) for k in range(2)]
     names = [name.replace("-02-01-", "-01-01-") if sentences == 1 else name for name in names]
     actors, said = np.repeat(np.arange(1, 11), 2), np.array([name.split("-")[4] for name in names])
-    states = torch.randn(2, 20, training.STEPS, STATE, generator=torch.Generator().manual_seed(0))
-    steps = torch.full((2, 20), training.STEPS)
+    states = torch.randn(2, 20, training.STEPS_PER_WINDOW, STATE_SIZE, generator=torch.Generator().manual_seed(0))
+    steps = torch.full((2, 20), training.STEPS_PER_WINDOW)
     corpus = training.Corpus(states, steps, np.zeros(20, np.int64), actors, names, "")
     network = training.KINDS["audio_uncertainty"](width=16).eval()
     asked: list[np.ndarray] = []
 
-    class Recording(training.Fits):
+    class Recording(training.FitCache):
         def get(self, rows: np.ndarray, settings: training.AudioSettings, seed: int):
             asked.append(rows)
             return network
@@ -222,7 +223,9 @@ def test_an_actor_without_a_class_and_a_broken_clip_are_told(clips: Path, tmp_pa
 
 
 def test_trimming_keeps_a_tenth_of_a_second_at_each_end() -> None:
-    assert len(trimmed(tone(500))) == pytest.approx(0.7 * RATE, abs=0.05 * RATE)  # in frames of 25 ms
+    assert len(trimmed(tone(500))) == pytest.approx(
+        0.7 * SAMPLE_RATE_HZ, abs=0.05 * SAMPLE_RATE_HZ
+    )  # in frames of 25 ms
     assert len(trimmed(np.zeros(100, np.float32))) == 100
 
 
@@ -230,10 +233,10 @@ def test_trimming_keeps_a_tenth_of_a_second_at_each_end() -> None:
 def test_a_variant_is_sound_of_at_most_a_window(seed: int) -> None:
     sound = tone(500, 4.5)
     made = variant(sound, np.random.default_rng(seed))
-    assert 3 * RATE < len(made) <= WINDOW
+    assert 3 * SAMPLE_RATE_HZ < len(made) <= WINDOW
     assert made.dtype == np.float32
     assert np.isfinite(made).all()
     assert np.array_equal(made, variant(sound, np.random.default_rng(seed)))
     assert not np.array_equal(made, variant(sound, np.random.default_rng(seed + 100)))
-    spectrum = np.abs(np.fft.rfft(made[RATE : 2 * RATE]))
+    spectrum = np.abs(np.fft.rfft(made[SAMPLE_RATE_HZ : 2 * SAMPLE_RATE_HZ]))
     assert 430 < spectrum.argmax() < 570  # still the tone, up to 12 % higher or lower

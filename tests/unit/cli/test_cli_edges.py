@@ -73,7 +73,7 @@ def test_ctrl_c_is_one_line_with_the_command_that_continues(
     tmp_home, monkeypatch, capfd, default_sigint, function, words, command
 ):
     monkeypatch.setattr(function, lambda *_, **__: signal.raise_signal(signal.SIGINT))
-    monkeypatch.setattr("cer_pipeline.training.registry.chosen", lambda *_: None)
+    monkeypatch.setattr("cer_pipeline.training.trainer.training_corpora", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["cer", *words])
     with pytest.raises(SystemExit) as ended:
         main()

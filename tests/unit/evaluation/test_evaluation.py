@@ -16,8 +16,8 @@ from sklearn import metrics as sklearn_metrics
 
 from cer_pipeline import metrics, tables
 from cer_pipeline.errors import CerError
-from cer_pipeline.evaluation.evaluate import Evaluation, chosen, evaluate, read_cells, record
-from cer_pipeline.evaluation.protocols import NONE, Cell, System, Task, annotated_classes, compare, score, top
+from cer_pipeline.evaluation.evaluate import Evaluation, evaluate, read_metrics, record, select_split
+from cer_pipeline.evaluation.protocols import NONE, MetricRow, System, Task, annotated_classes, compare, score, top
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS
 from cer_pipeline.report.score_table import score_rows, without_score
 from cer_pipeline.store.home import Home
@@ -157,9 +157,9 @@ def evaluation(home: Home) -> Evaluation:
     return evaluate(home, NAME, FEW)
 
 
-def found(evaluation: Evaluation, split, protocol, system, metric) -> Cell:
+def found(evaluation: Evaluation, split, protocol, system, metric) -> MetricRow:
     key = (split, protocol, system, metric)
-    (cell,) = [c for c in evaluation.cells if (c.split, c.protocol, c.system, c.metric) == key]
+    (cell,) = [c for c in evaluation.rows if (c.split, c.protocol, c.system, c.metric) == key]
     return cell
 
 
@@ -246,7 +246,7 @@ def test_the_frame_scores_of_a_corpus_compare_frames_by_number(corpus, evaluatio
 
 
 def test_every_branch_stands_against_the_fusion_and_one_mapping_against_the_other(evaluation):
-    pairs = {c.system for c in evaluation.cells if c.protocol == "segment_paired"}
+    pairs = {c.system for c in evaluation.rows if c.protocol == "segment_paired"}
     assert pairs >= {f"fused - {b}" for b in BRANCHES} | {"pfsa - ppa"}
     cell = found(evaluation, "dev", "segment_paired", "fused - face_static", "macro_f1")
     ours, theirs = (found(evaluation, "dev", "segment", s, "macro_f1").value for s in ("fused", "face_static"))
@@ -259,7 +259,7 @@ def test_the_table_is_read_with_one_glob_and_no_code_of_ours(home, evaluation):
     pattern = home.root / "tables/metrics/*/*/data.parquet"
     query = f"select corpus, shard, count(*) from read_parquet('{pattern}', hive_partitioning = true) group by all"
     found: Any = duckdb.sql(query)
-    assert found.fetchall() == [(NAME, "all", len(evaluation.cells))]
+    assert found.fetchall() == [(NAME, "all", len(evaluation.rows))]
     frame = pd.read_parquet(home.root / "tables/metrics")
     assert set(frame["corpus"]) == {NAME}
     assert list(frame.columns[:9]) == [
@@ -276,24 +276,24 @@ def test_evaluated_again_nothing_is_computed_until_a_table_changes(corpus, tmp_p
         patch.setattr(metrics, "_resampled", lambda *_: pytest.fail("computed again"))
         again = evaluate(home, NAME, FEW)
     assert (first.unchanged, again.unchanged, path.read_bytes()) == (False, True, before)
-    assert again.cells == first.cells == tuple(read_cells(home, NAME))
+    assert again.rows == first.rows == tuple(read_metrics(home, NAME))
     rows = [r | {"reason": "changed"} for r in corpus.rows["fused"]]
     write_rows(home, tables.fused(BRANCHES), rows, NAME, "s000")
     third = evaluate(home, NAME, FEW)
     assert not third.unchanged
-    assert [c.value for c in third.cells] == [c.value for c in first.cells]
+    assert [c.value for c in third.rows] == [c.value for c in first.rows]
 
 
 def test_train_is_shown_only_when_it_is_asked_for(evaluation):
-    assert {c.split for c in chosen(evaluation.cells, NAME)} == {"dev"}
-    assert {c.split for c in chosen(evaluation.cells, NAME, "train")} == {"train"}
+    assert {c.split for c in select_split(evaluation.rows, NAME)} == {"dev"}
+    assert {c.split for c in select_split(evaluation.rows, NAME, "train")} == {"train"}
     with pytest.raises(CerError, match=r"split 'test': toy - it has: dev, train"):
-        chosen(evaluation.cells, NAME, "test")
+        select_split(evaluation.rows, NAME, "test")
 
 
 def test_a_record_for_machines_has_ten_fields(evaluation):
     keys = ["system", "corpus", "split", "protocol", "metric", "value", "low", "high", "n", "coverage"]
-    assert all(list(record(cell, NAME)) == keys for cell in evaluation.cells)
+    assert all(list(record(cell, NAME)) == keys for cell in evaluation.rows)
 
 
 def test_a_corpus_that_cannot_be_evaluated_says_why_in_one_line(corpus, tmp_path):
@@ -317,13 +317,13 @@ def test_labels_of_a_segment_that_was_never_predicted_are_refused(tmp_path):
 
 def test_a_shard_without_videos_changes_nothing(corpus, evaluation, tmp_path):
     many = evaluate(write(tmp_path, corpus, shards=7), NAME, FEW)
-    assert [(c.system, c.value, c.low) for c in many.cells] == [(c.system, c.value, c.low) for c in evaluation.cells]
+    assert [(c.system, c.value, c.low) for c in many.rows] == [(c.system, c.value, c.low) for c in evaluation.rows]
 
 
 def test_only_labels_are_needed_for_the_path_of_a_corpus_without_frame_labels(tmp_path):
     made = ToyCorpus(videos=4)
     made.rows["frame_labels"] = []
-    cells = evaluate(write(tmp_path, made), NAME, FEW).cells
+    cells = evaluate(write(tmp_path, made), NAME, FEW).rows
     assert {c.protocol.partition("_")[0] for c in cells} == {"segment"}
     assert not Path(tmp_path / "reports").exists()
 
@@ -345,7 +345,7 @@ def silent(branch: str) -> ToyCorpus:
 
 def test_a_branch_without_any_unit_says_why_there_is_no_score_for_segments_and_for_frames(tmp_path):
     home = write(tmp_path, silent("text_minilm"))
-    cells = evaluate(home, NAME, FEW).cells
+    cells = evaluate(home, NAME, FEW).rows
     for protocol, system in (
         ("segment", "text_minilm"),
         ("frame", "text_minilm"),

@@ -16,10 +16,10 @@ from cer_pipeline import tables
 from cer_pipeline.corpora import registry
 from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.feature_level import FeatureFusion, FeatureHead, Shape, load, save
-from cer_pipeline.fusion.train.feature_level import FeatureData, FeatureSettings, fit, judged, train, train_features
+from cer_pipeline.fusion.train.feature_level import FeatureData, FeatureSettings, fit, predict, train, train_features
 from cer_pipeline.fusion.train.fit import Settings, train_mhpf
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
-from cer_pipeline.training.registry import Request
+from cer_pipeline.training.trainer import Request
 from cer_pipeline.zoo.weights import open_zoo
 from tests.helpers.evaluated_home import NAME, ToyCorpus, write, write_rows
 from tests.helpers.memory_inputs import segment
@@ -115,7 +115,7 @@ def test_a_head_is_read_back_with_the_same_bits(head, tmp_path):
     assert (again.probabilities(units(), everyone) == head.probabilities(units(), everyone)).all()
     with pytest.raises(CerError, match="6 features, the fusion was trained with 5"):
         again.probabilities({"face": np.zeros((1, 6), np.float32)}, {"face": np.ones(1, bool)})
-    with pytest.raises(CerError, match="knows none of the branches"):
+    with pytest.raises(CerError, match="has none of the branches"):
         again.probabilities({"text": np.zeros((1, 6), np.float32)}, {"text": np.ones(1, bool)})
 
 
@@ -137,7 +137,7 @@ def test_it_learns_an_interaction_that_probability_fusion_cannot():
     half = np.arange(240)
     rest = half + 240
     head = fit(data, half, FeatureSettings(epochs=40, leave_out=0.1), SMALL)
-    assert (judged(head, data, rest).argmax(axis=1) == data.classes[rest]).mean() > 0.95
+    assert (predict(head, data, rest).argmax(axis=1) == data.classes[rest]).mean() > 0.95
     # The best that each branch can say of the two classes: they are equally likely.
     p = np.zeros((480, 2, 8))
     p[:, :, [1, 3]] = 0.5
@@ -156,7 +156,7 @@ def test_training_is_deterministic_and_leaves_the_random_numbers_of_others_alone
     second = fit(data, rows, settings, SMALL)
     torch.manual_seed(5)
     assert torch.rand(1) == drawn
-    assert (judged(first, data, rows) == judged(second, data, rows)).all()
+    assert (predict(first, data, rows) == predict(second, data, rows)).all()
 
 
 def test_what_cannot_be_learned_from_is_refused_and_nothing_is_written(tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cer_pipeline.fusion.combine import combine, equal_weights, masked_softmax
-from cer_pipeline.fusion.inputs import TELLING, most_telling
+from cer_pipeline.fusion.inputs import STATUS_PRIORITY, dominant_status
 from cer_pipeline.fusion.specs import fusion_stages
 from cer_pipeline.labels import BASIC_COLUMNS
 from cer_pipeline.profiles import load_profile
@@ -110,10 +110,10 @@ def test_branches_of_one_modality_share_its_weight_among_those_that_are_present(
 
 
 def test_the_most_telling_status_puts_errors_first_and_the_machine_last():
-    assert most_telling(["no_speech", "model_unavailable", "no_face"]) == Status.NO_FACE
-    assert most_telling(["no_face", "failed"]) == Status.FAILED
-    assert most_telling(["model_unavailable", "empty_transcript"]) == Status.EMPTY_TRANSCRIPT
-    assert set(TELLING) == set(Status) - {Status.OK, Status.NO_LABEL}, "no branch reads labels"
+    assert dominant_status(["no_speech", "model_unavailable", "no_face"]) == Status.NO_FACE
+    assert dominant_status(["no_face", "failed"]) == Status.FAILED
+    assert dominant_status(["model_unavailable", "empty_transcript"]) == Status.EMPTY_TRANSCRIPT
+    assert set(STATUS_PRIORITY) == set(Status) - {Status.OK, Status.NO_LABEL}, "no branch reads labels"
 
 
 @pytest.fixture

@@ -24,7 +24,8 @@ from cer_pipeline.profiles import load_profile
 from cer_pipeline.store.materialise import materialise
 from cer_pipeline.store.parquet import read_table
 from cer_pipeline.tables import LABEL_COLUMNS
-from cer_pipeline.training.registry import TRAINERS, Request
+from cer_pipeline.trainers import trainer
+from cer_pipeline.training.trainer import Request
 from cer_pipeline.zoo.trained import publish
 from cer_pipeline.zoo.weights import open_zoo
 from tests.helpers.evaluated_home import BRANCHES, NAME, ToyCorpus, write
@@ -60,7 +61,7 @@ def world(tmp_path_factory):
 
 
 def test_the_entry_of_the_registry_is_this_training():
-    module, _, name = TRAINERS["mhpf"].function.partition(":")
+    module, _, name = trainer(load_profile(), "mhpf").function.partition(":")
     assert (module, name) == (train.__module__, train.__name__)
 
 

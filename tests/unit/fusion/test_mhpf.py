@@ -17,11 +17,11 @@ from cer_pipeline.fusion.combine import masked_softmax
 from cer_pipeline.fusion.fuse import Fuse
 from cer_pipeline.fusion.mhpf import DYNAMIC, EPSILON, MHPF, STATIC, load_mhpf, save_mhpf
 from cer_pipeline.fusion.specs import HEAD, fusion_stages
-from cer_pipeline.fusion.train.fit import PUBLISHED, Settings, dropped, grouped_folds, train_mhpf
+from cer_pipeline.fusion.train.fit import PUBLISHED, Settings, dropped, train_mhpf
 from cer_pipeline.fusion.train.objectives import (
     TINY,
     StaticMHPF,
-    fit_opinion,
+    fit_gate,
     likelihood_loss,
     minimise,
     published_loss,
@@ -38,6 +38,7 @@ from cer_pipeline.reproduce.crema_d_votes import (
     evaluate,
     read_votes,
 )
+from cer_pipeline.training.folds import random_group_folds
 from tests.helpers.memory_inputs import NoWeights, branch, context, shard
 
 H, M, C = 3, 4, 8
@@ -68,7 +69,7 @@ def units(n: int, seed: int = 0, absent: float = 0.4):
     return np.where(present[..., None], p, np.nan), present
 
 
-def naive_opinion(f: MHPF, h: int, p, here) -> dict[int, float]:
+def naive_gate_target(f: MHPF, h: int, p, here) -> dict[int, float]:
     """r of one head for one unit, from the formula in the module's docstring."""
     logits = {}
     for c in (c for c, known in enumerate(f.known) if known):
@@ -90,7 +91,7 @@ def naive_weights(f: MHPF, p, present):
     shares = np.exp(f.mix) / np.exp(f.mix).sum()
     out = np.zeros((m_count, c_count))
     for h, share in enumerate(shares):
-        opinion = naive_opinion(f, h, p, here) if f.method == DYNAMIC else {}
+        opinion = naive_gate_target(f, h, p, here) if f.method == DYNAMIC else {}
         for c in range(c_count):
             if not f.known[c]:
                 scores = dict.fromkeys(here, 0.0)
@@ -197,7 +198,7 @@ def test_the_parts_of_the_branches_sum_to_the_fused_value(seed):
 def test_an_opinion_draws_weight_to_the_branch_that_comes_near_it():
     f = fusion(DYNAMIC)
     p, present = units(200, absent=0.0)
-    r = f.opinions(p, present)
+    r = f.gate_targets(p, present)
     np.testing.assert_allclose(r.sum(axis=2), 1.0, atol=1e-12)
     w = replace(f, mix=np.array([50.0, 0.0, 0.0])).weights(p, present)
     nearest = np.abs(p - r[:, 0][:, None, :]).argmin(axis=1)
@@ -211,7 +212,7 @@ def test_the_map_of_an_opinion_has_the_least_penalised_loss():
     inputs = np.column_stack([rng.normal(size=(200, 4)) + labels[:, None], np.ones(200)])
     free = [False] * 4 + [True]
     x, fixed, aims, classes = map(torch.from_numpy, (inputs, np.array(free), np.eye(3)[labels], weights))
-    found = fit_opinion(x, fixed, aims, classes, decay).numpy()
+    found = fit_gate(x, fixed, aims, classes, decay).numpy()
 
     def loss(maps):
         total = mass = 0.0
@@ -374,7 +375,7 @@ def test_dropout_teaches_what_to_do_without_a_branch():
 
 def test_folds_never_split_a_group_and_are_even():
     groups = np.repeat([f"clip{i}" for i in range(11)], 7)
-    fold = grouped_folds(groups, 5, seed=1)
+    fold = random_group_folds(groups, 5, seed=1)
     assert all(len(set(fold[groups == g])) == 1 for g in set(groups))
     assert sorted(np.bincount(fold) // 7) == [2, 2, 2, 2, 3]
 

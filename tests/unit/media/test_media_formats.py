@@ -58,7 +58,7 @@ def test_every_accepted_demuxer_for_video_has_an_ending():
 )
 def test_a_file_that_is_found_by_its_ending_is_read(tmp_path, sandbox, demuxer, ending):
     path = clip(tmp_path / f"a{ending}", *MUXERS[demuxer])
-    assert [file.video_id for file in find_files(tmp_path).files] == ["a"]
+    assert [file.video_id for file in find_files(tmp_path).videos] == ["a"]
     row = sandbox.run("probe", path, {"max_duration_s": 60.0})
     assert row["status"] == "ok"
     assert row["container"] in (demuxer, *demuxer.split(","))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from html.parser import HTMLParser
 
-from cer_pipeline.evaluation.protocols import SEGMENT, Cell
+from cer_pipeline.evaluation.protocols import SEGMENT, MetricRow
 from cer_pipeline.report import evaluation_page
 from cer_pipeline.report.evaluation_page import Picture
 from cer_pipeline.report.score_table import COLUMNS, interval, score_rows
@@ -41,14 +41,14 @@ class Page(HTMLParser):
 CLASSES = {"fused": ("Anger", "Fear"), "face_static": ("Anger", "Fear"), "ppa": ("Fearfully Surprised",)}
 
 
-def cells() -> list[Cell]:
+def cells() -> list[MetricRow]:
     """Scores of three systems, two with basic classes and one with a compound."""
     made = []
     for split in ("dev", "train"):
         for k, (system, classes) in enumerate(CLASSES.items()):
             for metric in ("macro_f1", "uar", *(f"{score}/{name}" for score in ("f1", "recall") for name in classes)):
                 value = 40.0 + len(made)
-                made.append(Cell(split, SEGMENT, system, metric, value, value - 3, value + 3, 10 + k, 1.0))
+                made.append(MetricRow(split, SEGMENT, system, metric, value, value - 3, value + 3, 10 + k, 1.0))
     return made
 
 

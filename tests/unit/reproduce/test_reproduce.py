@@ -13,7 +13,7 @@ from cer_pipeline.cli.reproduce import record
 from cer_pipeline.corpora.formats.caption_files import read_split
 from cer_pipeline.errors import CerError
 from cer_pipeline.evaluation.evaluate import evaluate
-from cer_pipeline.evaluation.protocols import Cell
+from cer_pipeline.evaluation.protocols import MetricRow
 from cer_pipeline.labels import BASIC
 from cer_pipeline.profiles import load_profile
 from cer_pipeline.reproduce import caption_benchmark as measuring
@@ -35,9 +35,11 @@ from tests.helpers.evaluated_home import BRANCHES, ToyCorpus, write
 SCENE = {"macro_f1": 41.5, "uar": 42.5, "average": 42.0}
 
 
-def scores(system: str, values: dict[str, float], protocol: str = "segment", union: float = 0.0) -> list[Cell]:
-    rows = [Cell("dev", protocol, system, m, v, v - 5, v + 5, 411, 1.0) for m, v in values.items()]
-    return rows + [Cell("dev", f"{protocol}_union", system, m, v - union, 0, 99, 411, 1.0) for m, v in values.items()]
+def scores(system: str, values: dict[str, float], protocol: str = "segment", union: float = 0.0) -> list[MetricRow]:
+    rows = [MetricRow("dev", protocol, system, m, v, v - 5, v + 5, 411, 1.0) for m, v in values.items()]
+    return rows + [
+        MetricRow("dev", f"{protocol}_union", system, m, v - union, 0, 99, 411, 1.0) for m, v in values.items()
+    ]
 
 
 def captions_only() -> dict[str, list[Measured]]:
@@ -203,7 +205,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_scores_are_kept_until_a_caption_file_or_a_weight_changes(tmp_path: Path, pretend: list[str]) -> None:
     home, folder, profile = Home(tmp_path / "home"), write_captions(tmp_path / AFEW), load_profile()
 
-    def once(weights: Any = None) -> list[Cell]:
+    def once(weights: Any = None) -> list[MetricRow]:
         return measure(home, folder, "dev", weights or FakeWeights(), profile, lambda *_: None)
 
     first = once()

@@ -16,14 +16,16 @@ import pytest
 
 from cer_pipeline.branches.scene import train as scene
 from cer_pipeline.branches.scene.caption_head import CLASSES, SceneHead
-from cer_pipeline.branches.scene.caption_scores import FUSED, compound_table, predict, score
+from cer_pipeline.branches.scene.caption_scores import FUSED, predict, score
 from cer_pipeline.branches.scene.train import SceneSettings, train_scene_minilm
+from cer_pipeline.compound.pfsa import pfsa
+from cer_pipeline.compound.ppa import ppa
 from cer_pipeline.corpora.corpus import Corpus
 from cer_pipeline.corpora.formats.caption_files import read_split
 from cer_pipeline.errors import CerError
-from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND_COLUMNS
+from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.store.home import Home
-from cer_pipeline.training.registry import Request
+from cer_pipeline.training.trainer import Request
 from cer_pipeline.zoo.head_file import load_head, save_head
 
 WORDS = ["calm", "shout", "grimace", "tremble", "smile", "weep", "gasp"]
@@ -97,7 +99,7 @@ def test_training_writes_head_card_scores_and_out_of_fold_values(trained):
     p = np.stack([table[name].to_numpy() for name in BASIC_COLUMNS], 1)
     np.testing.assert_allclose(p.sum(1), 1, atol=1e-9)
     card = (out / "scene_minilm.md").read_text("utf-8")
-    assert f"{scores['dev'][FUSED]['macro_f1'][0]} [" in card
+    assert f"{scores['dev'][FUSED]['macro_f1'][0]:.2f} [" in card
     assert scores["head_sha256"] in card
 
 
@@ -160,23 +162,21 @@ def test_predictions_are_nan_only_where_a_view_lacks_the_segment(folders, traine
     assert score(found["vlm_prompt2"], dev.targets, dev.videos)["coverage"] == pytest.approx(41 / 42)
 
 
-def test_compounds_are_the_sums_of_pairs_and_the_nearness_to_prototypes(folders, trained):
+def test_compounds_are_the_sums_of_pairs_and_the_similarities_to_prototypes(folders, trained):
     dev = read_split(folders[0], "dev", labelled=True)
     head = SceneHead.load(trained[0] / "scene_minilm.safetensors")
     assert head.prototypes is not None
-    compounds = compound_table(dev, head, embed)
-    assert compounds.column_names == ["segment_id", "method", *COMPOUND_COLUMNS]
-    assert compounds["method"].to_pylist() == ["ppa"] * 42 + ["pfsa"] * 42
-    values = np.stack([compounds[name].to_numpy() for name in COMPOUND_COLUMNS], 1)
+    views = list(dev.texts.values())
     p = predict(head, dev, embed)[FUSED]
     pairs = [(3, 6), (4, 6), (5, 6), (2, 6), (1, 6), (5, 3), (5, 1)]
     raw = np.stack([p[:, i] + p[:, j] for i, j in pairs], 1)
-    np.testing.assert_allclose(values[:42], raw / raw.sum(1, keepdims=True), atol=1e-9)
-    states = (np.stack([embed(t) for t in dev.texts.values()]) - head.mean) / head.spread
+    np.testing.assert_allclose(ppa(head.fused(views, embed)), raw / raw.sum(1, keepdims=True), atol=1e-9)
+    states = (np.stack([embed(t) for t in views]) - head.mean) / head.spread
     feature = (states / np.linalg.norm(states, axis=-1, keepdims=True)).mean(0)
     cosine = feature @ head.prototypes.T / np.linalg.norm(feature, axis=1, keepdims=True)
     z = np.exp(cosine / head.meta["pfsa_temperature"])
-    np.testing.assert_allclose(values[42:], z / z.sum(1, keepdims=True), atol=1e-6)
+    similarity = pfsa(head.features(views, embed), head.prototypes, head.meta["pfsa_temperature"])
+    np.testing.assert_allclose(similarity, z / z.sum(1, keepdims=True), atol=1e-6)
 
 
 def test_scores_are_those_of_counting():

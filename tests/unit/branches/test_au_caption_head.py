@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cer_pipeline.branches.scene.au_head import KIND, SignsHead
-from cer_pipeline.branches.scene.au_phrases import NOTHING, PLAIN, in_plain_words
+from cer_pipeline.branches.scene.au_head import KIND, AUHead
+from cer_pipeline.branches.scene.au_phrases import CAPTION_PHRASES, NO_ACTION, caption_phrases
 from cer_pipeline.branches.scene.caption_head import CLASSES
-from cer_pipeline.branches.scene.train_au import fit, signs_of
+from cer_pipeline.branches.scene.train_au import action_clauses, fit
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
 from cer_pipeline.perception.captions.rule_based.text import SIGNS
@@ -25,28 +25,28 @@ def test_the_describers_text_loses_the_setting_and_keeps_every_sign():
         "are raised. Over the window the brows rise. A voice speaks part of the time; it is slow, with pauses. The "
         "picture is dark and reddish."
     )
-    assert in_plain_words(text) == (
+    assert caption_phrases(text) == (
         "The teeth are visible, there is a broad smile, and the cheeks are lifted. Over the window the eyebrows rise. "
         "A voice speaks part of the time; it is slow, with pauses."
     )
 
 
 def test_a_text_without_a_sign_tells_a_face_at_rest():
-    assert in_plain_words("One person is visible. The picture is of medium brightness.") == NOTHING
-    assert in_plain_words("") == NOTHING
+    assert caption_phrases("One person is visible. The picture is of medium brightness.") == NO_ACTION
+    assert caption_phrases("") == NO_ACTION
 
 
 @pytest.mark.parametrize("sign", [*SIGNS])
 def test_every_sign_that_comes_or_holds_is_told_in_plain_words(sign):
     """No word of the describer's own stays that captions do not use."""
     for phrase in (SIGNS[sign].state.format(""), SIGNS[sign].state.format("slightly "), SIGNS[sign].comes):
-        plain = in_plain_words(f"{phrase[0].upper()}{phrase[1:]}.")
-        assert plain != NOTHING
+        plain = caption_phrases(f"{phrase[0].upper()}{phrase[1:]}.")
+        assert plain != NO_ACTION
         assert not re.search(r"\bbrows\b|lip corners?\b|opened wide", plain), plain
 
 
 def test_longer_phrases_are_replaced_before_those_that_they_contain():
-    phrases = list(PLAIN)
+    phrases = list(CAPTION_PHRASES)
     for i, phrase in enumerate(phrases):
         assert not any(re.search(rf"\b{re.escape(earlier)}\b", phrase) for earlier in phrases[:i]), phrase
 
@@ -56,8 +56,8 @@ def test_clauses_that_judge_are_left_out_of_captions():
         "The man appears angry, with furrowed brows and a clenched jaw, suggesting intense frustration. His tone is "
         "calm. The lighting is dim. He wears a blue coat, and his lips are pressed together."
     )
-    assert signs_of(caption) == "With furrowed brows. A clenched jaw. His lips are pressed together."
-    assert signs_of("She feels happy. The room is bright.") == ""
+    assert action_clauses(caption) == "With furrowed brows. A clenched jaw. His lips are pressed together."
+    assert action_clauses("She feels happy. The room is bright.") == ""
 
 
 WORDS = ["angry", "a happy smile", "his mouth is open", "her eyes look sad", "the sky", "lips pressed", "in shock"]
@@ -66,7 +66,7 @@ WORDS = ["angry", "a happy smile", "his mouth is open", "her eyes look sad", "th
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.sampled_from(WORDS), max_size=8))
 def test_no_word_for_an_emotion_is_left_whatever_the_order(parts):
-    left = signs_of(", ".join(parts) + ".")
+    left = action_clauses(", ".join(parts) + ".")
     assert not re.search("angry|happy|sad|shock|sky", left)
     assert ("His mouth is open" in left) == ("his mouth is open" in parts)
 
@@ -79,7 +79,7 @@ def rows(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def test_the_head_learns_and_equals_a_naive_softmax():
     vectors, targets = rows(300)
-    head = SignsHead(fit(vectors, targets, np.ones(300), 0.1), {"kind": KIND})
+    head = AUHead(fit(vectors, targets, np.ones(300), 0.1), {"kind": KIND})
     p = head.probabilities(vectors)
     assert p.shape == (300, len(BASIC))
     assert (p.argmax(1) == targets).mean() > 0.9
@@ -97,11 +97,11 @@ def test_classes_weigh_the_same_however_rare_they_are():
     rng = np.random.default_rng(0)
     targets = np.concatenate([rng.choice([c for c in CLASSES if c != 2], 400), [2] * 3])
     vectors = rng.normal(size=(len(targets), 384))
-    head = SignsHead(fit(vectors, targets, np.ones(len(targets)), 1e-6), {"kind": KIND})
+    head = AUHead(fit(vectors, targets, np.ones(len(targets)), 1e-6), {"kind": KIND})
     assert head.probabilities(rng.normal(size=(50, 384))).mean(0)[list(CLASSES)] == pytest.approx(1 / 7, abs=0.01)
 
 
 def test_another_kind_of_head_is_refused(tmp_path):
     save_head(tmp_path / "h.safetensors", {"mean": np.zeros(2)}, {"kind": "mhpf"})
-    with pytest.raises(CerError, match="not a head of signs"):
-        SignsHead.load(tmp_path / "h.safetensors")
+    with pytest.raises(CerError, match="not an action-unit caption head"):
+        AUHead.load(tmp_path / "h.safetensors")
