@@ -9,12 +9,14 @@ model must hand on a value exactly as it was written.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 SHARE: Final[dict[str, Any]] = {"ge": 0, "le": 1}
 POSITIVE: Final[dict[str, Any]] = {"gt": 0}
+COMBINATION_NAME: Final = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
 def setting(meaning: str, unit: str = "", **limits: Any) -> Any:
@@ -31,6 +33,17 @@ def _ascending(values: list[float]) -> list[float]:
 def _descending(values: list[float]) -> list[float]:
     if sorted(values, reverse=True) != values:
         raise ValueError("the values must descend")
+    return values
+
+
+def _combination_names(values: dict[str, list[str]]) -> dict[str, list[str]]:
+    for name, branches in values.items():
+        if not COMBINATION_NAME.fullmatch(name):
+            raise ValueError(f"the name {name!r} must be of small letters, digits and single underscores")
+        if name == "w" or name.startswith("w_"):
+            raise ValueError(f"the name {name!r} must not start with w_, as the weights of the branches do")
+        if len(set(branches)) < len(branches):
+            raise ValueError(f"{name} names a branch twice")
     return values
 
 
@@ -72,6 +85,14 @@ class Fusion(Section):
     """How branches become one distribution."""
 
     method: Literal["equal", "static", "dynamic"] = setting("equal weights, or the form of the trained fusion")
+
+
+class Combinations(Section):
+    """Further fusions of some of the enabled branches, beside the fusion of all."""
+
+    named: Annotated[dict[str, Texts], AfterValidator(_combination_names)] = setting(
+        "name -> enabled branches; `fused` and `compound` get the columns of each, NAME__p_neutral and so on"
+    )
 
 
 class Compound(Section):
@@ -293,6 +314,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "grid": Grid,
     "execution": Execution,
     "fusion": Fusion,
+    "combinations": Combinations,
     "compound": Compound,
     "report": Report,
     "frames_out": FramesOut,
