@@ -42,8 +42,8 @@ def _combination_names(values: dict[str, list[str]]) -> dict[str, list[str]]:
             raise ValueError(f"the name {name!r} must be of small letters, digits and single underscores")
         if name == "w" or name.startswith("w_"):
             raise ValueError(f"the name {name!r} must not start with w_, as the weights of the branches do")
-        if len(set(branches)) < len(branches):
-            raise ValueError(f"{name} names a branch twice")
+        if not branches or len(set(branches)) < len(branches):
+            raise ValueError(f"{name} must name at least one branch, and none twice")
     return values
 
 
@@ -90,7 +90,7 @@ class Fusion(Section):
 class Combinations(Section):
     """Further fusions of some of the enabled branches, beside the fusion of all."""
 
-    named: Annotated[dict[str, Texts], AfterValidator(_combination_names)] = setting(
+    named: Annotated[dict[str, list[str]], AfterValidator(_combination_names)] = setting(
         "name -> enabled branches; `fused` and `compound` get the columns of each, NAME__p_neutral and so on"
     )
 
