@@ -16,7 +16,7 @@ from cer_pipeline.branches.registry import branches
 from cer_pipeline.corpora.labels.specs import STAGES as LABEL_STAGES
 from cer_pipeline.corpora.shards import ShardInputs
 from cer_pipeline.errors import CerError
-from cer_pipeline.fusion.specs import fusion_stages
+from cer_pipeline.fusion.specs import combinations_of, fusion_stages
 from cer_pipeline.media.specs import STAGES as MEDIA_STAGES
 from cer_pipeline.perception.specs import STAGES as PERCEPTION_STAGES
 from cer_pipeline.predictions.specs import compound_stages
@@ -66,6 +66,7 @@ def stages(profile: Profile) -> tuple[StageSpec, ...]:
     """All stages of a profile, every stage after those that it reads.
 
     Raises:
+        CerError: a branch or a combination of branches that does not exist.
         ValueError: two stages make one table, a stage reads a table that nobody makes, or the graph has a cycle.
     """
     enabled = branches(profile)
@@ -73,7 +74,9 @@ def stages(profile: Profile) -> tuple[StageSpec, ...]:
     for branch in enabled:
         specs += [*branch.extra, branch.features, branch.probabilities]
         specs += [branch.samples] if branch.samples else []
-    specs += [*fusion_stages(enabled, profile["fusion"]["method"]), *compound_stages(enabled)]
+    combinations = combinations_of(profile, [branch.name for branch in enabled])
+    specs += fusion_stages(enabled, profile["fusion"]["method"], combinations)
+    specs += compound_stages(enabled, combinations)
     return in_order(specs)
 
 

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from cer_pipeline.profiles import Profile
 from cer_pipeline.status import Status
-from cer_pipeline.tables import TableSpec
+from cer_pipeline.tables import TableSpec, status_column
 
 
 class RegisteredFile(Protocol):
@@ -263,7 +263,9 @@ def placeholder_rows(spec: StageSpec, unit: dict[str, Any], status: Status, reas
     rows = []
     for key in keys:
         row: dict[str, Any] = {c.name: None if c.nullable else _empty(c.type) for c in spec.table.columns}
-        row |= {spec.table.unit: unit[UNIT], **key, "status": str(status), "reason": reason}
+        row |= {spec.table.unit: unit[UNIT], **key}
+        for name in {status_column(c.name) for c in spec.table.columns}:  # one, and one per combination of branches
+            row |= {name: str(status), f"{name.removesuffix('status')}reason": reason}
         rows.append(row)
     return rows
 

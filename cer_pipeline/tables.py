@@ -10,7 +10,7 @@ consecutive.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -19,6 +19,21 @@ from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS
 
 N_LANDMARKS = 478  # MediaPipe FaceLandmarker
 N_BLENDSHAPES = 52  # MediaPipe FaceLandmarker
+SEPARATOR = "__"
+"""Between the name of a combination of branches and the name of its column; neither name contains it."""
+
+
+def prefix_of(combination: str) -> str:
+    """Prefix of the columns of a named combination of branches."""
+    return f"{combination}{SEPARATOR}"
+
+
+def status_column(column: str) -> str:
+    """The column with the status of another column: that of its combination, or `status`."""
+    combination, separator, _ = column.partition(SEPARATOR)
+    if not separator or combination.startswith("w_"):  # a weight, whose branch may have the separator in its name
+        return "status"
+    return f"{combination}{separator}status"
 
 
 @dataclass(frozen=True)
@@ -41,7 +56,7 @@ class TableSpec:
         unit: the column that names the unit of work: `video_id` or `segment_id`.
         key: columns that together identify a row; the table is sorted by them.
         columns: all columns except the two that the store adds (`row_key`, `content`).
-        distributions: groups of columns that sum to 1 where status is ok and are null elsewhere.
+        distributions: groups of columns that sum to 1 where their status is ok and are null elsewhere.
         blob: whether rows contain media bytes; units are then cached and read one by one.
     """
 
@@ -401,11 +416,34 @@ def probabilities(branch: str) -> TableSpec:
     )
 
 
-def fused(branches: Sequence[str]) -> TableSpec:
-    """Return the table of the fusion, with the weight of every branch and class."""
-    return _segment_table(
-        "fused",
-        "segment_id",
+Combinations = Mapping[str, Sequence[str]]
+"""Name of a combination -> its branches."""
+
+
+def fused(branches: Sequence[str], combinations: Combinations | None = None) -> TableSpec:
+    """Output of the fusion, with the weight of every branch and class.
+
+    Args:
+        branches: all enabled branches, whose fusion has columns without a prefix.
+        combinations: further fusions, each with the same columns behind its prefix.
+    """
+    further = combinations or {}
+    return TableSpec(
+        name="fused",
+        row="segment",
+        unit="segment_id",
+        key=("video_id", "segment"),
+        columns=(
+            *_SEGMENT,
+            *_fusion_columns(branches),
+            *(column for name, own in further.items() for column in _prefixed(name, _fusion_columns(own))),
+        ),
+        distributions=_distributions(BASIC_COLUMNS, further),
+    )
+
+
+def _fusion_columns(branches: Sequence[str]) -> tuple[Column, ...]:
+    return (
         *_BASIC,
         *_UNCERTAINTY,
         Column("present", pa.list_(pa.string()), "branches that had a value", nullable=False),
@@ -419,18 +457,30 @@ def fused(branches: Sequence[str]) -> TableSpec:
             for branch in branches
         ),
         Column("model", pa.string(), "fusion that gave the weights, or equal_weights"),
-        distributions=(BASIC_COLUMNS,),
+        *_STATUS,
     )
 
 
-COMPOUNDS = TableSpec(
-    name="compound",
-    row="segment and method",
-    unit="segment_id",
-    key=("video_id", "segment", "method"),
-    columns=(
-        *_SEGMENT,
-        Column("method", pa.string(), "ppa or pfsa", nullable=False),
+def _prefixed(combination: str, columns: Sequence[Column]) -> Iterator[Column]:
+    """The columns of a combination of branches."""
+    for c in columns:
+        meaning = f"combination {combination}: {c.meaning}"
+        yield Column(f"{prefix_of(combination)}{c.name}", c.type, meaning, c.nullable)
+
+
+def _distributions(columns: tuple[str, ...], combinations: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    prefixes = ("", *map(prefix_of, combinations))
+    return tuple(tuple(f"{prefix}{name}" for name in columns) for prefix in prefixes)
+
+
+def compounds(combinations: Iterable[str] = ()) -> TableSpec:
+    """Compound expressions of every segment.
+
+    Args:
+        combinations: names of the further fusions in `fused`; PPA of each has columns behind its prefix.
+    """
+    names = tuple(combinations)
+    columns = (
         *_COMPOUND,
         Column("expressed", pa.float64(), f"{_EXPRESSED}, as in fused"),
         *_certainty(COMPOUND),
@@ -438,9 +488,23 @@ COMPOUNDS = TableSpec(
             "agreement", pa.float64(), "of the branches behind fused, as there; null for pfsa, which reads one branch"
         ),
         *_STATUS,
-    ),
-    distributions=(COMPOUND_COLUMNS,),
-)
+    )
+    return TableSpec(
+        name="compound",
+        row="segment and method",
+        unit="segment_id",
+        key=("video_id", "segment", "method"),
+        columns=(
+            *_SEGMENT,
+            Column("method", pa.string(), "ppa or pfsa", nullable=False),
+            *columns,
+            *(column for name in names for column in _prefixed(name, columns)),
+        ),
+        distributions=_distributions(COMPOUND_COLUMNS, names),
+    )
+
+
+COMPOUNDS = compounds()
 NO_FRAME = -1  # `frame` of the one row of a video whose frames could not be computed
 FRAME_PREDICTIONS = TableSpec(
     name="frame_predictions",

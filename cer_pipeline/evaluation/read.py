@@ -2,7 +2,8 @@
 
 Belongs here: reading and aligning the tables of all shards. Does not belong here: scores (`protocols`, `metrics`).
 
-Only this module and training read `labels` and `frame_labels`. The branches are those of the table `fused`.
+Only this module and training read `labels` and `frame_labels`. The branches and the named combinations of branches are
+those of the table `fused`.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from cer_pipeline.corpora.corpus import shard_key
 from cer_pipeline.corpora.shards import ShardInputs, shards
 from cer_pipeline.errors import CerError
 from cer_pipeline.evaluation.protocols import FRAME, NONE, SEGMENT, System, Task, annotated_classes, top
+from cer_pipeline.fusion.inputs import combinations_in
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS
 from cer_pipeline.predictions.frame_average import windows_at
 from cer_pipeline.status import Status
 from cer_pipeline.store.fingerprint import digest
 from cer_pipeline.store.home import Home
 from cer_pipeline.store.parquet import read_footer
-from cer_pipeline.tables import COMPOUND_LABEL_COLUMNS, LABEL_COLUMNS
+from cer_pipeline.tables import COMPOUND_LABEL_COLUMNS, LABEL_COLUMNS, prefix_of
 
 FUSED: Final = "fused"
 PPA: Final = "ppa"
@@ -55,9 +57,10 @@ class Values:
     reasons: list[str | None]
 
     @classmethod
-    def of(cls, rows: pa.Table, columns: Sequence[str]) -> Values:
-        """The values of some rows of a table."""
-        return cls(matrix(rows, columns), rows.column("status").to_pylist(), rows.column("reason").to_pylist())
+    def of(cls, rows: pa.Table, columns: Sequence[str], prefix: str = "") -> Values:
+        """The values of some rows of a table, from the columns behind a prefix."""
+        values = matrix(rows, [f"{prefix}{name}" for name in columns])
+        return cls(values, *(rows.column(f"{prefix}{name}").to_pylist() for name in ("status", "reason")))
 
     def missing(self, rows: slice) -> list[tuple[str, str | None]]:
         """Status and reason of the rows of a slice that have no value."""
@@ -148,10 +151,12 @@ class Systems:
 
     Args:
         branches: branches of the table `fused`.
+        combinations: named combinations of branches in it.
         methods: compound mappings.
     """
 
     branches: tuple[str, ...]
+    combinations: tuple[str, ...]
     methods: tuple[str, ...]
 
 
@@ -159,15 +164,17 @@ def systems_of(parts: Sequence[ShardInputs]) -> Systems:
     """The systems of all shards of a corpus.
 
     Raises:
-        CerError: a table is missing, or shards have different branches.
+        CerError: a table is missing, or shards have different branches or combinations.
     """
-    branches = [tuple(branches_of(shard)) for shard in parts]
-    different = next((shard for shard, names in zip(parts, branches, strict=True) if names != branches[0]), None)
+    fused = [(tuple(branches_of(s)), tuple(combinations_in(s.table(FUSED).column_names))) for s in parts]
+    different = next((shard for shard, names in zip(parts, fused, strict=True) if names != fused[0]), None)
     if different is not None:
         key = shard_key(different.corpus, different.shard)
-        raise CerError("shards were made with different branches", key, f"run `cer run {different.corpus}`")
+        raise CerError(
+            "shards were made with different branches or combinations", key, f"run `cer run {different.corpus}`"
+        )
     methods = {m for shard in parts for m in texts(shard.table("compound", ["method"]), "method")}
-    return Systems(branches[0], tuple(m for m in (PPA, PFSA) if m in methods))
+    return Systems(*fused[0], tuple(m for m in (PPA, PFSA) if m in methods))
 
 
 # --- segments ---
@@ -220,17 +227,43 @@ def _most_frequent(statuses: Sequence[str], reasons: Sequence[str | None]) -> tu
 def _segment_systems(shard: ShardInputs, systems: Systems) -> tuple[dict[str, Values], dict[str, Values]]:
     """Basic and compound values of every system for the segments of `labels`."""
     ids = texts(shard.table("labels", ["segment_id"]), "segment_id")
-    basic = {b: _values(shard, f"probabilities/{b}", ids, BASIC_COLUMNS) for b in systems.branches}
-    compound = {m: _values(shard, "compound", ids, COMPOUND_COLUMNS, m) for m in systems.methods}
-    for branch, known in basic.items():
-        compound[f"{branch}/{PPA}"] = Values(ppa(known.probabilities), known.statuses, known.reasons)
+    basic, mapped = _partial_systems(shard, systems, ids)
+    compound = {m: _values(shard, "compound", ids, COMPOUND_COLUMNS, m) for m in systems.methods} | mapped
     return basic | {FUSED: _values(shard, FUSED, ids, BASIC_COLUMNS)}, compound
 
 
+def _partial_systems(
+    shard: ShardInputs, systems: Systems, ids: Sequence[str]
+) -> tuple[dict[str, Values], dict[str, Values]]:
+    """Basic and compound values of the systems that read some of the branches: each branch, and each combination."""
+    basic = {b: _values(shard, f"probabilities/{b}", ids, BASIC_COLUMNS) for b in systems.branches}
+    compound = {f"{b}/{PPA}": Values(ppa(v.probabilities), v.statuses, v.reasons) for b, v in basic.items()}
+    for name in systems.combinations:
+        basic[name] = _values(shard, FUSED, ids, BASIC_COLUMNS, prefix=prefix_of(name))
+        compound[f"{name}/{PPA}"] = _values(shard, "compound", ids, COMPOUND_COLUMNS, PPA, prefix_of(name))
+    return basic, compound
+
+
 def _values(
-    shard: ShardInputs, name: str, ids: Sequence[str], columns: Sequence[str], method: str | None = None
+    shard: ShardInputs,
+    name: str,
+    ids: Sequence[str],
+    columns: Sequence[str],
+    method: str | None = None,
+    prefix: str = "",
 ) -> Values:
-    table = shard.table(name, ["segment_id", "status", "reason", *columns, *(["method"] if method else [])])
+    """Values of a table for some segments.
+
+    Args:
+        shard: tables of the shard.
+        name: table name.
+        ids: the segments, in the order of the result.
+        columns: columns of the distribution, without prefix.
+        method: of the table `compound`, the method of the rows.
+        prefix: prefix of the columns of a combination of branches.
+    """
+    wanted = [f"{prefix}{c}" for c in ("status", "reason", *columns)]
+    table = shard.table(name, ["segment_id", *wanted, *(["method"] if method else [])])
     if method:
         table = rows_where(table, "method", method)
     index = {segment: i for i, segment in enumerate(texts(table, "segment_id"))}
@@ -239,7 +272,7 @@ def _values(
         key = shard_key(shard.corpus, shard.shard)
         then = f"run `cer run {shard.corpus}`"
         raise CerError(f"labels of {key} name a segment that {name} does not have", missing, then)
-    return Values.of(table.take(pa.array([index[segment] for segment in ids], pa.int64())), columns)
+    return Values.of(table.take(pa.array([index[segment] for segment in ids], pa.int64())), columns, prefix)
 
 
 # --- frames ---
@@ -311,8 +344,7 @@ def _labelled_videos(shard: ShardInputs, systems: Systems) -> Iterator[LabelledV
     predicted = shard.table("frame_predictions", columns)
     segments = shard.table("segments", ["segment_id", "video_id", "start_s", "end_s"])
     ids = texts(segments, "segment_id")
-    basic = {b: _values(shard, f"probabilities/{b}", ids, BASIC_COLUMNS) for b in systems.branches}
-    compound = {f"{b}/{PPA}": Values(ppa(v.probabilities), v.statuses, v.reasons) for b, v in basic.items()}
+    basic, compound = _partial_systems(shard, systems, ids)
     for method in systems.methods:
         if method != PPA:
             compound[method] = _values(shard, "compound", ids, COMPOUND_COLUMNS, method)

@@ -16,6 +16,7 @@ from cer_pipeline.arrow import matrix, rows_of
 from cer_pipeline.labels import BASIC_COLUMNS
 from cer_pipeline.stage import Inputs
 from cer_pipeline.status import Status
+from cer_pipeline.tables import SEPARATOR
 
 STATUS_PRIORITY: tuple[Status, ...] = (
     Status.FAILED,
@@ -50,10 +51,22 @@ class BranchValues:
     present: NDArray[np.bool_]
     statuses: NDArray[np.object_]
 
+    def take(self, indices: Sequence[int]) -> BranchValues:
+        """The values of some of the branches."""
+        some = list(indices)
+        names = tuple(self.branches[i] for i in some)
+        return BranchValues(names, self.probabilities[:, some], self.present[:, some], self.statuses[:, some])
+
 
 def dominant_status(statuses: Sequence[str]) -> Status:
     """Return the first status in the order of `STATUS_PRIORITY`; `failed` where none of them occurs."""
     return next((status for status in STATUS_PRIORITY if status in statuses), Status.FAILED)
+
+
+def combinations_in(columns: Sequence[str]) -> list[str]:
+    """Names of the combinations of branches among the columns of `fused` or `compound`."""
+    end = f"{SEPARATOR}status"
+    return [name.removesuffix(end) for name in columns if name.endswith(end) and not name.startswith("w_")]
 
 
 def read_branches(inputs: Inputs, branches: Sequence[str], segment_ids: pa.Array | pa.ChunkedArray) -> BranchValues:

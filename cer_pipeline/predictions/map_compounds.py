@@ -1,18 +1,18 @@
-"""The stage class that maps segments to compound expressions, by every method that there is evidence for.
+"""The stage class that maps segments to compound expressions, by every method whose inputs exist.
 
-Belongs here: from rows of `fused` and of the scene branch to rows of `compound`. Does not belong here: the mappings
-themselves (`ppa`, `pfsa`) or what is changed afterwards (`adjust`).
+Belongs here: computing rows of `compound` from rows of `fused` and of the scene branch. Does not belong here: the
+mappings themselves (`ppa`, `pfsa`) or their adjustment (`adjust`).
 
-PPA reads the fused probabilities. PFSA compares the features of the scene branch with prototypes that were made of the
-same kind of features: of imported captions, by the trained scene head. To a segment that has only the describer's text
-it does not apply (`not_applicable`); an imported caption without the head, or with one that has no prototypes, is
-`model_unavailable`.
+PPA reads the fused probabilities; it is also computed for each named combination of branches in `fused`. PFSA compares
+the features of the scene branch with prototypes of the same kind of features: those of imported captions, computed by
+the trained scene head. A segment that has only a text of the rule-based captioner is `not_applicable`; an imported
+caption without the head, or with a head without prototypes, is `model_unavailable`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -25,9 +25,11 @@ from cer_pipeline.branches.scene.caption_head import SceneHead
 from cer_pipeline.compound.adjust import Adjustment, adjusted
 from cer_pipeline.compound.pfsa import pfsa
 from cer_pipeline.compound.ppa import ppa
+from cer_pipeline.fusion.inputs import combinations_in
 from cer_pipeline.fusion.uncertainty import confidence, entropy
 from cer_pipeline.labels import BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS
-from cer_pipeline.perception.captions.rule_based.stage import MODEL as DESCRIBER
+from cer_pipeline.perception.captions.rule_based.stage import MODEL as RULE_BASED
+from cer_pipeline.plans import SEGMENT_COLUMNS
 from cer_pipeline.predictions.specs import CAPTIONS, PFSA, PPA, SCENE, SCENE_HEAD
 from cer_pipeline.stage import UNIT, Inputs, StageContext
 from cer_pipeline.status import Status
@@ -37,80 +39,106 @@ Array = NDArray[np.float64]
 NOT_IMPORTED: Final = "prototypes exist for imported captions only, not for the describer's text"
 NO_HEAD: Final = f"{SCENE_HEAD}: not on this machine; run `cer models pull`, or `cer train {SCENE}`"
 NO_PROTOTYPES: Final = f"the trained scene head has no prototypes; run `cer train {SCENE}` on more captions"
+NO_FUSION: Final = "PFSA reads the scene branch, so it has no value for a combination of branches"
 OTHER_FEATURES: Final = f"the features were made without {SCENE_HEAD}; run `cer run` for features/{SCENE} too"
 
 
 @dataclass(frozen=True)
 class Mapped:
-    """What one method says of all segments of a shard, in the order of `fused`.
+    """Values of one method for all segments of a shard, in the order of `fused`.
 
     Args:
         values: [n, 7]; NaN without a value.
         statuses: [n].
         reasons: [n].
+        carried: columns of `fused` that the rows repeat where they have a value.
     """
 
     values: Array
     statuses: list[str]
     reasons: list[str | None]
+    carried: dict[str, list[float | None]] = field(default_factory=dict)
+
+    def row(self, i: int) -> dict[str, Any]:
+        """Columns of a segment without prefix, except confidence and entropy."""
+        columns: dict[str, Any] = {"status": self.statuses[i], "reason": self.reasons[i]}
+        if self.statuses[i] == Status.OK:
+            columns |= dict(zip(COMPOUND_COLUMNS, self.values[i].tolist(), strict=True))
+            columns |= {name: values[i] for name, values in self.carried.items()}
+        return columns
 
 
 class MapCompounds:
-    """Rows of `compound`: one a segment and method.
+    """Rows of `compound`: one per segment and method.
 
-    The mapping is of all segments of the shard at once, because the adjustments look beyond a segment; the plan puts
-    into a segment's key whatever its rows depend on.
+    All segments of the shard are mapped at once, because an adjustment reads other segments; the plan puts everything
+    that the rows of a segment depend on into its key.
     """
 
     def __init__(self, context: StageContext) -> None:
         self._context = context
-        self._methods: dict[str, Mapped] | None = None
-        self._row: dict[str, int] = {}
+        self._mapped: dict[str, dict[str, Mapped]] | None = None
+        self._index: dict[str, int] = {}
         self._keys: list[dict[str, Any]] = []
-        self._fused: dict[str, list[float | None]] = {}
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows for a batch of segments."""
-        if self._methods is None:
-            self._methods = self._map(units.column("methods")[0].as_py()) if units.num_rows else {}
+        if self._mapped is None:
+            self._mapped = self._map(units.column("methods")[0].as_py())
         rows = []
         for segment_id in units.column(UNIT).to_pylist():
-            i = self._row[segment_id]
-            for method, mapped in self._methods.items():
-                row = self._keys[i] | {"method": method, "status": mapped.statuses[i], "reason": mapped.reasons[i]}
-                if mapped.statuses[i] == Status.OK:
-                    row |= dict(zip(COMPOUND_COLUMNS, mapped.values[i].tolist(), strict=True))
-                    row["expressed"] = self._fused["expressed"][i]
-                    row["agreement"] = self._fused["agreement"][i] if method == PPA else None
+            i = self._index[segment_id]
+            for method, by_prefix in self._mapped.items():
+                row = self._keys[i] | {"method": method}
+                for prefix, mapped in by_prefix.items():
+                    row |= {f"{prefix}{name}": value for name, value in mapped.row(i).items()}
                 rows.append(row)
-        return _with_sureness(pa.Table.from_pylist(rows, schema=tables.COMPOUNDS.schema))
+        prefixes = list(next(iter(self._mapped.values())))
+        spec = tables.compounds(prefix.removesuffix(tables.SEPARATOR) for prefix in prefixes if prefix)
+        table = pa.Table.from_pylist(rows, schema=spec.schema)
+        for prefix in prefixes:
+            table = _with_confidence(table, prefix)
+        return table
 
-    def _map(self, methods: Sequence[str]) -> dict[str, Mapped]:
+    def _map(self, methods: Sequence[str]) -> dict[str, dict[str, Mapped]]:
+        """Method -> prefix of the columns -> values of the shard."""
         inputs, settings = self._context.inputs, Adjustment.of(self._context.profile)
-        carried = ["expressed", "agreement"]
-        names = ["segment_id", "video_id", "segment", "status", "reason", *BASIC_COLUMNS, *carried]
-        fused = inputs.table("fused", names)
-        self._fused = {name: fused.column(name).to_pylist() for name in carried}
-        self._keys = fused.select(["segment_id", "video_id", "segment"]).to_pylist()
-        self._row = {key["segment_id"]: i for i, key in enumerate(self._keys)}
-        found = {PPA: map_ppa(fused)}
-        if PFSA in methods:
-            found[PFSA] = map_pfsa(inputs, self._head(), texts(fused, "segment_id"))
+        fused = inputs.table("fused")
+        self._keys = fused.select(SEGMENT_COLUMNS).to_pylist()
+        self._index = {key["segment_id"]: i for i, key in enumerate(self._keys)}
         videos, segments = texts(fused, "video_id"), fused.column("segment").to_pylist()
-        return {
-            name: Mapped(adjusted(m.values, videos, segments, settings), m.statuses, m.reasons)
-            for name, m in found.items()
-        }
+
+        def adjust(mapped: Mapped) -> Mapped:
+            return replace(mapped, values=adjusted(mapped.values, videos, segments, settings))
+
+        prefixes = ["", *map(tables.prefix_of, combinations_in(fused.column_names))]
+        by_method = {PPA: {prefix: adjust(map_ppa(fused, prefix)) for prefix in prefixes}}
+        if PFSA in methods:
+            pfsa_values = map_pfsa(inputs, self._head(), texts(fused, "segment_id"))
+            expressed = fused.column("expressed").to_pylist()
+            by_method[PFSA] = dict.fromkeys(prefixes, _not_applicable(len(expressed)))
+            by_method[PFSA][""] = adjust(replace(pfsa_values, carried={"expressed": expressed}))
+        return by_method
 
     def _head(self) -> SceneHead | None:
         weights = self._context.weights
         return None if weights.digest(SCENE_HEAD) is None else SceneHead.load(weights.path(SCENE_HEAD))
 
 
-def map_ppa(fused: pa.Table) -> Mapped:
-    """PPA of all rows of `fused`; a segment without a fused value carries its status on."""
-    values = ppa(matrix(fused, BASIC_COLUMNS))  # null, so NaN, stays NaN
-    return Mapped(values, texts(fused, "status"), fused.column("reason").to_pylist())
+def map_ppa(fused: pa.Table, prefix: str = "") -> Mapped:
+    """PPA of all rows of `fused`, with the status of the fused value.
+
+    Args:
+        fused: the table.
+        prefix: prefix of the columns of a combination of branches; "" for the fusion of all.
+    """
+    values = ppa(matrix(fused, [f"{prefix}{name}" for name in BASIC_COLUMNS]))  # null, so NaN, stays NaN
+    carried = {name: fused.column(f"{prefix}{name}").to_pylist() for name in ("expressed", "agreement")}
+    return Mapped(values, texts(fused, f"{prefix}status"), fused.column(f"{prefix}reason").to_pylist(), carried)
+
+
+def _not_applicable(n: int) -> Mapped:
+    return Mapped(np.full((n, len(COMPOUND)), np.nan), [str(Status.NOT_APPLICABLE)] * n, [NO_FUSION] * n)
 
 
 def map_pfsa(inputs: Inputs, head: SceneHead | None, segment_ids: Sequence[str]) -> Mapped:
@@ -119,18 +147,18 @@ def map_pfsa(inputs: Inputs, head: SceneHead | None, segment_ids: Sequence[str])
     Args:
         inputs: the shard.
         head: the trained scene head; None where it is not on this machine.
-        segment_ids: which segments, in which order.
+        segment_ids: the segments, in the order of the result.
     """
     n = len(segment_ids)
     values = np.full((n, len(COMPOUND)), np.nan)
     features = _by_segment(inputs, f"features/{SCENE}", ["features", "status", "reason"])
-    judged = _by_segment(inputs, f"probabilities/{SCENE}", ["model"])
-    imported, described = _captioned(inputs)
+    models = _by_segment(inputs, f"probabilities/{SCENE}", ["model"])
+    imported, rule_based = _captioned(inputs)
     statuses = [str(Status.MODEL_UNAVAILABLE)] * n
     reasons: list[str | None] = [None] * n
     for i, segment_id in enumerate(segment_ids):
         row = features[segment_id]
-        if segment_id in described and segment_id not in imported:
+        if segment_id in rule_based and segment_id not in imported:
             statuses[i], reasons[i] = str(Status.NOT_APPLICABLE), NOT_IMPORTED
         elif row["status"] != Status.OK:
             statuses[i], reasons[i] = row["status"], row["reason"]
@@ -138,7 +166,7 @@ def map_pfsa(inputs: Inputs, head: SceneHead | None, segment_ids: Sequence[str])
             reasons[i] = NO_HEAD
         elif head.prototypes is None:
             reasons[i] = NO_PROTOTYPES
-        elif judged[segment_id]["model"] != SCENE_HEAD:  # made before the head was there: features of another kind
+        elif models[segment_id]["model"] != SCENE_HEAD:  # computed without the head: features of another kind
             reasons[i] = OTHER_FEATURES
         else:
             vector = np.asarray(row["features"], np.float64)
@@ -148,21 +176,21 @@ def map_pfsa(inputs: Inputs, head: SceneHead | None, segment_ids: Sequence[str])
 
 
 def _captioned(inputs: Inputs) -> tuple[set[str], set[str]]:
-    """Segments with an imported text, and segments with one by the describer."""
+    """Segments with an imported text, and segments with a text of the rule-based captioner."""
     table = inputs.table(CAPTIONS, ["segment_id", "view", "status"])
-    found: tuple[set[str], set[str]] = (set(), set())
+    segments: tuple[set[str], set[str]] = (set(), set())
     for row in table.to_pylist():
         if row["status"] == Status.OK:
-            found[row["view"] == DESCRIBER].add(row["segment_id"])
-    return found
+            segments[row["view"] == RULE_BASED].add(row["segment_id"])
+    return segments
 
 
-def _with_sureness(rows: pa.Table) -> pa.Table:
-    """Rows of `compound` with their confidence and entropy."""
-    values = matrix(rows, COMPOUND_COLUMNS)
-    for name, found in (("confidence", confidence(values)), ("entropy", entropy(values))):
-        at = rows.schema.get_field_index(name)
-        rows = rows.set_column(at, rows.schema.field(at), column(found))
+def _with_confidence(rows: pa.Table, prefix: str) -> pa.Table:
+    """Rows of `compound` with confidence and entropy of the values behind a prefix."""
+    values = matrix(rows, [f"{prefix}{name}" for name in COMPOUND_COLUMNS])
+    for name, measure in (("confidence", confidence(values)), ("entropy", entropy(values))):
+        at = rows.schema.get_field_index(f"{prefix}{name}")
+        rows = rows.set_column(at, rows.schema.field(at), column(measure))
     return rows
 
 

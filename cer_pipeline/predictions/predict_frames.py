@@ -1,20 +1,21 @@
-"""The stage class that gives every frame of a video its prediction.
+"""The stage class that predicts every frame of a video.
 
-Belongs here: from the tables of one video to rows of `frame_predictions`, and reading the arrays that `frames` works on
-(lineage reads the same). Does not belong here: the averaging itself (`frames`).
+Belongs here: computing rows of `frame_predictions` from the tables of one video, and reading the arrays that
+`frame_average` works on (`lineage` reads the same). Does not belong here: the averaging itself (`frame_average`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from cer_pipeline import tables
-from cer_pipeline.arrow import column, matrix
+from cer_pipeline.arrow import column, matrix, rows_in, rows_where, texts, video_slices
 from cer_pipeline.compound.adjust import SECTION, Adjustment, Linear, linear, prior
 from cer_pipeline.compound.ppa import ppa
 from cer_pipeline.errors import CerError
@@ -27,8 +28,8 @@ from cer_pipeline.profiles import Profile
 from cer_pipeline.stage import Inputs, StageContext
 from cer_pipeline.status import Status
 
-SAMPLE, WINDOW = "sample", "window"
-GRID_HZ = 5.0  # by definition of the tables: t_k = k/5
+SAMPLE: Final = "sample"
+GRID_HZ: Final = 5.0  # by definition of the tables: t_k = k/5
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,16 @@ class VideoInputs:
 
     Args:
         windows: the fused windows.
-        segments: [N] window numbers of the table.
-        compound: [N, 7] values of the windows; NaN without one.
-        statuses: [N] statuses of the compound rows.
-        reasons: [N] their reasons.
-        samples: branch number -> samples; empty for `time_resolution = "window"`.
-        bridge_s: longest gap between samples that is bridged, s.
-        at_frame: whether the compound mapping is taken at the time of the frame. Only plain PPA can be: PFSA has one
-            vector a window, and the adjustments are defined over windows.
-        method: the mapping that `compound` holds: ppa or pfsa.
-        adjusted: how PPA values were changed afterwards; None where they were not.
+        segments: window numbers of the table [N].
+        compound: compound values of the windows [N, 7]; NaN without a value.
+        statuses: statuses of the compound rows [N].
+        reasons: reasons of the compound rows [N].
+        samples: index of a branch -> samples; empty for `time_resolution = "window"`.
+        bridge_s: longest gap between samples that is interpolated, s.
+        at_frame: whether compounds are mapped at the time of the frame. Only PPA without adjustments is: PFSA has one
+            vector per window, and the adjustments are defined over windows.
+        method: the mapping of `compound`: ppa or pfsa.
+        adjusted: the adjustments of PPA values; None without any.
     """
 
     windows: Windows
@@ -67,12 +68,10 @@ class VideoInputs:
 
 
 class VideoReader:
-    """Reads the evidence of single videos; the tables of the shard are read once."""
+    """Reads the inputs of single videos; the tables of the shard are read once."""
 
     def __init__(self, inputs: Inputs, profile: Profile, branches: Sequence[str], sampled: Sequence[str]) -> None:
         settings = profile["frames_out"]
-        if settings["time_resolution"] not in (SAMPLE, WINDOW):
-            raise CerError("frames_out.time_resolution must be sample or window", str(settings["time_resolution"]))
         self._at_sample = settings["time_resolution"] == SAMPLE
         self._bridge_s = float(settings["bridge_s"])
         self._branches, self._sampled, self._inputs = tuple(branches), tuple(sampled), inputs
@@ -85,30 +84,28 @@ class VideoReader:
         self._prior = prior(ppa(matrix(self._fused, BASIC_COLUMNS)))
         self._segments = inputs.table("segments", ["video_id", "segment", "start_s", "end_s"])
         names = ["video_id", "segment", "method", "status", "reason", *COMPOUND_COLUMNS]
-        table = inputs.table(COMPOUND_TABLE, names)
-        self._compound = _where(table, "method", self._method)
-        self._evidence = read_branches(inputs, branches, self._fused.column("segment_id"))
-        self._rows = {name: _spans(t) for name, t in (("f", self._fused), ("s", self._segments), ("c", self._compound))}
+        self._compound = rows_where(inputs.table(COMPOUND_TABLE, names), "method", self._method)
+        self._values = read_branches(inputs, branches, self._fused.column("segment_id"))
+        self._slices = [video_slices(table) for table in (self._fused, self._segments, self._compound)]
 
     def read(self, video_id: str) -> VideoInputs:
-        """The evidence of a video."""
-        fused = self._part("f", self._fused, video_id)
-        segments = self._part("s", self._segments, video_id)
-        compound = self._part("c", self._compound, video_id)
-        rows = slice(*self._rows["f"].get(video_id, (0, 0)))
-        n, m, c = fused.num_rows, len(self._branches), len(BASIC_COLUMNS)
-        weights = np.zeros((n, m, c))
+        """The inputs of the frames of a video."""
+        rows, *others = (slices.get(video_id, slice(0, 0)) for slices in self._slices)
+        fused = rows_in(self._fused, rows)
+        segments, compound = (rows_in(t, r) for t, r in zip((self._segments, self._compound), others, strict=True))
+        weights = np.zeros((fused.num_rows, len(self._branches), len(BASIC_COLUMNS)))
         for i, branch in enumerate(self._branches):
-            column_ = fused.column(f"w_{branch}").to_pylist()
-            weights[:, i] = [row or [0.0] * c for row in column_]
-        known = np.where(self._evidence.present[rows, :, None], self._evidence.probabilities[rows], 0.0)
-        mapped = [s == Status.OK for s in compound.column("status").to_pylist()]
+            weights[:, i] = [row or [0.0] * len(BASIC_COLUMNS) for row in fused.column(f"w_{branch}").to_pylist()]
+        has_fused, has_compound = (
+            np.array([status == Status.OK for status in texts(table, "status")], dtype=bool)
+            for table in (fused, compound)
+        )
         windows = Windows(
             start_s=segments.column("start_s").to_numpy(),
             end_s=segments.column("end_s").to_numpy(),
-            ok=np.array([s == Status.OK for s in fused.column("status").to_pylist()], dtype=bool) & mapped,
+            ok=has_fused & has_compound,
             weights=weights,
-            probabilities=known,
+            probabilities=np.where(self._values.present[rows, :, None], self._values.probabilities[rows], 0.0),
         )
         numbers = segments.column("segment").to_numpy()
         adjusted = None
@@ -128,25 +125,20 @@ class VideoReader:
             adjusted=adjusted,
         )
 
-    def _part(self, name: str, table: pa.Table, video_id: str) -> pa.Table:
-        start, stop = self._rows[name].get(video_id, (0, 0))
-        return table.slice(start, stop - start)
-
     def _samples(self, branch: str, video_id: str) -> Samples:
         batches = list(self._inputs.batches(f"samples/{branch}", video_id, ["sample", "status", *BASIC_COLUMNS]))
         if not batches:
             return Samples(np.empty(0), np.empty((0, len(BASIC_COLUMNS))))
-        table = pa.Table.from_batches(batches)
-        table = _where(table, "status", str(Status.OK))
+        table = rows_where(pa.Table.from_batches(batches), "status", str(Status.OK))
         return Samples(table.column("sample").to_numpy() / GRID_HZ, matrix(table, BASIC_COLUMNS))
 
 
 class PredictFrames:
     """Rows of `frame_predictions`: one for every source frame of a video.
 
-    A frame that no window with a value holds carries the most telling status of its windows; a window has one where it
-    is fused and mapped by the profile's method. A frame outside of all windows has none. A video without frames has no
-    row.
+    A window has a value where it is fused and mapped by the method of the profile. A frame without such a window has
+    one of the statuses of its windows, by `inputs.STATUS_PRIORITY`; a frame outside of all windows is no_video. A video
+    without frames has no row.
     """
 
     def __init__(self, context: StageContext) -> None:
@@ -166,8 +158,8 @@ class PredictFrames:
         times = frame_times(self._context.inputs, video_id)
         if not len(times):
             return tables.FRAME_PREDICTIONS.schema.empty_table()
-        evidence = self._reader.read(video_id)
-        return _rows(video_id, times, evidence, evidence.frames(times))
+        video = self._reader.read(video_id)
+        return _rows(video_id, times, video, video.frames(times))
 
 
 def frame_times(inputs: Inputs, video_id: str) -> Array:
@@ -177,33 +169,21 @@ def frame_times(inputs: Inputs, video_id: str) -> Array:
     return np.concatenate(times) if times else np.empty(0)
 
 
-def _where(table: pa.Table, name: str, value: str) -> pa.Table:
-    return table.filter(pa.array([v == value for v in table.column(name).to_pylist()], pa.bool_()))
-
-
-def _spans(table: pa.Table) -> dict[str, tuple[int, int]]:
-    """First and last row + 1 of every video of a table in key order."""
-    spans: dict[str, tuple[int, int]] = {}
-    for i, video in enumerate(table.column("video_id").to_pylist()):
-        spans[video] = (spans.get(video, (i, i))[0], i + 1)
-    return spans
-
-
-def _rows(video_id: str, times: Array, evidence: VideoInputs, values: FrameValues) -> pa.Table:
+def _rows(video_id: str, times: Array, video: VideoInputs, values: FrameValues) -> pa.Table:
     n = len(times)
     counts = values.used.sum(axis=1)
     offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
-    used = evidence.segments[values.windows[values.used]]
+    used = video.segments[values.windows[values.used]]
     shares = np.repeat(1.0 / np.maximum(counts, 1), counts)
     status = np.full(n, str(Status.OK), dtype=object)
     reason = np.full(n, None, dtype=object)
     for i in np.flatnonzero(counts == 0):
-        held = [w for w in values.windows[i] if w >= 0]
-        if not held:
+        windows = [w for w in values.windows[i] if w >= 0]
+        if not windows:
             status[i], reason[i] = str(Status.NO_VIDEO), "the frame lies outside of all windows"
             continue
-        status[i] = str(dominant_status([evidence.statuses[w] for w in held]))
-        reason[i] = next((evidence.reasons[w] for w in held if evidence.statuses[w] == status[i]), None)
+        status[i] = str(dominant_status([video.statuses[w] for w in windows]))
+        reason[i] = next((video.reasons[w] for w in windows if video.statuses[w] == status[i]), None)
     columns: dict[str, pa.Array] = {
         "video_id": pa.array([video_id] * n, pa.string()),
         "frame": pa.array(np.arange(n), pa.int64()),
@@ -216,7 +196,7 @@ def _rows(video_id: str, times: Array, evidence: VideoInputs, values: FrameValue
     columns |= {name: column(values.basic[:, i]) for i, name in enumerate(BASIC_COLUMNS)}
     columns |= {name: column(values.compound[:, k]) for k, name in enumerate(COMPOUND_COLUMNS)}
     columns |= {"expressed": column(expressed(values.basic)), "agreement": column(values.agreement)}
-    for prefix, found in (("", values.basic), ("compound_", values.compound)):
-        columns |= {f"{prefix}confidence": column(confidence(found)), f"{prefix}entropy": column(entropy(found))}
+    for prefix, p in (("", values.basic), ("compound_", values.compound)):
+        columns |= {f"{prefix}confidence": column(confidence(p)), f"{prefix}entropy": column(entropy(p))}
     spec = tables.FRAME_PREDICTIONS
     return pa.table([columns[c.name] for c in spec.columns], schema=spec.schema)

@@ -6,7 +6,7 @@ Does not belong here: the computation (`map_compounds`, `adjust`, `predict_frame
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -31,7 +31,7 @@ CAPTIONS: Final = tables.CAPTIONS.name
 
 
 def methods_of(branches: Sequence[str]) -> tuple[str, ...]:
-    """The methods of `compound` over some branches: PFSA needs the scene branch."""
+    """Methods of `compound` over some branches: PFSA needs the scene branch."""
     return (PPA, PFSA) if SCENE in branches else (PPA,)
 
 
@@ -56,13 +56,14 @@ def _compound_keys(methods: Sequence[str], unit: dict[str, Any]) -> list[dict[st
     return [keys | {"method": method} for method in methods]
 
 
-def _compound_stage(branches: Sequence[str]) -> StageSpec:
+def _compound_stage(branches: Sequence[str], combinations: Iterable[str]) -> StageSpec:
     methods = methods_of(branches)
     scene = (CAPTIONS, f"features/{SCENE}", f"probabilities/{SCENE}")
     inputs = ("fused", *scene) if PFSA in methods else ("fused",)
     return StageSpec(
-        table=tables.COMPOUNDS,
-        description="The 7 compound expressions of every segment, by each method that there is evidence for.",
+        table=tables.compounds(combinations),
+        description="The 7 compound expressions of every segment, by each method whose inputs exist; PPA also of each "
+        "named combination of branches, behind `NAME__`.",
         group="predictions",
         inputs=inputs,
         plan=partial(_plan_compound, inputs, methods),
@@ -76,15 +77,16 @@ def _compound_stage(branches: Sequence[str]) -> StageSpec:
     )
 
 
-def compound_stages(branches: Sequence[BranchSpec]) -> tuple[StageSpec, ...]:
+def compound_stages(branches: Sequence[BranchSpec], combinations: Iterable[str] = ()) -> tuple[StageSpec, ...]:
     """The stages `compound` and `frame_predictions` over some branches.
 
     Args:
-        branches: the branches that `fused` is made of, in the same order.
+        branches: the branches of `fused`, in the same order.
+        combinations: names of the further fusions in `fused`.
     """
     names = tuple(b.name for b in branches)
     sampled = tuple(b.name for b in branches if b.samples is not None)
-    compound = _compound_stage(names)
+    compound = _compound_stage(names, combinations)
     inputs = ("videos", "segments", "frames", "fused", compound.name, *(f"probabilities/{n}" for n in names))
     return (
         compound,

@@ -8,12 +8,14 @@ Unknown keys are refused. Values are part of row keys, so a model must return ev
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 SHARE: Final[dict[str, Any]] = {"ge": 0, "le": 1}
 POSITIVE: Final[dict[str, Any]] = {"gt": 0}
+COMBINATION_NAME: Final = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
 def setting(meaning: str, unit: str = "", **limits: Any) -> Any:
@@ -30,6 +32,17 @@ def _ascending(values: list[float]) -> list[float]:
 def _descending(values: list[float]) -> list[float]:
     if sorted(values, reverse=True) != values:
         raise ValueError("the values must descend")
+    return values
+
+
+def _combination_names(values: dict[str, list[str]]) -> dict[str, list[str]]:
+    for name, branches in values.items():
+        if not COMBINATION_NAME.fullmatch(name):
+            raise ValueError(f"the name {name!r} must be of small letters, digits and single underscores")
+        if name == "w" or name.startswith("w_"):
+            raise ValueError(f"the name {name!r} must not start with w_, as the weights of the branches do")
+        if not branches or len(set(branches)) < len(branches):
+            raise ValueError(f"{name} must name at least one branch, and none twice")
     return values
 
 
@@ -71,6 +84,14 @@ class Fusion(Section):
     """Fusion of the branches into one distribution."""
 
     method: Literal["equal", "static", "dynamic"] = setting("equal weights, or trained static or dynamic weights")
+
+
+class Combinations(Section):
+    """Further fusions of some of the enabled branches, beside the fusion of all."""
+
+    named: Annotated[dict[str, list[str]], AfterValidator(_combination_names)] = setting(
+        "name -> enabled branches; `fused` and `compound` get the columns of each, NAME__p_neutral and so on"
+    )
 
 
 class Compound(Section):
@@ -298,6 +319,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "grid": Grid,
     "execution": Execution,
     "fusion": Fusion,
+    "combinations": Combinations,
     "compound": Compound,
     "report": Report,
     "frames_out": FramesOut,

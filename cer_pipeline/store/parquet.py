@@ -19,7 +19,7 @@ from cer_pipeline.arrow import pc
 from cer_pipeline.status import Status
 from cer_pipeline.store.files import commit
 from cer_pipeline.store.fingerprint import content_digests, digest
-from cer_pipeline.tables import TableSpec
+from cer_pipeline.tables import TableSpec, status_column
 
 SUM_TOLERANCE = 1e-6
 ROWS_PER_GROUP = 64_000
@@ -77,7 +77,8 @@ def conform(spec: TableSpec, rows: pa.Table) -> pa.Table:
 
 
 def _check_statuses(spec: TableSpec, table: pa.Table) -> None:
-    unknown = set(pc.unique(table.column("status")).to_pylist()) - {str(s) for s in Status}
+    columns = {status_column(c.name) for c in spec.columns}
+    unknown = {s for name in columns for s in pc.unique(table.column(name)).to_pylist()} - {str(s) for s in Status}
     if unknown:
         raise InvalidRows(f"{spec.name}: unknown status: {', '.join(sorted(unknown))}")
 
@@ -88,7 +89,7 @@ def _check_keys(spec: TableSpec, table: pa.Table) -> None:
 
 
 def _check_distribution(spec: TableSpec, table: pa.Table, group: Sequence[str]) -> None:
-    ok = pc.equal(table.column("status"), str(Status.OK))
+    ok = pc.equal(table.column(status_column(group[0])), str(Status.OK))
     total: pa.ChunkedArray | None = None
     for name in group:
         column = table.column(name)

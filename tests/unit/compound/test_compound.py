@@ -57,7 +57,7 @@ def test_ppa_equals_the_naive_pair_sums_and_keeps_their_order(seed, sharpness):
     assert (values[np.arange(len(p)), top] == values.max(axis=1)).all()
 
 
-def test_ppa_spreads_evenly_what_speaks_for_no_compound():
+def test_ppa_is_uniform_where_neutral_and_other_have_all_probability():
     p = np.zeros((1, 8))
     p[0, BASIC.index("Neutral")] = 1.0
     np.testing.assert_array_equal(ppa(p), np.full((1, 7), 1 / 7))
@@ -90,7 +90,7 @@ def test_pfsa_refuses_a_class_without_correct_samples():
         basic_prototypes(np.ones((4, 2)), labels, labels)
 
 
-def test_windows_are_half_open_and_what_lies_far_outside_is_in_none():
+def test_windows_are_half_open_and_a_time_far_outside_is_in_none():
     start, end = np.array([0.0, 2.0, 4.0]), np.array([4.0, 6.0, 7.5])
     times = np.array([-0.2, -0.1, 0.0, 1.99, 2.0, 3.99, 4.0, 5.99, 6.0, 7.5, 7.59, 7.7])
     held = [[w for w in row if w >= 0] for row in windows_at(times, start, end).tolist()]
@@ -109,7 +109,7 @@ def test_a_frame_outside_of_all_windows_never_carries_a_value():
         assert row["reason"] == "the frame lies outside of all windows"
 
 
-def test_samples_are_joined_by_lines_over_short_gaps_only():
+def test_samples_are_interpolated_over_short_gaps_only():
     one, two = np.eye(8)[0], np.eye(8)[1]
     samples = Samples(np.array([1.0, 1.2, 3.0]), np.stack([one, two, one]))
     values, valid = sampled_at(np.array([0.0, 0.9, 1.0, 1.15, 1.3, 2.0, 2.9, 3.2, 3.5]), samples, 0.6)
@@ -119,7 +119,7 @@ def test_samples_are_joined_by_lines_over_short_gaps_only():
 
 
 @pytest.mark.parametrize("resolution", ["window", "sample"])
-def test_every_frame_is_the_mean_of_what_its_windows_say_at_that_time(resolution):
+def test_every_frame_is_the_mean_of_its_windows_at_that_time(resolution):
     profile = load_profile(overrides=[f"frames_out.time_resolution={resolution}"])
     made = run(shard(DURATIONS, NAMES, fps=11.0, missing=0.4, seed=3), profile)
     fused = {(r["video_id"], r["segment"]): r for r in made["fused"].to_pylist()}
@@ -155,7 +155,7 @@ def test_every_frame_is_the_mean_of_what_its_windows_say_at_that_time(resolution
 
 
 def naive_sample(samples, video, t, otherwise):
-    """What the samples say at a time: a line over at most 0.6 s, else the nearest within 0.3 s, else the window."""
+    """Interpolation over at most 0.6 s, else the nearest sample within 0.3 s, else the value of the window."""
     known = sorted(
         (k / 5, np.array([r[c] for c in BASIC_COLUMNS]))
         for (v, k), r in samples.items()
@@ -170,7 +170,7 @@ def naive_sample(samples, video, t, otherwise):
     return near[1] if near is not None and abs(near[0] - t) <= 0.3 else otherwise
 
 
-def test_rows_are_conserved_and_a_video_without_frames_has_none():
+def test_every_segment_has_its_rows_and_a_video_without_frames_has_none():
     inputs = shard(DURATIONS, NAMES, missing=0.4)
     frames = [r for r in inputs.tables["frames"].to_pylist() if r["video_id"] != "b"]
     frames.append(
@@ -189,7 +189,7 @@ def test_rows_are_conserved_and_a_video_without_frames_has_none():
     assert counts == {"a": int(21.3 * 25), "c": 225, "d": 100}
 
 
-def test_units_that_could_not_be_computed_have_blank_rows():
+def test_units_that_failed_have_placeholder_rows():
     for spec in specs():
         unit = {"unit": "a/0000", "segment_id": "a/0000", "video_id": "a", "segment": 0}
         for row in placeholder_rows(spec, unit | {"unit": unit[spec.table.unit]}, Status.FAILED, "out of luck"):

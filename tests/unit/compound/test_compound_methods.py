@@ -1,4 +1,4 @@
-"""Both mappings side by side in `compound`, and the two adjustments, each against an independent naive version."""
+"""Both methods of `compound`, and the two adjustments, each against an independent naive version."""
 
 from __future__ import annotations
 
@@ -67,20 +67,20 @@ class SceneHeadOnly:
         return "d" if model == SCENE_HEAD else None
 
 
-def judged_by(inputs: MemoryInputs, model: str, view: str = "qwen_1") -> MemoryInputs:
+def with_model(inputs: MemoryInputs, model: str, view: str = "qwen_1") -> MemoryInputs:
     """The same shard with a name in the column `model` of the scene branch, and its captions of one view."""
     captions = inputs.tables["captions"]
     viewed = [r | {"view": view} for r in captions.to_pylist()]
     inputs.tables["captions"] = captions.from_pylist(viewed, schema=captions.schema)
     table = inputs.tables["probabilities/scene_minilm"]
-    said = [r | {"model": model if r["status"] == "ok" else None} for r in table.to_pylist()]
-    inputs.tables["probabilities/scene_minilm"] = table.from_pylist(said, schema=table.schema)
+    with_name = [r | {"model": model if r["status"] == "ok" else None} for r in table.to_pylist()]
+    inputs.tables["probabilities/scene_minilm"] = table.from_pylist(with_name, schema=table.schema)
     return inputs
 
 
-def test_pfsa_stands_beside_ppa_where_the_trained_head_judged_the_segment(tmp_path):
+def test_pfsa_has_rows_beside_ppa_where_the_trained_head_predicted_the_segment(tmp_path):
     weights = SceneHeadOnly(tmp_path)
-    inputs = judged_by(prepared(), SCENE_HEAD)
+    inputs = with_model(prepared(), SCENE_HEAD)
     found = rows_of(inputs, load_profile(), weights)
     features = {r["segment_id"]: r for r in inputs.tables["features/scene_minilm"].to_pylist()}
     fused = {r["segment_id"]: r for r in inputs.tables["fused"].to_pylist()}
@@ -103,7 +103,7 @@ def test_pfsa_stands_beside_ppa_where_the_trained_head_judged_the_segment(tmp_pa
 @pytest.mark.parametrize("why", ["no head", "no prototypes", "older features"])
 def test_pfsa_of_an_imported_caption_names_what_is_missing_and_the_command(why, tmp_path):
     weights = None if why == "no head" else SceneHeadOnly(tmp_path, prototypes=why != "no prototypes")
-    inputs = judged_by(prepared(), "prompts" if why == "older features" else SCENE_HEAD)
+    inputs = with_model(prepared(), "prompts" if why == "older features" else SCENE_HEAD)
     found = [r for r in rows_of(inputs, load_profile(), weights) if r["method"] == "pfsa"]
     features = inputs.tables["features/scene_minilm"].to_pylist()
     for row, source in zip(found, features, strict=True):
@@ -116,9 +116,9 @@ def test_pfsa_of_an_imported_caption_names_what_is_missing_and_the_command(why, 
 
 
 @pytest.mark.parametrize("head", [True, False])
-def test_pfsa_does_not_apply_to_the_describers_text_whether_or_not_the_head_is_there(head, tmp_path):
-    """Nothing is missing there, so nothing says so: it is no `model_unavailable`."""
-    inputs = judged_by(prepared(), "head_scene_signs", view="describer")
+def test_pfsa_does_not_apply_to_a_text_of_the_rule_based_captioner_with_or_without_the_head(head, tmp_path):
+    """The status is not `model_unavailable`, because no model is missing."""
+    inputs = with_model(prepared(), "head_scene_signs", view="describer")
     found = rows_of(inputs, load_profile(), SceneHeadOnly(tmp_path) if head else None)
     features = inputs.tables["features/scene_minilm"].to_pylist()
     for row, source in zip([r for r in found if r["method"] == "pfsa"], features, strict=True):
@@ -129,8 +129,8 @@ def test_pfsa_does_not_apply_to_the_describers_text_whether_or_not_the_head_is_t
     assert not {r["status"] for r in found} & {"model_unavailable", "failed"}
 
 
-def test_an_imported_text_beside_the_describers_is_the_one_that_counts(tmp_path):
-    inputs = judged_by(prepared(), SCENE_HEAD)
+def test_an_imported_text_counts_before_one_of_the_rule_based_captioner(tmp_path):
+    inputs = with_model(prepared(), SCENE_HEAD)
     captions = inputs.tables["captions"].to_pylist()
     both = sorted([*captions, *(r | {"view": "describer"} for r in captions)], key=lambda r: r["segment_id"])
     inputs.tables["captions"] = inputs.tables["captions"].from_pylist(both, schema=inputs.tables["captions"].schema)
@@ -138,7 +138,7 @@ def test_an_imported_text_beside_the_describers_is_the_one_that_counts(tmp_path)
     assert set(found) == {"ok", "no_face"}
 
 
-def test_a_frame_of_a_method_that_does_not_apply_says_so():
+def test_a_frame_of_a_method_that_does_not_apply_is_not_applicable():
     profile = load_profile(overrides=["compound.method=pfsa"])
     inputs = prepared()
     for spec in specs()[-2:]:
@@ -148,7 +148,7 @@ def test_a_frame_of_a_method_that_does_not_apply_says_so():
     assert all("imported captions" in r["reason"] for r in frames if r["status"] == "not_applicable")
 
 
-def test_without_the_scene_branch_there_is_ppa_alone():
+def test_without_the_scene_branch_the_only_method_is_ppa():
     assert methods_of(["face_static"]) == ("ppa",)
     unit = {"unit": "a/0000", "segment_id": "a/0000", "video_id": "a", "segment": 0}
     assert [r["method"] for r in placeholder_rows(FIRST, unit, Status.FAILED, "why")] == ["ppa"]
@@ -158,7 +158,7 @@ def test_without_the_scene_branch_there_is_ppa_alone():
 
 def test_frames_follow_the_method_of_the_profile(tmp_path):
     weights, profile = SceneHeadOnly(tmp_path), load_profile(overrides=["compound.method=pfsa"])
-    inputs = judged_by(prepared(), SCENE_HEAD)
+    inputs = with_model(prepared(), SCENE_HEAD)
     for spec in specs()[-2:]:
         stage = spec.load()(StageContext(profile, weights, inputs))
         inputs.tables[spec.name] = stage(spec.plan(inputs, profile))
@@ -206,7 +206,7 @@ def test_prior_correction_equals_the_naive_one_and_keeps_distributions(seed, str
     np.testing.assert_allclose(corrected(values, prior(values), 0.0), values, atol=1e-12)
 
 
-def test_prior_correction_leaves_a_compound_that_nobody_ever_shows_at_nothing():
+def test_prior_correction_keeps_the_probability_of_an_absent_compound_at_0():
     values = np.array([[0.5, 0.5, 0, 0, 0, 0, 0], [1.0, 0, 0, 0, 0, 0, 0]])
     got = corrected(values, prior(values), 1.0)
     np.testing.assert_allclose(got.sum(axis=1), 1)
@@ -289,13 +289,13 @@ def test_the_parts_of_adjusted_values_still_sum_to_them(resolution):
     inputs = shard(DURATIONS, NAMES, fps=5.0, missing=0.4, seed=5)
     made = run(inputs, profile)
     reader = VideoReader(inputs, profile, NAMES, NAMES[:1])
-    evidence = {video: reader.read(video) for video in DURATIONS}
+    videos = {video: reader.read(video) for video in DURATIONS}
     checked = 0
     for row in made["frame_predictions"].to_pylist():
         if row["status"] != "ok":
             continue
         sums = dict.fromkeys((*COMPOUND,), 0.0)
-        for part in contributions(evidence[row["video_id"]], NAMES, row["time_s"]).to_pylist():
+        for part in contributions(videos[row["video_id"]], NAMES, row["time_s"]).to_pylist():
             if part["target"] in sums:
                 sums[part["target"]] += part["value"]
         np.testing.assert_allclose(list(sums.values()), [row[c] for c in COMPOUND_COLUMNS], atol=1e-12)

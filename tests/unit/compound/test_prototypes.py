@@ -1,4 +1,4 @@
-"""PFSA's prototypes come from rows that were classified right, and its temperature from folds."""
+"""Prototypes of PFSA are means of correctly classified rows, and its temperature is chosen on folds."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def rows(spread, n=420, seed=0):
     return features, labels, grouped_folds(labels, [str(i) for i in range(n)], 3)
 
 
-def test_cosines_equal_their_definition_and_zero_vectors_are_near_to_nothing():
+def test_cosines_equal_their_definition_and_are_0_for_zero_vectors():
     a, b = np.array([[3.0, 4.0], [0.0, 0.0]]), np.array([[1.0, 0.0], [1.0, 1.0]])
     expected = [[3 / 5, 7 / (5 * np.sqrt(2))], [0, 0]]
     np.testing.assert_allclose(similarities(a, b), expected)
 
 
-def test_only_rows_classified_right_make_prototypes():
+def test_only_correctly_classified_rows_make_prototypes():
     features, labels, folds = rows(0.1)
     predicted = labels.copy()
     wrong = np.arange(len(labels)) % 5 == 0
@@ -36,7 +36,7 @@ def test_only_rows_classified_right_make_prototypes():
         assert sorted(np.argsort(prototype)[-2:].tolist()) == sorted((i, j))
 
 
-def test_the_temperature_is_sharp_where_emotions_lie_apart_and_flat_where_they_do_not():
+def test_the_temperature_is_low_where_emotions_are_separable_and_high_where_they_are_not():
     apart = train_prototypes(*_right(rows(0.05)))[1]
     mixed = train_prototypes(*_right(rows(2.0)))[1]
     assert apart < 0.1 < mixed
@@ -49,7 +49,7 @@ def _right(made):
     return features, labels, labels, folds
 
 
-def test_an_emotion_that_is_never_right_is_named():
+def test_an_emotion_that_is_never_classified_correctly_is_named():
     features, labels, folds = rows(0.1)
     predicted = np.where(labels == 3, 0, labels)
     with pytest.raises(CerError, match="prototype of: Fear"):

@@ -1,8 +1,10 @@
-"""Protocols count the units and classes that they say, and a corpus is scored as its tables say, row by row."""
+"""Every protocol equals scikit-learn over its units and classes, and a corpus is scored as loops over its rows."""
 
 from __future__ import annotations
 
+import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
 from cer_pipeline import metrics, tables
+from cer_pipeline.corpora import registry
 from cer_pipeline.errors import CerError
 from cer_pipeline.evaluation.evaluate import Evaluation, evaluate, read_metrics, record, select_split
 from cer_pipeline.evaluation.protocols import NONE, MetricRow, System, Task, annotated_classes, compare, score, top
@@ -86,7 +89,7 @@ def test_scores_by_class_are_those_of_scikit_learn():
     assert not [c for c in cells if c.metric == "f1/Other"]
 
 
-def test_a_system_that_says_other_on_a_corpus_without_it_loses_an_eighth_by_the_union_rule_alone():
+def test_a_system_that_predicts_other_on_a_corpus_without_it_loses_an_eighth_by_the_union_rule_only():
     truth = np.repeat(np.arange(7), 4)
     guess = truth.copy()
     guess[0] = BASIC.index("Other")
@@ -95,7 +98,7 @@ def test_a_system_that_says_other_on_a_corpus_without_it_loses_an_eighth_by_the_
     assert union == pytest.approx(fixed * 7 / 8)
 
 
-def test_a_system_that_serves_nothing_has_no_value_says_why_and_scores_0_where_silence_is_wrong():
+def test_a_system_without_predictions_has_no_score_but_a_status_and_scores_0_over_all_units():
     cells = score(task([0, 1, 2]), System("a", np.full(3, NONE), None, "model_unavailable", "not trained"))
     cell = value(cells, "segment", "macro_f1")
     assert (cell.value, cell.low, cell.n, cell.coverage, cell.status) == (None, None, 0, 0.0, "model_unavailable")
@@ -129,7 +132,7 @@ def test_the_top_class_is_the_first_of_a_tie_and_none_without_a_value():
     assert top(p).tolist() == [0, 1, NONE]
 
 
-def test_the_classes_are_those_that_anyone_annotated_even_softly():
+def test_a_class_with_a_share_of_any_label_is_annotated():
     shares = np.array([[0.6, 0.4, 0, 0], [1, 0, 0, 0]])
     assert annotated_classes(shares) == (0, 1)
 
@@ -157,10 +160,21 @@ def evaluation(home: Home) -> Evaluation:
     return evaluate(home, NAME, FEW)
 
 
+def copied(home: Home, folder: Path) -> Home:
+    """A home with the same corpus and tables, not evaluated: writing the tables anew takes most of a test's time."""
+    shutil.copytree(home.root, folder, ignore=shutil.ignore_patterns("metrics"))
+    return Home(folder)
+
+
 def found(evaluation: Evaluation, split, protocol, system, metric) -> MetricRow:
     key = (split, protocol, system, metric)
     (cell,) = [c for c in evaluation.rows if (c.split, c.protocol, c.system, c.metric) == key]
     return cell
+
+
+def of_first_shard(corpus: ToyCorpus, table: str) -> list[dict]:
+    """The rows of a table in the first of the two shards of `home`."""
+    return [r for r in corpus.rows[table] if registry.shard_of(r["video_id"], 2) == "s000"]
 
 
 def naive_segments(corpus: ToyCorpus, split: str, table: str, method=None):
@@ -245,7 +259,7 @@ def test_the_frame_scores_of_a_corpus_compare_frames_by_number(corpus, evaluatio
     assert found(evaluation, "dev", "frame_all", system, "macro_f1").value == pytest.approx(wrong["macro_f1"])
 
 
-def test_every_branch_stands_against_the_fusion_and_one_mapping_against_the_other(evaluation):
+def test_the_fusion_is_compared_with_every_branch_and_pfsa_with_ppa(evaluation):
     pairs = {c.system for c in evaluation.rows if c.protocol == "segment_paired"}
     assert pairs >= {f"fused - {b}" for b in BRANCHES} | {"pfsa - ppa"}
     cell = found(evaluation, "dev", "segment_paired", "fused - face_static", "macro_f1")
@@ -267,8 +281,8 @@ def test_the_table_is_read_with_one_glob_and_no_code_of_ours(home, evaluation):
     ]  # fmt: skip
 
 
-def test_evaluated_again_nothing_is_computed_until_a_table_changes(corpus, tmp_path, monkeypatch):
-    home = write(tmp_path, corpus, shards=1)
+def test_evaluated_again_nothing_is_computed_until_a_table_changes(corpus, home, tmp_path, monkeypatch):
+    home = copied(home, tmp_path / "home")
     first = evaluate(home, NAME, FEW)
     path = home.table("metrics", NAME, "all")
     before = path.read_bytes()
@@ -277,7 +291,7 @@ def test_evaluated_again_nothing_is_computed_until_a_table_changes(corpus, tmp_p
         again = evaluate(home, NAME, FEW)
     assert (first.unchanged, again.unchanged, path.read_bytes()) == (False, True, before)
     assert again.rows == first.rows == tuple(read_metrics(home, NAME))
-    rows = [r | {"reason": "changed"} for r in corpus.rows["fused"]]
+    rows = [r | {"reason": "changed"} for r in of_first_shard(corpus, "fused")]
     write_rows(home, tables.fused(BRANCHES), rows, NAME, "s000")
     third = evaluate(home, NAME, FEW)
     assert not third.unchanged
@@ -291,28 +305,29 @@ def test_train_is_shown_only_when_it_is_asked_for(evaluation):
         select_split(evaluation.rows, NAME, "test")
 
 
-def test_a_record_for_machines_has_ten_fields(evaluation):
+def test_a_record_has_ten_fields(evaluation):
     keys = ["system", "corpus", "split", "protocol", "metric", "value", "low", "high", "n", "coverage"]
     assert all(list(record(cell, NAME)) == keys for cell in evaluation.rows)
 
 
-def test_a_corpus_that_cannot_be_evaluated_says_why_in_one_line(corpus, tmp_path):
+def test_a_corpus_that_cannot_be_evaluated_says_why_in_one_line(home, tmp_path):
     with pytest.raises(CerError, match="no such corpus"):
         evaluate(Home(tmp_path), "nobody", FEW)
-    bare = write(tmp_path / "bare", ToyCorpus(labelled=False))
+    bare = write(tmp_path / "bare", ToyCorpus(videos=2, labelled=False), shards=1)
     with pytest.raises(CerError, match="the corpus has no labels: toy"):
         evaluate(bare, NAME, FEW)
-    half = write(tmp_path / "half", corpus)
+    half = copied(home, tmp_path / "half")
     half.table("fused", NAME, "s001").unlink()
     with pytest.raises(CerError, match=r"fused of toy-s001 has not been made - run `cer run toy`"):
         evaluate(half, NAME, FEW)
 
 
-def test_labels_of_a_segment_that_was_never_predicted_are_refused(tmp_path):
-    made = ToyCorpus()
-    made.rows["fused"] = [r for r in made.rows["fused"] if r["segment_id"] != "v01/0001"]
-    with pytest.raises(CerError, match="a segment that fused does not have: v01/0001"):
-        evaluate(write(tmp_path, made), NAME, FEW)
+def test_labels_of_a_segment_that_was_never_predicted_are_refused(corpus, home, tmp_path):
+    home = copied(home, tmp_path / "home")
+    lacking, *rows = of_first_shard(corpus, "fused")
+    write_rows(home, tables.fused(BRANCHES), rows, NAME, "s000")
+    with pytest.raises(CerError, match=f"a segment that fused does not have: {lacking['segment_id']}"):
+        evaluate(home, NAME, FEW)
 
 
 def test_a_shard_without_videos_changes_nothing(corpus, evaluation, tmp_path):
@@ -328,8 +343,10 @@ def test_only_labels_are_needed_for_the_path_of_a_corpus_without_frame_labels(tm
     assert not Path(tmp_path / "reports").exists()
 
 
-def test_a_format_that_annotates_eight_classes_is_averaged_over_eight(corpus, tmp_path):
-    made = evaluate(write(tmp_path, corpus, layout="affwild2"), NAME, FEW)
+def test_a_format_that_annotates_eight_classes_is_averaged_over_eight(corpus, home, tmp_path):
+    home = copied(home, tmp_path / "home")
+    registry._save(home.root, replace(registry.load(home.root, NAME), format="affwild2"))
+    made = evaluate(home, NAME, FEW)
     truth, guess = naive_segments(corpus, "dev", "fused")
     expected = sklearn_scores(truth, guess, list(range(8)))["macro_f1"]
     assert found(made, "dev", "segment", "fused", "macro_f1").value == pytest.approx(expected)
@@ -364,6 +381,6 @@ def test_a_branch_without_any_unit_says_why_there_is_no_score_for_segments_and_f
     assert printed["text_minilm"] == "no_speech"
 
 
-def test_labelled_units_that_nobody_analysed_are_told_as_such():
+def test_labelled_units_outside_of_all_windows_are_no_label():
     cell = value(score(task([0, 1, 2], level="frame"), System("a", np.full(3, NONE))), "frame", "macro_f1")
     assert (cell.status, cell.reason) == ("no_label", "no labelled frame is one that was analysed")

@@ -1,4 +1,4 @@
-"""Feature-level fusion: subsets of branches, what is missing, what only features can tell, and its training."""
+"""Feature-level fusion: subsets of branches, missing values, interactions of features, and training."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_each_subset_of_branches_gives_a_distribution(head):
     assert all(np.abs(a - b).max() > 1e-4 for a, b in itertools.combinations(found, 2)), "each branch counts"
 
 
-def test_what_stands_where_a_branch_is_missing_does_not_leak(head):
+def test_values_of_absent_branches_change_nothing(head):
     present = {"face": np.ones(6, bool), "scene": np.zeros(6, bool), "voice": np.array([True, False] * 3)}
     plain = head.probabilities(units(), present)
     other = units()
@@ -77,7 +77,7 @@ def test_a_segment_does_not_depend_on_its_batch_and_branches_come_by_name(head):
     values, everyone = units(), {b: np.ones(6, bool) for b in NAMES}
     together = head.probabilities(values, everyone)
     for i in range(6):
-        one = {b: v[i : i + 1] for b, v in reversed(values.items())} | {"stranger": np.zeros((1, 9), np.float32)}
+        one = {b: v[i : i + 1] for b, v in reversed(values.items())} | {"unknown": np.zeros((1, 9), np.float32)}
         assert (head.probabilities(one, {b: np.ones(1, bool) for b in one})[0] == together[i]).all()
 
 
@@ -120,7 +120,7 @@ def test_a_head_is_read_back_with_the_same_bits(head, tmp_path):
 
 
 def planted(n=480, seed=0) -> FeatureData:
-    """Anger where two branches agree in sign, and Fear where they do not: neither of them alone tells anything."""
+    """Anger where two branches have the same sign, Fear otherwise: neither branch alone predicts the class."""
     rng = np.random.default_rng(seed)
     signs = rng.choice([-1.0, 1.0], (n, 2))
     features = tuple((signs[:, [i]] + 0.2 * rng.normal(size=(n, 3))).astype(np.float32) for i in range(2))
@@ -132,13 +132,13 @@ def planted(n=480, seed=0) -> FeatureData:
     )
 
 
-def test_it_learns_an_interaction_that_probability_fusion_cannot():
+def test_training_learns_an_interaction_that_probability_fusion_cannot():
     data = planted()
     half = np.arange(240)
     rest = half + 240
     head = fit(data, half, FeatureSettings(epochs=40, leave_out=0.1), SMALL)
     assert (predict(head, data, rest).argmax(axis=1) == data.classes[rest]).mean() > 0.95
-    # The best that each branch can say of the two classes: they are equally likely.
+    # The best prediction of each branch alone: both classes are equally probable.
     p = np.zeros((480, 2, 8))
     p[:, :, [1, 3]] = 0.5
     seen = np.ones((240, 2), bool)
@@ -147,7 +147,7 @@ def test_it_learns_an_interaction_that_probability_fusion_cannot():
     assert (fused.argmax(axis=1) == data.classes[rest]).mean() < 0.65
 
 
-def test_training_is_deterministic_and_leaves_the_random_numbers_of_others_alone():
+def test_training_is_deterministic_and_does_not_change_the_global_random_state():
     data, rows = planted(96), np.arange(96)
     settings = FeatureSettings(epochs=3)
     torch.manual_seed(5)
@@ -159,7 +159,7 @@ def test_training_is_deterministic_and_leaves_the_random_numbers_of_others_alone
     assert (predict(first, data, rows) == predict(second, data, rows)).all()
 
 
-def test_what_cannot_be_learned_from_is_refused_and_nothing_is_written(tmp_path):
+def test_data_that_cannot_be_trained_on_is_refused_and_nothing_is_written(tmp_path):
     data = planted(48)
     cases: tuple[tuple[dict[str, Any], str], ...] = (
         ({"groups": np.array(["one"] * 48)}, "one source video"),

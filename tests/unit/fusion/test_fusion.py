@@ -109,7 +109,7 @@ def test_branches_of_one_modality_share_its_weight_among_those_that_are_present(
     np.testing.assert_allclose(fused.sum(1), 1, atol=1e-12)
 
 
-def test_the_most_telling_status_puts_errors_first_and_the_machine_last():
+def test_the_dominant_status_prefers_errors_and_puts_missing_models_last():
     assert dominant_status(["no_speech", "model_unavailable", "no_face"]) == Status.NO_FACE
     assert dominant_status(["no_face", "failed"]) == Status.FAILED
     assert dominant_status(["model_unavailable", "empty_transcript"]) == Status.EMPTY_TRANSCRIPT

@@ -1,4 +1,4 @@
-"""Training of the fusion on registered corpora: what it reads, refuses and writes, and what is made with its head."""
+"""Training of the fusion on registered corpora: what it reads, refuses and writes, and inference with its head."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_the_mean_is_scored_as_a_naive_loop_scores_it(world):
     assert scores["out_of_fold"][MEAN]["macro_f1"][0] == pytest.approx(100 * np.mean(f1), abs=0.01)
 
 
-def test_each_labelled_segment_is_judged_once_by_a_fusion_that_did_not_see_its_video(world):
+def test_each_labelled_segment_is_predicted_once_by_a_fusion_trained_without_its_video(world):
     _, corpus, out, _ = world
     table = pq.read_table(out / "mhpf.predictions.parquet")
     assert sorted(table.column("segment_id").to_pylist()) == sorted(r["segment_id"] for r in corpus.rows["labels"])
@@ -148,7 +148,7 @@ def test_settings_and_branches_are_options(world, tmp_path):
 
 
 def spoiled(kind: str) -> ToyCorpus:
-    """A corpus that nothing can be learned from."""
+    """A corpus that cannot be trained on."""
     if kind == "no labels":
         return ToyCorpus(0, 6, labelled=False)
     if kind == "one video":
@@ -177,7 +177,7 @@ def spoiled(kind: str) -> ToyCorpus:
         ("missing class", "lacks a class that the corpus has: Fear in toy"),
     ],
 )
-def test_what_cannot_be_learned_from_is_refused_in_one_line_and_nothing_is_written(tmp_path, kind, message):
+def test_data_that_cannot_be_trained_on_is_refused_in_one_line_and_nothing_is_written(tmp_path, kind, message):
     home = write(tmp_path / "home", spoiled(kind))
     with pytest.raises(CerError, match=message) as told:
         train(request(home, [registry.load(home.root, NAME)], tmp_path / "out"))
@@ -203,7 +203,7 @@ def test_a_corpus_without_tables_is_refused(tmp_path):
         read(home, [registry.load(home.root, NAME)])
 
 
-def test_what_a_head_said_of_held_out_segments_goes_before_its_table(tmp_path):
+def test_out_of_fold_values_of_a_head_replace_those_of_its_table(tmp_path):
     corpus = toy(8)
     home = write(tmp_path / "home", corpus)
     segments = [r["segment_id"] for r in corpus.rows["labels"]]
@@ -234,7 +234,7 @@ def test_what_a_head_said_of_held_out_segments_goes_before_its_table(tmp_path):
     assert f"2 of {len(segments)} segments out of fold" in data.sources["face_static"]
 
 
-def test_segments_without_any_branch_are_counted_and_not_learned(world, tmp_path):
+def test_segments_without_any_branch_are_counted_and_not_trained_on(world, tmp_path):
     home, _, _, scores = world
     data = read(home, [registry.load(home.root, NAME)])
     values = data.probabilities.copy()
@@ -244,7 +244,7 @@ def test_segments_without_any_branch_are_counted_and_not_learned(world, tmp_path
 
 
 def write_votes(path, actors=30, clips=12, seed=0):
-    """Votes: the face knows anger from happiness, the voice knows sadness from fear."""
+    """Votes where the face separates anger and happiness, and the voice separates sadness and fear."""
     rng = np.random.default_rng(seed)
     with path.open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file)
@@ -295,7 +295,7 @@ def test_a_fusion_of_votes_is_applied_to_a_corpus_of_the_same_branches_by_name(w
     assert seen == len(corpus.rows["segments"])
 
 
-def test_corpora_with_unlike_branches_are_joined_with_what_is_missing_masked(world, tmp_path):
+def test_corpora_with_different_branches_are_joined_with_missing_values_masked(world, tmp_path):
     home, corpus, _, _ = world
     registry.register(home.root, "more", write_votes(tmp_path / "more.csv", actors=4), "votes")
     corpora = [registry.load(home.root, n) for n in (NAME, "more")]

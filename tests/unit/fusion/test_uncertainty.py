@@ -29,9 +29,9 @@ def naive_confidence(p):
     return first - second
 
 
-def naive_agreement(shares, said):
+def naive_agreement(shares, distributions):
     """Of the branches that have a share; None with fewer than two."""
-    pairs = [(s, p) for s, p in zip(shares, said, strict=True) if s > 0]
+    pairs = [(s, p) for s, p in zip(shares, distributions, strict=True) if s > 0]
     if len(pairs) < 2:
         return None
     mixture = [sum(s * p[c] for s, p in pairs) for c in range(len(pairs[0][1]))]
@@ -75,7 +75,7 @@ def test_agreement_equals_its_naive_version_and_needs_two_branches(seed, sharpne
 
 @given(SEEDS, SHARPNESS)
 @settings(max_examples=60, deadline=None)
-def test_all_four_are_shares_and_do_not_depend_on_the_order_of_branches_or_expressions(seed, sharpness):
+def test_all_measures_lie_in_0_to_1_and_do_not_depend_on_the_order_of_branches_or_expressions(seed, sharpness):
     p, _, weights, values = fused(seed, sharpness)
     rng = np.random.default_rng(seed)
     branches, classes = rng.permutation(4), [0, *(1 + rng.permutation(6)), 7]  # Neutral and Other stay in their places
@@ -108,7 +108,7 @@ def test_the_ends_of_the_scales():
     np.testing.assert_array_equal(expressed(certain), [0, 1, 1, 1, 1, 1, 1, 0])
 
 
-def test_branches_agree_fully_when_they_say_the_same_and_not_at_all_without_a_class_in_common():
+def test_agreement_is_1_for_equal_distributions_and_0_without_a_class_in_common():
     two = np.ones((1, 2), bool)
     same = np.tile(np.random.default_rng(0).dirichlet(np.ones(8)), (1, 2, 1))
     apart = np.stack([np.eye(8)[1], np.eye(8)[4]])[None]
@@ -123,7 +123,7 @@ def test_a_branch_with_next_to_no_weight_hardly_counts():
     assert 0.8 < agreement(weights, p)[0] <= 1
 
 
-def test_without_a_value_there_is_no_number():
+def test_every_measure_is_nan_without_a_value():
     nothing = np.full((1, 8), np.nan)
     for measure in (expressed, confidence, entropy):
         assert np.isnan(measure(nothing)).all()

@@ -1,4 +1,4 @@
-"""Every fused, compound and frame value splits exactly into parts by branch, basic emotion and segment."""
+"""Every fused, compound and frame value is the exact sum of its parts by branch, basic emotion and segment."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def test_the_parts_of_every_frame_value_sum_to_it(resolution):
     inputs = shard(DURATIONS, NAMES, fps=7.0, missing=0.4, seed=5)
     made = run(inputs, profile)
     reader = VideoReader(inputs, profile, NAMES, NAMES[:1])
-    evidence = {video: reader.read(video) for video in DURATIONS}
+    videos = {video: reader.read(video) for video in DURATIONS}
     checked = 0
     for row in made["frame_predictions"].to_pylist():
-        parts = contributions(evidence[row["video_id"]], NAMES, row["time_s"]).to_pylist()
+        parts = contributions(videos[row["video_id"]], NAMES, row["time_s"]).to_pylist()
         sums: dict[str, float] = {}
         for part in parts:
             sums[part["target"]] = sums.get(part["target"], 0.0) + part["value"]
@@ -52,7 +52,7 @@ class OneHead(NoWeights):
 
 @pytest.mark.parametrize("resolution", ["window", "sample"])
 def test_the_parts_sum_to_the_value_where_a_trained_fusion_gave_the_weights(resolution, tmp_path):
-    """It was trained with another branch too, in another order, and not with the scene, which gets no part."""
+    """The fusion was trained with a further branch, in another order, and without the scene, which gets no part."""
     rng = np.random.default_rng(0)
     names = ("audio", "text_minilm", "face_static")
     maps, mean, scale = rng.normal(0, 0.3, (2, 8, 3, 19)), rng.normal(size=(3, 18)), rng.uniform(0.5, 2, (3, 18))
@@ -66,10 +66,10 @@ def test_the_parts_sum_to_the_value_where_a_trained_fusion_gave_the_weights(reso
         made.weights = OneHead(tmp_path / "mhpf.safetensors")
         inputs.tables[spec.name] = spec.load()(made)(spec.plan(inputs, profile))
     reader = VideoReader(inputs, profile, NAMES, NAMES[:1])
-    evidence = {video: reader.read(video) for video in DURATIONS}
+    videos = {video: reader.read(video) for video in DURATIONS}
     checked = 0
     for row in inputs.tables["frame_predictions"].to_pylist():
-        parts = contributions(evidence[row["video_id"]], NAMES, row["time_s"]).to_pylist()
+        parts = contributions(videos[row["video_id"]], NAMES, row["time_s"]).to_pylist()
         sums: dict[str, float] = {}
         for part in parts:
             sums[part["target"]] = sums.get(part["target"], 0.0) + part["value"]
@@ -96,7 +96,7 @@ def test_the_parts_of_every_segment_sum_to_its_fused_and_compound_value():
         np.testing.assert_allclose(compound.sum(axis=(1, 2)), [compounds[i][c] for c in COMPOUND_COLUMNS], atol=1e-12)
 
 
-def test_a_segment_that_speaks_for_no_compound_still_splits():
+def test_the_parts_of_a_segment_without_a_compound_sum_to_the_uniform_value():
     weights, values = np.ones((1, 8)), np.eye(8)[:1]
     _, compound = segment_parts(weights, values)
     np.testing.assert_allclose(compound.sum(axis=(1, 2)), np.full(7, 1 / 7), atol=1e-15)
