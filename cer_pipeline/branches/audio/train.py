@@ -39,7 +39,8 @@ from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.sound_file import SoundFileError, read_sound_file
 from cer_pipeline.torch_threads import one_thread
-from cer_pipeline.training import losses
+from cer_pipeline.training import loop, losses
+from cer_pipeline.training.loop import Loop
 from cer_pipeline.training.model_card import class_table, model_card, score_table
 from cer_pipeline.training.options import apply
 from cer_pipeline.training.progress import Progress, quiet
@@ -197,23 +198,18 @@ def fit(corpus: Corpus, rows: np.ndarray, branch: str, settings: AudioSettings, 
     weights = losses.class_weights(targets[rows])
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=settings.decay)
     per_epoch = -(-len(rows) // settings.batch)
-    total = per_epoch * settings.epochs
-    for step in range(total):
-        epoch, k = divmod(step, per_epoch)
-        if k == 0:
-            network.train()
-            order = np.array_split(rng.permutation(rows), per_epoch)
-        batch = order[k]
+
+    def batches(_: int) -> list[np.ndarray]:
+        return np.array_split(rng.permutation(rows), per_epoch)
+
+    def loss(batch: np.ndarray, epoch: int) -> torch.Tensor:
         drawn = rng.integers(0, len(corpus.states), len(batch))
-        for group in optimiser.param_groups:
-            group["lr"] = settings.rate * _schedule(step / total)
         out = network(corpus.states[drawn, batch], corpus.steps[drawn, batch])
-        unsure = epoch < UNSURE * settings.epochs
-        loss = _loss(out, targets[batch], weights, settings.divergence, unsure)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
-        optimiser.step()
+        return _loss(out, targets[batch], weights, settings.divergence, epoch < UNSURE * settings.epochs)
+
+    schedule = loop.warmup_cosine(optimiser, per_epoch * settings.epochs, WARMUP)
+    parameters = dict(network.named_parameters())
+    loop.train(parameters, optimiser, Loop(settings.epochs, settings.clip), batches, loss, schedule)
     return network.eval()
 
 
@@ -224,10 +220,6 @@ def _loss(out: Any, targets: torch.Tensor, weights: torch.Tensor, divergence: fl
     if unsure:
         return losses.uncertainty(means, log_variances, losses.smoothed(targets, 0.2), weights, 0.01)
     return losses.uncertainty(means, log_variances, targets, weights, divergence)
-
-
-def _schedule(share: float) -> float:
-    return (share + 1e-3) / WARMUP if share < WARMUP else 0.5 * (1 + np.cos(np.pi * (share - WARMUP) / (1 - WARMUP)))
 
 
 @torch.inference_mode()

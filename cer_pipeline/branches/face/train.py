@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from scipy.special import log_softmax
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cer_pipeline import metrics
 from cer_pipeline.branches.face import temporal_head as temporal
@@ -38,15 +39,16 @@ from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.torch_threads import one_thread
 from cer_pipeline.training import labelled as windows
-from cer_pipeline.training import losses, search
-from cer_pipeline.training.checkpoint import load_state, save_state, seed_step
+from cer_pipeline.training import loop, losses, search
+from cer_pipeline.training.checkpoint import Checkpoint, Schedule
 from cer_pipeline.training.folds import Ints, grouped_folds, out_of_fold
 from cer_pipeline.training.labelled import Windows
+from cer_pipeline.training.loop import Loop
 from cer_pipeline.training.options import apply, whole
 from cer_pipeline.training.progress import Progress, quiet
 from cer_pipeline.training.search import Choice, Space, Span
 from cer_pipeline.training.trainer import Request
-from cer_pipeline.zoo.head_file import load_head, save_head
+from cer_pipeline.zoo.head_file import save_head
 
 KINDS: Final[Mapping[str, str]] = {TRANSFORMER: temporal.TRANSFORMER, MAMBA: temporal.MAMBA}
 """Branch -> network."""
@@ -204,48 +206,36 @@ def fit(
     weights = losses.class_weights(targets[learn])
     kind = torch.optim.AdamW if settings.optimiser == "adamw" else torch.optim.Adam
     optimiser = kind(network.parameters(), lr=settings.rate, weight_decay=settings.decay)
-    parameters = dict(network.named_parameters())
-    told = _told(data, rows, branch, settings)
-    best_file = best_of(state)
-    meta = load_state(state, parameters, optimiser, told) or {"epochs": [], "rate": settings.rate, "calm": 0}
-    records, rate, calm = list(meta["epochs"]), meta["rate"], meta["calm"]
     per_epoch = -(-len(learn) // settings.batch)
-    while len(records) < settings.epochs and calm <= settings.patience:
-        epoch = len(records)
-        order = np.array_split(np.random.default_rng([settings.seed, epoch]).permutation(learn), per_epoch)
-        mean = 0.0
+
+    def batches(epoch: int) -> list[Ints]:
         network.train()
-        for k, batch in enumerate(order):
-            step = epoch * per_epoch + k
-            seed_step(settings.seed, step)
-            now = _rate(settings, rate, step / (per_epoch * settings.epochs))
-            for group in optimiser.param_groups:
-                group["lr"] = now
-            logits, _ = network(x[batch], mask[batch])
-            loss = _loss(logits, targets[batch], weights, settings)
-            optimiser.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
-            optimiser.step()
-            mean += loss.item() * len(batch) / len(learn)
-        score = _score(data.classes[watch], judged(network, x[watch], mask[watch]).argmax(1))
-        better = not records or score > max(record["score"] for record in records)
-        calm = 0 if better else calm + 1
-        if settings.schedule == "plateau" and calm and calm % (PLATEAU[1] + 1) == 0:
-            rate = max(rate * PLATEAU[0], PLATEAU[2])
-        records.append({"epoch": epoch, "loss": mean, "score": score, "rate": now})
-        if better:
-            save_head(best_file, temporal.state(network)[0], told)
-        save_state(state, parameters, optimiser, {"settings": told, "epochs": records, "rate": rate, "calm": calm})
-        progress(f"{branch} {state.stem}: watched {score:.1f}", epoch + 1, settings.epochs)
-    tensors, _ = load_head(best_file)
-    network.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
+        return np.array_split(np.random.default_rng([settings.seed, epoch]).permutation(learn), per_epoch)
+
+    def loss(batch: Ints, _: int) -> torch.Tensor:
+        return _loss(network(x[batch], mask[batch])[0], targets[batch], weights, settings)
+
+    records = loop.train(
+        dict(network.named_parameters()),
+        optimiser,
+        Loop(settings.epochs, settings.clip, settings.seed, settings.patience + 1),
+        batches,
+        loss,
+        _schedule(optimiser, settings, per_epoch * settings.epochs),
+        lambda: _score(data.classes[watch], judged(network, x[watch], mask[watch]).argmax(1)),
+        Checkpoint(state, _told(data, rows, branch, settings)),
+        lambda message, done, total: progress(f"{branch} {state.stem}: {message}", done, total),
+    )
     return Fitted(network.eval(), records)
 
 
-def best_of(state: Path) -> Path:
-    """The file of the best epoch's network, beside the state of its fit."""
-    return state.with_suffix(".best")
+def _schedule(optimiser: torch.optim.Optimizer, settings: TemporalSettings, steps: int) -> Schedule | None:
+    if settings.schedule == "plateau":
+        factor, patience, lowest = PLATEAU
+        return ReduceLROnPlateau(optimiser, "max", factor, patience, threshold=0.0, min_lr=lowest, eps=0.0)
+    if settings.schedule == "constant":
+        return None
+    return loop.warmup_cosine(optimiser, steps, settings.warmup if settings.schedule == "warmup" else 0.0)
 
 
 def _network(branch: str, settings: TemporalSettings, inputs: int) -> TemporalHead:
@@ -263,16 +253,6 @@ def _loss(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, s:
     if s.loss == "soft_focal":
         return losses.soft_focal(logits, targets, weights, s.gamma, s.smoothing)
     return losses.balanced_cross_entropy(logits, targets, weights)
-
-
-def _rate(settings: TemporalSettings, rate: float, share: float) -> float:
-    """Learning rate after a share of all steps that may come."""
-    if settings.schedule in ("plateau", "constant"):
-        return rate
-    rising = settings.warmup if settings.schedule == "warmup" else 0.0
-    if share < rising:
-        return rate * (share + 1e-3) / rising
-    return rate * 0.5 * (1 + float(np.cos(np.pi * (share - rising) / (1 - rising))))
 
 
 def _score(truth: Ints, guess: NDArray[np.int64]) -> float:
@@ -400,7 +380,6 @@ def searched(
             guess[fold.test] = judged(network, x[held], mask[held]).argmax(1)
         for state in states:  # a hundred trials of large networks would fill a disk
             state.unlink()
-            best_of(state).unlink()
         return _score(data.classes[rows], guess)
 
     return search.search(settings, SEARCH_SPACES[branch], score, trials, journal, settings.seed, progress)

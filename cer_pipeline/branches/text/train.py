@@ -39,7 +39,9 @@ from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.markdown import paragraph, table
 from cer_pipeline.torch_threads import one_thread
-from cer_pipeline.training.checkpoint import load_state, save_state, seed_step
+from cer_pipeline.training import loop
+from cer_pipeline.training.checkpoint import Checkpoint
+from cer_pipeline.training.loop import Loop
 from cer_pipeline.training.model_card import class_table, model_card, score_text
 from cer_pipeline.training.options import apply, choice
 from cer_pipeline.training.progress import Progress, quiet
@@ -150,35 +152,33 @@ def _fit(
     goal = torch.from_numpy(targets(rows))
     parameters = model.trained()
     optimiser = torch.optim.AdamW(parameters.values(), lr=settings.rate, weight_decay=settings.decay)
-    per_epoch = len(batches(lengths, settings.batch, 0))
-    total = per_epoch * settings.epochs
-    told = "\n".join(f"{row.id} {row.labels} {row.text}" for row in rows)
-    run = {**asdict(settings), "rows": hashlib.sha256(told.encode()).hexdigest()}
-    meta = load_state(state, parameters, optimiser, run)
-    done = meta["step"] if meta else 0
-    mean = meta["loss"] if meta else 0.0
-    below = _below(model, ids, progress) if done < total else []
-    for epoch in range(done // per_epoch, settings.epochs):
-        order = batches(lengths, settings.batch, settings.seed * 1000 + epoch)
-        for batch in order[done - epoch * per_epoch :]:
-            seed_step(settings.seed, done)
-            for group in optimiser.param_groups:
-                group["lr"] = settings.rate * _schedule(done / total, settings.warmup)
-            _, mask = pad([ids[i] for i in batch])
-            states = torch.zeros(*mask.shape, below[0].shape[1])
-            for row, i in enumerate(batch):
-                states[row, : lengths[i]] = below[i].float()
-            outputs = model.upper(states, mask)
-            loss = -(goal[torch.from_numpy(batch)] * outputs.log_softmax(-1)).sum(-1).mean()
-            optimiser.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters.values(), settings.clip)
-            optimiser.step()
-            done += 1
-            mean = loss.item() if done == 1 else 0.98 * mean + 0.02 * loss.item()
-            if done % SAVE_EVERY == 0 or done == total:
-                save_state(state, parameters, optimiser, {"settings": run, "step": done, "loss": mean})
-                progress(f"loss {mean:.3f}", done, total)
+    steps = len(batches(lengths, settings.batch, 0)) * settings.epochs
+    content = "\n".join(f"{row.id} {row.labels} {row.text}" for row in rows)
+    run = {**asdict(settings), "rows": hashlib.sha256(content.encode()).hexdigest()}
+    below: list[torch.Tensor] = []
+
+    def order(epoch: int) -> list[np.ndarray]:
+        if not below:
+            below.extend(_below(model, ids, progress))
+        return batches(lengths, settings.batch, settings.seed * 1000 + epoch)
+
+    def loss(batch: np.ndarray, _: int) -> torch.Tensor:
+        mask = pad([ids[i] for i in batch])[1]
+        states = torch.zeros(*mask.shape, below[0].shape[1])
+        for row, i in enumerate(batch):
+            states[row, : lengths[i]] = below[i].float()
+        return -(goal[torch.from_numpy(batch)] * model.upper(states, mask).log_softmax(-1)).sum(-1).mean()
+
+    loop.train(
+        parameters,
+        optimiser,
+        Loop(settings.epochs, settings.clip, settings.seed, save_every=SAVE_EVERY),
+        order,
+        loss,
+        loop.warmup_linear(optimiser, steps, settings.warmup),
+        checkpoint=Checkpoint(state, run),
+        progress=progress,
+    )
     return model
 
 
@@ -194,11 +194,6 @@ def _below(model: AdaptedEncoder, ids: Sequence[Sequence[int]], progress: Progre
         if start % 6400 == 0:
             progress("states of the lower layers", start, len(order))
     return found
-
-
-def _schedule(share: float, warmup: float) -> float:
-    """Learning rate as a share of its peak, after a share of the steps: linear up, linear down to 0."""
-    return share / warmup if share < warmup else (1 - share) / (1 - warmup)
 
 
 def pack(model: AdaptedEncoder) -> dict[str, np.ndarray]:

@@ -36,6 +36,8 @@ from cer_pipeline.metrics import RESAMPLES, bootstraps, macro_f1, uar
 from cer_pipeline.status import Status
 from cer_pipeline.store.home import Home
 from cer_pipeline.torch_threads import one_thread
+from cer_pipeline.training import loop
+from cer_pipeline.training.loop import Loop
 from cer_pipeline.training.losses import class_weights, soft_focal
 from cer_pipeline.training.model_card import model_card, score_table
 from cer_pipeline.training.options import apply
@@ -171,27 +173,24 @@ def _fit(data: FeatureData, rows: Rows, settings: FeatureSettings, shape: Shape)
     optimiser = torch.optim.AdamW(network.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, PERIOD)
     rng = np.random.default_rng(settings.seed)
-    best, since, kept = np.inf, 0, {k: v.clone() for k, v in network.state_dict().items()}
-    for _ in range(settings.epochs):
+
+    def batches(_: int) -> list[Rows]:
         network.train()
-        for batch in np.array_split(rng.permutation(mine), max(1, round(len(mine) / BATCH))):
-            here = data.present[batch]
-            hit = rng.random(len(batch)) < settings.leave_out
-            here = np.where(hit[:, None], dropped(here, rng), here)
-            optimiser.zero_grad()
-            soft_focal(_logits(network, data, batch, here), targets[batch], weights).backward()
-            optimiser.step()
-            schedule.step()
+        return np.array_split(rng.permutation(mine), max(1, round(len(mine) / BATCH)))
+
+    def loss(batch: Rows, _: int) -> torch.Tensor:
+        here = data.present[batch]
+        hit = rng.random(len(batch)) < settings.leave_out
+        here = np.where(hit[:, None], dropped(here, rng), here)
+        return soft_focal(_logits(network, data, batch, here), targets[batch], weights)
+
+    def score() -> float:
         network.eval()
         with torch.no_grad():
-            value = float(soft_focal(_logits(network, data, other, data.present[other]), targets[other], weights))
-        if value < best - GAIN:
-            best, since, kept = value, 0, {k: v.clone() for k, v in network.state_dict().items()}
-        else:
-            since += 1
-            if since >= settings.patience:
-                break
-    network.load_state_dict(kept)
+            return -float(soft_focal(_logits(network, data, other, data.present[other]), targets[other], weights))
+
+    limits = Loop(settings.epochs, patience=settings.patience, gain=GAIN)
+    loop.train(dict(network.named_parameters()), optimiser, limits, batches, loss, schedule, score)
     known = np.bincount(data.classes[rows], minlength=len(BASIC)) > 0
     sizes = tuple(v.shape[1] for v in data.features)
     return FeatureHead(network.eval(), data.branches, sizes, tuple(bool(k) for k in known))
