@@ -1,4 +1,4 @@
-"""The paper's tables measured again, and the comparisons behind choices of this project.
+"""The tables of the paper measured again, and the comparisons behind settings of this project.
 
 Does not belong here: scores of a registered corpus (`evaluation`).
 """

@@ -1,11 +1,10 @@
-"""Scores of the caption branches on a labelled caption split: what `cer reproduce` measures by itself.
+"""Scores of the caption branches on a labelled caption split, as `cer reproduce` measures them.
 
-Belongs here: running the two branches over caption files, with everything slow kept below the home folder. Does not
-belong here: which cell of which table a score fills (`paper_tables`), or the graph, which registered corpora go
-through.
+Belongs here: running the two branches over caption files, with a cache below the home folder. Does not belong here: the
+cell of a table that a score fills (`paper_tables`), or the graph, by which registered corpora are processed.
 
-Kept are the encoder's vectors, a few minutes of work that a killed run goes on with, and the finished scores, under the
-digest of the caption files, the head, the encoder, the settings and this code.
+The cache holds the vectors of the encoder, which take a few minutes and which a stopped run reuses, and the finished
+scores, under the digest of the caption files, the head, the encoder, the settings and the version of this code.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,26 +43,26 @@ Progress = Callable[[str, int, int], None]
 def measure(
     home: Home, folder: Path, split: str, weights: Weights, profile: Profile, progress: Progress
 ) -> list[MetricRow]:
-    """The cells of `scene_minilm` (all views, and `scene_minilm VIEW` for each) and `scene_label` (all views).
+    """Measure `scene_minilm` (all views, and `scene_minilm VIEW` for each view) and `scene_label` (all views).
 
     Args:
-        home: where vectors and scores are kept.
+        home: holds the cache.
         folder: a caption corpus.
         split: a labelled split of it.
         weights: must hold `MODELS`.
-        profile: settings of scene_label, and threads.
-        progress: told what is going on.
+        profile: settings of scene_label, and the number of threads.
+        progress: gets the step, and how much of it is done.
 
     Raises:
         CerError: a caption file that cannot be right, or a split without labels.
         ModelUnavailable: a weight is not on this machine.
     """
-    kept = home.root / "reproduce"
+    cache = home.root / "reproduce"
     key = digest_json([CODE_VERSION, _files(folder, split), [weights.digest(m) for m in MODELS], dict(profile[LABEL])])
-    path = kept / f"{folder.name}_{split}_{key}.json"
-    with exclusive(kept / "lock"):
+    path = cache / f"{folder.name}_{split}_{key}.json"
+    with exclusive(cache / "lock"):
         if not path.is_file():
-            cells = _measure(kept, read_split(folder, split, labelled=True), weights, profile, progress)
+            cells = _measure(cache, read_split(folder, split, labelled=True), weights, profile, progress)
             commit_bytes(path, json.dumps([asdict(cell) for cell in cells]).encode())
     return [MetricRow(**cell) for cell in json.loads(path.read_text("utf-8"))]
 
@@ -73,21 +73,21 @@ def _files(folder: Path, split: str) -> dict[str, str]:
 
 
 def _measure(
-    kept: Path, split: CaptionSplit, weights: Weights, profile: Profile, progress: Progress
+    cache: Path, split: CaptionSplit, weights: Weights, profile: Profile, progress: Progress
 ) -> list[MetricRow]:
     labels = split.labels
-    assert labels is not None  # it was read as labelled
+    assert labels is not None  # the split was read as labelled
     videos = np.array(split.videos, object)
     task = Task(split.split, SEGMENT, BASIC, annotated_classes(labels), split.targets, videos)
     threads = int(profile[EXECUTION]["threads"])
-    found = _scene(kept, split, weights, threads, progress)
-    found[LABEL] = _label(kept, split, weights, profile[LABEL], threads, progress)
-    progress("scoring", len(found), len(found))
-    return [cell for name, p in found.items() for cell in score(task, System.of(name, p))]
+    probabilities = _scene(cache, split, weights, threads, progress)
+    probabilities[LABEL] = _label(cache, split, weights, profile[LABEL], threads, progress)
+    progress("scoring", len(probabilities), len(probabilities))
+    return [cell for name, p in probabilities.items() for cell in score(task, System.of(name, p))]
 
 
 def _scene(
-    kept: Path, split: CaptionSplit, weights: Weights, threads: int, progress: Progress
+    cache: Path, split: CaptionSplit, weights: Weights, threads: int, progress: Progress
 ) -> dict[str, NDArray[np.float64]]:
     from cer_pipeline.branches.scene.caption_head import SceneHead, encoder
     from cer_pipeline.training.embedding_cache import EmbeddingCache
@@ -96,7 +96,7 @@ def _scene(
     folder = weights.path(ENCODER)
     model = digest_json([weights.digest(m) for m in MODELS])
     embed = EmbeddingCache(
-        kept / f"{SCENE}.states.safetensors",
+        cache / f"{SCENE}.states.safetensors",
         lambda: encoder(tensors, meta, folder, threads),
         model,
         lambda what, done, count: progress(f"{SCENE}: {what}", done, count),
@@ -106,34 +106,29 @@ def _scene(
 
 
 def _label(
-    kept: Path,
+    cache: Path,
     split: CaptionSplit,
     weights: Weights,
     section: Mapping[str, Any],
     threads: int,
     progress: Progress,
 ) -> NDArray[np.float64]:
-    """As the branch scene_label judges a segment with several texts: from the centroid of their vectors."""
+    """Probabilities of each segment as the branch scene_label predicts them: from the centroid of its text vectors."""
     from cer_pipeline.branches.sentences.minilm import MiniLM
     from cer_pipeline.branches.sentences.stages import centroid
     from cer_pipeline.branches.sentences.zero_shot import LabelHead
     from cer_pipeline.training.embedding_cache import EmbeddingCache
 
     folder = weights.path(ENCODER)
-
-    def make() -> Callable[[Any], NDArray[Any]]:
-        model = MiniLM(folder)
-        return lambda texts: model.encode_all(texts, threads)
-
     embed = EmbeddingCache(
-        kept / f"{LABEL}.states.safetensors",
-        make,
+        cache / f"{LABEL}.states.safetensors",
+        lambda: partial(MiniLM(folder).encode_all, threads=threads),
         str(weights.digest(ENCODER)),
         lambda what, done, count: progress(f"{LABEL}: {what}", done, count),
     )
     head = LabelHead(embed(list(section["labels"])), embed(list(section["content_free"])), section["temperature"])
     rows = list(zip(*split.texts.values(), strict=True))
     texts = [text for row in rows for text in row if text is not None]
-    known = dict(zip(texts, embed(texts), strict=True))
-    vectors = [centroid(np.stack([known[text] for text in row if text is not None])) for row in rows]
+    states = dict(zip(texts, embed(texts), strict=True))
+    vectors = [centroid(np.stack([states[text] for text in row if text is not None])) for row in rows]
     return np.stack([head.probabilities(vector) for vector in vectors])

@@ -1,17 +1,17 @@
-"""Which mapping to compounds the default profile uses, decided on sentences and not on C-EXPR-DB.
+"""Comparison of the mappings to compounds on labelled sentences; the default profile follows its rule.
 
-Belongs here: that one comparison. Does not belong here: the mappings (`compound`) or the profile that follows the rule.
+Belongs here: the comparison. Does not belong here: the mappings (`compound`) or the profile.
 
-C-EXPR-DB has no labels at hand, and a choice made by looking at predictions on it would be none. GoEmotions holds real
-compound labels: sentences that readers gave exactly two Ekman labels, where the two make one of the seven compounds. A
-classifier (frozen MiniLM, balanced logistic regression) is trained on sentences with exactly one label and never sees a
-compound, as in the task itself; sentences whose text stands in both sets leave training. Then every option maps its
-probabilities to compounds.
+C-EXPR-DB is available without labels only, so no choice can be made on that corpus. GoEmotions has compound labels:
+sentences to which readers gave exactly two Ekman labels that make one of the seven compounds. A classifier (frozen
+MiniLM, balanced logistic regression) is trained on sentences with exactly one label, so without compounds, as in the
+task itself; a sentence whose text is in both sets leaves training. Then every option maps its probabilities to
+compounds.
 
-The rule, fixed before the first run: the default stays PPA as it is, unless an option beats it in macro-F1 over the
+The rule was fixed before the first run: the default stays PPA as it is, unless an option has a higher macro-F1 over the
 seven compounds with a paired 95 % interval above 0; of several such options, the one of highest macro-F1. The strength
-of the prior correction is scored cross-fitted: chosen on one half of the sentences, applied to the other, and back.
-Temporal smoothing cannot be judged on sentences: see docs/methods.md.
+of the prior correction is cross-fitted: chosen on one half of the sentences, applied to the other, and vice versa.
+Temporal smoothing cannot be compared on sentences: see docs/methods.md.
 """
 
 from __future__ import annotations
@@ -49,22 +49,22 @@ Ints = NDArray[np.int64]
 
 
 def compound_of(labels: Sequence[int]) -> int | None:
-    """The compound that a row's basic labels make: exactly the two of a pair."""
+    """Return the compound of basic labels that are exactly the two of a pair; None for other labels."""
     return next((k for k, pair in enumerate(PAIRS) if set(labels) == set(pair)), None)
 
 
 def rows_of(rows: Sequence[Utterance], limit: int = ROWS) -> tuple[list[Utterance], list[tuple[Utterance, int]]]:
-    """The training rows with one label, and the test rows with the compound that their two labels make.
+    """Return the training rows with one label, and the test rows with the compound of their two labels.
 
     Args:
         rows: labelled sentences.
-        limit: training rows at most, the first ones.
+        limit: number of training rows at most; the first ones are taken.
 
     Raises:
         CerError: a compound has no sentence.
     """
     test = [(row, k) for row in rows if (k := compound_of(row.labels)) is not None]
-    missing = [name for k, name in enumerate(COMPOUND) if k not in {own for _, own in test}]
+    missing = [name for k, name in enumerate(COMPOUND) if k not in {compound for _, compound in test}]
     if missing:
         raise CerError("no sentence of a compound", ", ".join(missing), "use GoEmotions train and dev")
     held = {row.text.casefold() for row, _ in test}
@@ -73,7 +73,7 @@ def rows_of(rows: Sequence[Utterance], limit: int = ROWS) -> tuple[list[Utteranc
 
 
 def classify(train: Floats, labels: Ints, test: Floats) -> Floats:
-    """Balanced logistic regression on standardised states: probabilities over `BASIC` [n, 8] of the test rows."""
+    """Return probabilities over `BASIC` [n, 8] of test rows by balanced logistic regression on standardised states."""
     from sklearn.linear_model import LogisticRegression
 
     mean, spread = train.mean(0), train.std(0) + 1e-9
@@ -85,21 +85,21 @@ def classify(train: Floats, labels: Ints, test: Floats) -> Floats:
 
 
 def options(train: Floats, labels: Ints, groups: Sequence[str], test: Floats, truth: Ints) -> dict[str, Floats]:
-    """Compound distributions [n, 7] of the test rows by every option.
+    """Return compound distributions [n, 7] of the test rows by every option.
 
     Args:
         train: states of the rows with one label [m, d].
         labels: their label, a position in `BASIC` [m].
-        groups: their text; equal ones stay in one fold.
+        groups: their text; equal texts are in one fold.
         test: states of the rows with a compound [n, d].
-        truth: their compound [n]; read for the cross-fitted strength alone.
+        truth: their compound [n]; used for the cross-fitted strength alone.
     """
     basic = classify(train, labels, test)
     plain = ppa(basic)
-    found = {PLAIN: plain}
+    made = {PLAIN: plain}
     for strength in STRENGTHS:
-        found[f"PPA, prior correction {strength:g}"] = corrected(plain, prior(plain), strength)
-    found[CROSS_FITTED] = _cross_fitted(plain, truth)
+        made[f"PPA, prior correction {strength:g}"] = corrected(plain, prior(plain), strength)
+    made[CROSS_FITTED] = _cross_fitted(plain, truth)
     folds = grouped_folds(labels, groups)
     inner = out_of_fold(lambda a, b: classify(train[a], labels[a], train[b]), folds)
     mean, spread = train.mean(0), train.std(0) + 1e-9
@@ -107,19 +107,19 @@ def options(train: Floats, labels: Ints, groups: Sequence[str], test: Floats, tr
                 ((train - mean) / spread, (test - mean) / spread)]  # fmt: skip
     prototypes, temperature = train_prototypes(features[0], labels, inner.argmax(1), folds)
     similar = pfsa(features[1], prototypes, temperature)
-    found["PFSA"] = similar
-    found["PFSA, prior correction 1"] = corrected(similar, prior(similar), 1.0)
-    return found
+    made["PFSA"] = similar
+    made["PFSA, prior correction 1"] = corrected(similar, prior(similar), 1.0)
+    return made
 
 
 def _cross_fitted(plain: Floats, truth: Ints) -> Floats:
-    """Each half with the strength that serves the other half best; the prior is that of all rows, as it needs none."""
+    """Each half corrected by the best strength of the other; the prior needs no labels and is that of all rows."""
     mean, out = prior(plain), np.empty_like(plain)
     for half in (0, 1):
-        own, other = np.arange(half, len(plain), 2), np.arange(1 - half, len(plain), 2)
-        tried = (0.0, *STRENGTHS)
-        scores = [_macro_f1(corrected(plain[other], mean, s), truth[other]) for s in tried]
-        out[own] = corrected(plain[own], mean, tried[int(np.argmax(scores))])
+        rows, other = np.arange(half, len(plain), 2), np.arange(1 - half, len(plain), 2)
+        strengths = (0.0, *STRENGTHS)
+        scores = [_macro_f1(corrected(plain[other], mean, s), truth[other]) for s in strengths]
+        out[rows] = corrected(plain[rows], mean, strengths[int(np.argmax(scores))])
     return out
 
 
@@ -127,27 +127,27 @@ def _macro_f1(values: Floats, truth: Ints) -> float:
     return float(metrics.macro_f1(metrics.confusion(truth, values.argmax(1), len(COMPOUND)), COMPOUNDS))
 
 
-def compare(found: dict[str, Floats], truth: Ints) -> dict[str, dict[str, Any]]:
-    """Macro-F1 and UAR of every option in percent, [value, low, high], and the difference in macro-F1 to plain PPA."""
+def compare(predicted: dict[str, Floats], truth: Ints) -> dict[str, dict[str, Any]]:
+    """Return macro-F1 and UAR of every option in percent, [value, low, high], and the difference in macro-F1 to PPA."""
     rows = [str(i) for i in range(len(truth))]
     size = len(COMPOUND)
     out: dict[str, dict[str, Any]] = {}
-    for name, values in found.items():
+    for name, values in predicted.items():
         guess = values.argmax(1)
         scores = metrics.bootstraps(
             {"macro_f1": (metrics.macro_f1, COMPOUNDS), "uar": (metrics.uar, COMPOUNDS)}, truth, guess, rows, size=size
         )
         out[name] = {metric: score.percent for metric, score in scores.items()}
         if name != PLAIN:
-            plain = found[PLAIN].argmax(1)
+            plain = predicted[PLAIN].argmax(1)
             difference = metrics.paired_bootstrap(metrics.macro_f1, truth, guess, plain, rows, COMPOUNDS, size=size)
             out[name]["macro_f1_over_ppa"] = difference.percent
     return out
 
 
 def decide(scores: dict[str, dict[str, Any]]) -> str:
-    """The option that the rule of this module chooses."""
-    better = [name for name, own in scores.items() if name != PLAIN and own["macro_f1_over_ppa"][1] > 0]
+    """Return the option that the rule of this module chooses."""
+    better = [name for name, values in scores.items() if name != PLAIN and values["macro_f1_over_ppa"][1] > 0]
     return max(better, key=lambda name: scores[name]["macro_f1"][0], default=PLAIN)
 
 
@@ -157,8 +157,8 @@ def compare_on_goemotions(goemotions: Path, minilm: Path, out: Path, progress: P
     Args:
         goemotions: folder of the GoEmotions files.
         minilm: folder of MiniLM.
-        out: folder for the result and the kept states.
-        progress: told what is going on.
+        out: folder for the result and the cached states.
+        progress: gets the step, and how much of it is done.
     """
     rows = [row for split in ("train", "dev") for row in read_goemotions(goemotions, split)]
     train, test = rows_of(rows)
@@ -175,7 +175,7 @@ def compare_on_goemotions(goemotions: Path, minilm: Path, out: Path, progress: P
 
 
 def encoded(parts: Sequence[Sequence[Utterance]], minilm: Path, out: Path, progress: Progress = quiet) -> list[Floats]:
-    """States of MiniLM of some sentences, part by part [n, 384]; they are kept in the folder `out`."""
+    """Return the MiniLM vectors of each part [n, 384]; they are cached in the folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
     embed = EmbeddingCache(
         out / "compound_options.states.safetensors", lambda: MiniLM(minilm).encode_all, "minilm", progress

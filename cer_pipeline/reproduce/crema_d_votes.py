@@ -1,13 +1,13 @@
-"""Fusion on votes: people who saw only the face, or heard only the voice, against people who saw and heard both.
+"""Comparison of fusions on the votes of CREMA-D.
 
-Belongs here: comparing fusions on such votes. Does not belong here: reading them (`corpora.formats.votes`), or the
-fusions.
+Belongs here: the comparison. Does not belong here: reading votes (`corpora.formats.votes`) or the fusions (`fusion`).
 
-Votes are a fusion corpus without media: the vote distributions of face and voice stand for the probabilities of two
-branches, the majority of the votes for both together is the label. CREMA-D (Cao et al. 2014) holds them for 5,721 clips
-of 70 actors with six emotions. Nothing is chosen on the test actors: settings are compared on folds of the training
-actors. The fusion is trained over all eight basic emotions, so that it can be applied to any corpus of the same two
-branches; Surprise and Other have no vote, and are fused with equal weights there.
+Votes are a fusion corpus without media: the vote distributions of people who saw only the face, and of people who heard
+only the voice, are taken as the probabilities of two branches; the label is the majority vote of people who saw and
+heard both. CREMA-D (Cao et al. 2014) has them for 5,721 clips of 70 actors with six emotions. Nothing is chosen on the
+test actors: settings are compared on folds of the training actors. The fusion is trained over all eight basic emotions,
+so that it can be applied to any corpus of the same two branches; Surprise and Other have no vote, and are fused with
+equal weights.
 
     python -m cer_pipeline.reproduce.crema_d_votes crema_d_votes.csv
 
@@ -38,16 +38,16 @@ PLACES: Final = [BASIC.index(label) for label in CLASSES.values()]
 LAST_TRAINING_ACTOR: Final = 1050
 
 PUBLISHED_STATIC: Final = Settings(STATIC, PUBLISHED, heads=3, balance=1.0, dropout=0.0)
-"""The published form, heads, loss, class weights and absence of dropout, fitted until its loss is least."""
+"""The published form, heads, loss and class weights, without dropout, fitted until the loss is least."""
 STATIC_CANDIDATES: Final = tuple(Settings(STATIC, LIKELIHOOD, heads=3, balance=b, dropout=0.0) for b in (0.0, 0.5, 1.0))
 DYNAMIC_CANDIDATES: Final = tuple(
     Settings(DYNAMIC, balance=b, sharpness=s) for b in (0.0, 0.5) for s in (1.0, 2.0, 4.0, 8.0)
 )
 STATIC_CHOSEN: Final = STATIC_CANDIDATES[0]
 DYNAMIC_CHOSEN: Final = DYNAMIC_CANDIDATES[7]
-"""What `choose` finds best of each over folds of the training actors."""
-REPEATS: Final = 3  # other folds that a candidate is scored on: they move its macro-F1 by 0.3 points
-PRODUCT_FLOOR: Final = 1e-3  # added before the logarithm, so that one missing vote is no veto
+"""The candidates that `choose` returns on the training actors."""
+REPEATS: Final = 3  # sets of folds that a candidate is scored on; its macro-F1 differs by 0.3 points between them
+PRODUCT_FLOOR: Final = 1e-3  # added before the logarithm, so that a class without a vote can still win
 
 
 @dataclass(frozen=True)
@@ -61,27 +61,27 @@ class Result:
 
 
 def train(votes: Votes, settings: Settings) -> Callable[[Array], Array]:
-    """Train a fusion on votes; returns it as a function from vote distributions to fused ones."""
+    """Train a fusion on votes and return it as a function from vote distributions to fused ones."""
     fusion = fit(votes, settings)
     return lambda values: fusion.fuse(widened(values), np.ones(values.shape[:2], dtype=bool))[0][:, PLACES]
 
 
 def fit(votes: Votes, settings: Settings) -> MHPF:
-    """A fusion over all basic emotions, trained on votes for six of them."""
+    """Train a fusion over all basic emotions on votes for six of them."""
     present = np.ones(votes.probabilities.shape[:2], dtype=bool)
     p, t = widened(votes.probabilities), widened(votes.targets)
     return train_mhpf(p, present, t, votes.actors, BRANCHES, BASIC, settings)
 
 
 def widened(values: Array) -> Array:
-    """Distributions over the six classes of votes [..., 6] as ones over the basic emotions [..., 8]."""
+    """Return distributions over the six classes of votes [..., 6] as distributions over the basic emotions [..., 8]."""
     wide = np.zeros((*values.shape[:-1], len(BASIC)))
     wide[..., PLACES] = values
     return wide
 
 
 def choose(votes: Votes, candidates: Sequence[Settings], folds: int = 5) -> tuple[Settings, tuple[float, ...]]:
-    """The candidate with the best macro-F1 over folds by actor, averaged over `REPEATS` ways to fold; else the first.
+    """Choose the candidate of highest macro-F1 over folds by actor, averaged over `REPEATS` sets of folds.
 
     Returns:
         The chosen settings, and the macro-F1 of every candidate.
@@ -102,7 +102,7 @@ def _held_out(votes: Votes, settings: Settings, folds: int, seed: int) -> float:
 def evaluate(votes: Votes, published: Settings, static: Settings, dynamic: Settings) -> list[Result]:
     """Compare face alone, voice alone, mean, product and three fusions on the test actors.
 
-    Intervals resample whole actors, because the clips of one actor are no independent draws.
+    Intervals resample whole actors, because the clips of one actor are not independent.
     """
     training, test = votes.part(votes.actors <= LAST_TRAINING_ACTOR), votes.part(votes.actors > LAST_TRAINING_ACTOR)
     p = test.probabilities
@@ -119,12 +119,12 @@ def evaluate(votes: Votes, published: Settings, static: Settings, dynamic: Setti
     face, first = predicted["face alone"], predicted["MHPF static, published loss"]
     over, size = range(len(CLASSES)), len(CLASSES)
     results = []
-    for name, mine in predicted.items():
-        scored = bootstrap(macro_f1, test.labels, mine, test.actors, over, size=size)
+    for name, classes in predicted.items():
+        scored = bootstrap(macro_f1, test.labels, classes, test.actors, over, size=size)
         pairs = [
             None
-            if mine is other
-            else paired_bootstrap(macro_f1, test.labels, mine, other, test.actors, over, size=size)
+            if classes is other
+            else paired_bootstrap(macro_f1, test.labels, classes, other, test.actors, over, size=size)
             for other in (face, first)
         ]
         results.append(Result(name, scored, pairs[0], pairs[1]))
@@ -136,8 +136,8 @@ def _macro(labels: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
     return float(macro_f1(confusion(labels, predicted, size), range(size)))
 
 
-def say(line: str) -> None:
-    """Print a line at once: choosing takes minutes."""
+def write(line: str) -> None:
+    """Write a line and flush: choosing takes minutes."""
     sys.stdout.write(line)
     sys.stdout.flush()
 
@@ -153,7 +153,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write(error.line() + "\n")
         return 2
     training, test = votes.part(votes.actors <= LAST_TRAINING_ACTOR), votes.part(votes.actors > LAST_TRAINING_ACTOR)
-    say(f"{len(training.clips)} training and {len(test.clips)} test clips ({test.tied.sum()} tied)\n")
+    write(f"{len(training.clips)} training and {len(test.clips)} test clips ({test.tied.sum()} tied)\n")
     chosen = []
     for name, candidates in (("static, likelihood", STATIC_CANDIDATES), ("dynamic", DYNAMIC_CANDIDATES)):
         best, scores = choose(training, candidates)
@@ -162,10 +162,10 @@ def main(arguments: Sequence[str]) -> int:
             mark = "*" if candidate is best else " "
             setting = f"balance {candidate.balance}"
             setting += f", sharpness {candidate.sharpness}" if candidate.method == DYNAMIC else ""
-            say(f"{mark} {name}, {setting}: {100 * score:.2f} on training folds\n")
-    say(f"{'system':30} {'macro-F1 [95 %]':24} {'- face alone':24} - static, published loss\n")
+            write(f"{mark} {name}, {setting}: {100 * score:.2f} on training folds\n")
+    write(f"{'system':30} {'macro-F1 [95 %]':24} {'- face alone':24} - static, published loss\n")
     for r in evaluate(votes, PUBLISHED_STATIC, *chosen):
-        say(f"{r.system:30} {r.score!s:24} {r.against_face or '-'!s:24} {r.against_published or '-'!s}\n")
+        write(f"{r.system:30} {r.score!s:24} {r.against_face or '-'!s:24} {r.against_published or '-'!s}\n")
     return 0
 
 

@@ -1,20 +1,20 @@
-"""Tables 1 and 2 of the paper, cell by cell: the printed value beside what was measured here, or what is missing.
+"""Tables 1 and 2 of the paper, cell by cell: the printed value, and the value measured here or the data that it needs.
 
-Belongs here: which of our scores fills which cell, and what a cell without one needs. Does not belong here: making
-scores (`caption_benchmark` for caption files, `evaluate` for registered corpora) or printing (`cli`).
+Belongs here: which score fills which cell, and what a cell without a score needs. Does not belong here: measuring
+scores (`caption_benchmark` for caption files, `evaluation` for registered corpora) or printing (`cli`).
 
-A row's system stands for the paper's where the profile has another model for the same job. A fusion fills a row only
-where the corpus was run with exactly the branches that stand for the row's IDs.
+Where the profile has another model for the task of a row, its system stands for that of the paper. A fusion fills a row
+only where the corpus was run with exactly the branches that stand for the IDs of the row.
 """
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from cer_pipeline.corpora import registry
 from cer_pipeline.corpora.corpus import Corpus
@@ -39,21 +39,21 @@ CAPTIONS: Final = "captions"
 
 @dataclass(frozen=True)
 class PaperCell:
-    """One number of the paper beside ours.
+    """One number of the paper and the measured one.
 
     Args:
         table: "1" or "2".
-        id: row of Table 1, or the method of Table 2; "-" for a system of ours that the paper does not have.
-        model: the paper's name of the row.
-        system: ours that stands for it; empty where none does.
+        id: row of Table 1, or the method of Table 2; "-" for a system that the paper does not have.
+        model: name of the row in the paper.
+        system: system of this project that stands for it; empty where none does.
         corpus: corpus of the column.
         metric: macro_f1, uar or average; macro_f1_ppa or macro_f1_pfsa on C-EXPR-DB.
-        paper: what the paper prints, percent; None where it prints nothing.
-        value: ours, percent; None where it was not measured.
+        paper: printed value, percent; None where the paper has none.
+        value: measured value, percent; None where it was not measured.
         low: lower end of its 95 % interval.
         high: upper end.
-        union: ours by the paper's rule for classes, where the rules differ.
-        n: units scored.
+        union: measured value by the paper's rule for classes, where it differs.
+        n: number of units scored.
         coverage: share of the labelled units that the system serves.
         source: the data and the command that gave the value, or what is needed and the command that would give it.
         notes: keys of footnotes.
@@ -66,13 +66,13 @@ class PaperCell:
     corpus: str
     metric: str
     paper: float | None
-    value: float | None
-    low: float | None
-    high: float | None
-    union: float | None
-    n: int
-    coverage: float | None
-    source: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    union: float | None = None
+    n: int = 0
+    coverage: float | None = None
+    source: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -83,7 +83,7 @@ class Measured:
     Args:
         cells: of the split that the paper reports.
         source: data and command.
-        whole: whether this is the whole pipeline over a registered corpus, not captions alone.
+        whole: whether the whole pipeline was run on a registered corpus, and not the captions alone.
     """
 
     cells: tuple[MetricRow, ...]
@@ -91,24 +91,24 @@ class Measured:
     whole: bool
 
     def find(self, system: str, metric: str, protocol: str) -> MetricRow | None:
-        """The cell of a system, where it has a value."""
-        wanted = (system, metric, protocol)
-        return next((c for c in self.cells if (c.system, c.metric, c.protocol) == wanted and c.value is not None), None)
+        """Return the score of a system; None where it has no value."""
+        key = (system, metric, protocol)
+        return next((c for c in self.cells if (c.system, c.metric, c.protocol) == key and c.value is not None), None)
 
     @property
     def branches(self) -> set[str]:
-        """The branches that served at least one unit, where a fusion was made of them."""
-        named = {c.system for c in self.cells if c.protocol == SEGMENT and c.value is not None}
-        return {name for name in named if "/" not in name} - {FUSED, PPA, PFSA}
+        """The branches with a value for at least one unit."""
+        systems = {c.system for c in self.cells if c.protocol == SEGMENT and c.value is not None}
+        return {name for name in systems if "/" not in name} - {FUSED, PPA, PFSA}
 
 
 def paper() -> dict[str, Any]:
-    """The numbers of the paper: `table1`, `table2` and `footnotes`."""
+    """Return the numbers of the paper: `table1`, `table2` and `footnotes`."""
     return tomllib.loads((resources.files("cer_pipeline.reproduce") / "paper_results.toml").read_text("utf-8"))
 
 
 def data_folder(option: Path | None, variable: str) -> Path | None:
-    """The folder of data: the option, else the environment's `CER_DATA`, else none.
+    """Return the folder of data: the option, else the variable `CER_DATA` of the environment, else None.
 
     Raises:
         CerError: it does not exist.
@@ -121,14 +121,14 @@ def data_folder(option: Path | None, variable: str) -> Path | None:
 
 
 def caption_folder(data: Path | None, corpus: str) -> Path | None:
-    """The folder of a corpus's caption files, where the data has one."""
+    """Return the folder of the caption files of a corpus; None where the data has none."""
     folder = data / CAPTIONS / corpus if data is not None else None
     return folder if folder is not None and folder.is_dir() else None
 
 
 def registered(home: Home) -> dict[str, list[Measured]]:
-    """The scores of registered corpora that are those of the paper, by its name for them."""
-    found: dict[str, list[Measured]] = {}
+    """Return the scores of the registered corpora of the paper, by their name in the paper."""
+    scores: dict[str, list[Measured]] = {}
     for name in registry.names(home.root):
         corpus = registry.load(home.root, name)
         kind = _paper_name(corpus)
@@ -137,14 +137,14 @@ def registered(home: Home) -> dict[str, list[Measured]]:
         try:
             cells = read_metrics(home, name)
         except CerError:
-            continue  # not evaluated yet: its cells say what they need
-        there = {c.split for c in cells}
-        split = next((s for s in SPLITS[kind] if s in there), None)
+            continue  # not evaluated yet: its cells name the command
+        evaluated = {c.split for c in cells}
+        split = next((s for s in SPLITS[kind] if s in evaluated), None)
         if split is not None:
             source = f"corpus {name}, split {split}: cer evaluate {name} --split {split}"
-            mine = tuple(c for c in cells if c.split == split)
-            found.setdefault(kind, []).append(Measured(mine, source, whole=True))
-    return found
+            of_split = tuple(c for c in cells if c.split == split)
+            scores.setdefault(kind, []).append(Measured(of_split, source, whole=True))
+    return scores
 
 
 def _paper_name(corpus: Corpus) -> str | None:
@@ -155,75 +155,60 @@ def _paper_name(corpus: Corpus) -> str | None:
 
 
 def cells(measured: Mapping[str, Sequence[Measured]]) -> list[PaperCell]:
-    """Every cell of both tables, then the rows of ours that the paper does not have.
+    """Return every cell of both tables, then those of the systems that the paper does not have.
 
     Args:
-        measured: name of the paper's corpus -> scores, the first that has a value counts.
+        measured: name of the corpus in the paper -> scores; the first with a value is taken.
     """
     numbers = paper()
-    found = [cell for row in numbers["table1"] for cell in _table1(row, measured)]
-    found += [cell for row in numbers["table2"] for cell in _table2(row, measured)]
-    return found + list(_own_rows(measured))
+    first = (cell for row in numbers["table1"] for cell in _table1(row, measured))
+    second = (_table2(row, measured) for row in numbers["table2"])
+    return [*first, *second, *_other_systems(measured)]
+
+
+class Hit(NamedTuple):
+    """A score for a cell, the data and command that gave it, and the score by the paper's rule for classes."""
+
+    score: MetricRow
+    source: str
+    union: MetricRow | None
 
 
 def _table1(row: Mapping[str, Any], measured: Mapping[str, Sequence[Measured]]) -> Iterator[PaperCell]:
-    notes = tuple(row.get("notes", ()))
+    system, notes = row.get("ours", ""), tuple(row.get("notes", ()))
     for corpus, layout in CORPORA.items():
         printed = dict(zip(METRICS, row.get(layout, ()), strict=False))
         printed |= {f"macro_f1_{m}": row[m] for m in MAPPINGS if m in row and corpus == CEXPR}
-        wanted = METRICS if corpus != CEXPR else tuple(f"macro_f1_{m}" for m in MAPPINGS)
-        for metric in wanted:
-            hit = _lookup(row, corpus, metric, measured.get(corpus, ()))
-            source = hit[1] if hit else _needs(row, corpus)
-            yield _cell(
-                "1",
-                row["id"],
-                row["model"],
-                row.get("ours", ""),
-                corpus,
-                metric,
-                printed.get(metric),
-                hit,
-                source,
-                notes,
-            )
+        for metric in METRICS if corpus != CEXPR else tuple(f"macro_f1_{m}" for m in MAPPINGS):
+            cell = PaperCell("1", row["id"], row["model"], system, corpus, metric, printed.get(metric), notes=notes)
+            yield _filled(cell, _lookup(row, corpus, metric, measured.get(corpus, ())), _needs(row, corpus))
 
 
-def _table2(row: Mapping[str, Any], measured: Mapping[str, Sequence[Measured]]) -> Iterator[PaperCell]:
-    ours = row.get("ours", "")
-    as_row = {"ours": "scene_minilm", "pfsa_ours": True}
-    hit = _lookup(as_row, CEXPR, "macro_f1_pfsa", measured.get(CEXPR, ())) if ours else None
-    other = "as published by its authors; no system of this project"
-    source = hit[1] if hit else _needs(as_row, CEXPR) if ours else other
+def _table2(row: Mapping[str, Any], measured: Mapping[str, Sequence[Measured]]) -> PaperCell:
+    system, notes = row.get("ours", ""), tuple(row.get("notes", ()))
     model = f"{row['method']} ({row['setup']})"
-    notes = tuple(row.get("notes", ()))
-    yield _cell("2", row["method"], model, ours, CEXPR, "macro_f1", row["macro_f1"], hit, source, notes)
+    cell = PaperCell("2", row["method"], model, system, CEXPR, "macro_f1", row["macro_f1"], notes=notes)
+    if not system:
+        return replace(cell, source="as published by its authors; no system of this project")
+    as_table1 = {"ours": "scene_minilm", "pfsa_ours": True}
+    return _filled(cell, _lookup(as_table1, CEXPR, "macro_f1_pfsa", measured.get(CEXPR, ())), _needs(as_table1, CEXPR))
 
 
-def _own_rows(measured: Mapping[str, Sequence[Measured]]) -> Iterator[PaperCell]:
-    """What was measured and stands for no row: single views, and the fusion of all branches that ran."""
+def _other_systems(measured: Mapping[str, Sequence[Measured]]) -> Iterator[PaperCell]:
+    """Cells of systems that stand for no row: single views, and the fusion of all branches that were run."""
     for corpus, several in measured.items():
         for one in several:
-            own = dict.fromkeys(c.system for c in one.cells if " " in c.system and " - " not in c.system)
-            own |= {FUSED: None} if one.whole else {}
-            for system in own:
+            systems = dict.fromkeys(c.system for c in one.cells if " " in c.system and " - " not in c.system)
+            systems |= {FUSED: None} if one.whole else {}
+            for system in systems:
+                model = "all branches that ran" if system == FUSED else "one caption view"
                 for metric in METRICS:
-                    cell = one.find(system, metric, SEGMENT)
-                    if cell is not None:
-                        model = "all branches that ran" if system == FUSED else "one caption view"
-                        hit = (cell, one.source, one.find(system, metric, SEGMENT + UNION))
-                        yield _cell("1", "-", model, system, corpus, metric, None, hit, one.source, ())
-
-
-Hit = tuple[MetricRow, str, MetricRow | None]
+                    if hit := _hit(one, system, metric, SEGMENT):
+                        yield _filled(PaperCell("1", "-", model, system, corpus, metric, None), hit, "")
 
 
 def _lookup(row: Mapping[str, Any], corpus: str, metric: str, several: Sequence[Measured]) -> Hit | None:
-    for one in several:
-        hit = _lookup_one(row, corpus, metric, one)
-        if hit is not None:
-            return hit
-    return None
+    return next((hit for one in several if (hit := _lookup_one(row, corpus, metric, one))), None)
 
 
 def _lookup_one(row: Mapping[str, Any], corpus: str, metric: str, one: Measured) -> Hit | None:
@@ -231,18 +216,32 @@ def _lookup_one(row: Mapping[str, Any], corpus: str, metric: str, one: Measured)
     if system is None or (system == FUSED and set(row["branches"]) != one.branches):
         return None
     if corpus != CEXPR:
-        cell = one.find(system, metric, SEGMENT)
-        return (cell, one.source, one.find(system, metric, SEGMENT + UNION)) if cell else None
-    mapping = metric.rpartition("_")[2]
-    if mapping == PFSA:
-        name = PFSA if row.get("pfsa_ours") else None
+        return _hit(one, system, metric, SEGMENT)
+    if metric.rpartition("_")[2] == PFSA:
+        system = PFSA if row.get("pfsa_ours") else None
     else:
-        name = PPA if system == FUSED else f"{system}/{PPA}"
-    for protocol in (FRAME, SEGMENT) if name else ():  # the challenge's server scores frames
-        cell = one.find(name, "macro_f1", protocol) if name else None
-        if cell is not None:
-            return cell, f"{one.source} ({protocol}s)", one.find(name or "", "macro_f1", protocol + UNION)
+        system = PPA if system == FUSED else f"{system}/{PPA}"
+    for protocol in (FRAME, SEGMENT) if system else ():  # the server of the challenge scores frames
+        if hit := _hit(one, system or "", "macro_f1", protocol):
+            return hit._replace(source=f"{one.source} ({protocol}s)")
     return None
+
+
+def _hit(one: Measured, system: str, metric: str, protocol: str) -> Hit | None:
+    score = one.find(system, metric, protocol)
+    return Hit(score, one.source, one.find(system, metric, protocol + UNION)) if score else None
+
+
+def _filled(cell: PaperCell, hit: Hit | None, needs: str) -> PaperCell:
+    """The cell with its score, or with what it needs."""
+    if hit is None:
+        return replace(cell, source=needs)
+    score = hit.score
+    union = hit.union.value if hit.union is not None and hit.union.value != score.value else None
+    return replace(
+        cell, value=score.value, low=score.low, high=score.high, union=union, n=score.n, coverage=score.coverage,
+        source=hit.source,
+    )  # fmt: skip
 
 
 def _needs(row: Mapping[str, Any], corpus: str) -> str:
@@ -254,33 +253,9 @@ def _needs(row: Mapping[str, Any], corpus: str) -> str:
         return f"needs labels of {corpus}: {add} && cer run {layout} && cer evaluate {layout}"
     run = f"cer run {layout}"
     if row.get("train"):
-        run = f"{run} && cer train {system} --corpora {layout} && {run}"  # it trains on feature tables
+        run = f"{run} && cer train {system} --corpora {layout} && {run}"  # the training reads feature tables
     if row.get("branches"):
         names = ", ".join(f'"{name}"' for name in row["branches"])
         run += f" --set 'branches.enabled=[{names}]'"
     add = f"cer corpus add {layout} DIR --format {layout}"
     return f"needs {corpus}: {add} && {run} && cer evaluate {layout} --split dev"
-
-
-def _cell(
-    table: str,
-    id_: str,
-    model: str,
-    system: str,
-    corpus: str,
-    metric: str,
-    printed: float | None,
-    hit: Hit | None,
-    source: str,
-    notes: tuple[str, ...],
-) -> PaperCell:
-    cell, union = (hit[0], hit[2]) if hit else (None, None)
-    other = union.value if union is not None and cell is not None and union.value != cell.value else None
-    if cell is None:
-        return PaperCell(
-            table, id_, model, system, corpus, metric, printed, None, None, None, None, 0, None, source, notes
-        )
-    return PaperCell(
-        table, id_, model, system, corpus, metric, printed,
-        cell.value, cell.low, cell.high, other, cell.n, cell.coverage, source, notes,
-    )  # fmt: skip

@@ -16,28 +16,25 @@ that name none, so the texts of the rule-based captioner are classified by the a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cer_pipeline.branches.rows import Predict, Row, probability_rows, read_features
 from cer_pipeline.branches.scene.au_head import AUHead
 from cer_pipeline.branches.scene.au_phrases import caption_phrases
 from cer_pipeline.branches.scene.caption_head import Embed, SceneHead, encoder
 from cer_pipeline.branches.sentences.minilm import ZOO_ID, MiniLM
 from cer_pipeline.branches.sentences.stages import (
-    Predict,
-    Prediction,
     TextEncoder,
     branch,
     centroid,
     embed_rows,
-    predict_rows,
     predict_with,
-    read_features,
 )
 from cer_pipeline.branches.sentences.zero_shot import LabelHead, zero_shot_head
 from cer_pipeline.profiles import EXECUTION
@@ -148,13 +145,13 @@ class PredictScene:
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows of the table for segments of the plan."""
-        return predict_rows(units, self.features, self._predict, SCENE_MINILM.probabilities.table)
+        return probability_rows(units, self.features, self._predict, SCENE_MINILM.probabilities.table)
 
-    def _predict(self, unit: Mapping[str, Any], features: NDArray[np.floating]) -> Prediction:
+    def _predict(self, unit: Row, features: NDArray[np.float32]) -> tuple[str, NDArray[np.float64]]:
         if unit["imported"] and self.caption_head is not None:
-            return Prediction(CAPTION_HEAD, self.caption_head.segment(unit["texts"], features))
+            return CAPTION_HEAD, self.caption_head.segment(unit["texts"], features)
         if not unit["imported"] and self.au_head is not None:
-            return Prediction(AU_HEAD, self.au_head.probabilities(features))
+            return AU_HEAD, self.au_head.probabilities(features)
         return self._zero_shot(unit, features)
 
     @cached_property
@@ -175,4 +172,6 @@ class PredictLabel:
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows of the table for segments of the plan."""
-        return predict_rows(units, self.features, predict_with(self.head, "labels"), SCENE_LABEL.probabilities.table)
+        return probability_rows(
+            units, self.features, predict_with(self.head, "labels"), SCENE_LABEL.probabilities.table
+        )

@@ -1,8 +1,8 @@
 """The stages of the branches over texts: texts of a segment -> 384 features -> 8 probabilities.
 
-Belongs here: the builder of the specs with its plans (light at import), and the rows of both stages. Does not belong
-here: the table and the head of a branch (`scene`, `text`), the encoder (`minilm`) or the heads (`zero_shot`, trained
-heads).
+Belongs here: the builder of the specs with its plans (light at import), and the rows of features. Does not belong here:
+the rows of probabilities (`branches.rows`), the table and the head of a branch (`scene`, `text`), the encoder
+(`minilm`) or the heads (`zero_shot`, trained heads).
 
 A segment has one transcript and may have several captions, one a view. Where captions were imported, the branches use
 the imported ones alone, and the text of the rule-based captioner only where no imported view has a text. An imported
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -24,21 +24,24 @@ from numpy.typing import NDArray
 
 from cer_pipeline import tables
 from cer_pipeline.branch import BranchSpec
+from cer_pipeline.branches.rows import Predict, empty_row, feature_row
 from cer_pipeline.branches.sentences.minilm import SIZE, ZOO_ID
-from cer_pipeline.labels import BASIC_COLUMNS
 from cer_pipeline.perception.speech.language import ENGLISH
+from cer_pipeline.plans import SEGMENT_COLUMNS, plan_of
 from cer_pipeline.profiles import Profile
-from cer_pipeline.stage import INPUTS, UNIT, Inputs, StageContext, StageSpec
+from cer_pipeline.stage import INPUTS, UNIT, Inputs, StageSpec
 from cer_pipeline.status import Status
 from cer_pipeline.store.fingerprint import digest
 from cer_pipeline.training.trainer import Trainer
 
 RULE_BASED: Final = "describer"  # the view of the rule-based captioner; every other view was imported
 CAPTIONS: Final = "captions"
-_KEYS: Final = ("segment_id", "video_id", "segment")
 _PLAN: Final = pa.schema(
     [
-        *(pa.field(name, kind) for name, kind in zip(_KEYS, (pa.string(), pa.string(), pa.int32()), strict=True)),
+        *(
+            pa.field(name, kind)
+            for name, kind in zip(SEGMENT_COLUMNS, (pa.string(), pa.string(), pa.int32()), strict=True)
+        ),
         *(pa.field(name, pa.string()) for name in ("status", "reason", UNIT, INPUTS)),
         pa.field("imported", pa.bool_()),
         pa.field("texts", pa.list_(pa.string())),
@@ -52,17 +55,6 @@ class Head(Protocol):
     def probabilities(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
         """[384] -> [8] in the order of `labels.BASIC`, summing to 1."""
         ...
-
-
-class Prediction(NamedTuple):
-    """Value of the column `model`, and probabilities [8] in the order of `labels.BASIC`."""
-
-    model: str
-    probabilities: NDArray[np.float64]
-
-
-Predict = Callable[[Mapping[str, Any], NDArray[np.floating]], Prediction]
-"""Row of the plan and its features [384] -> prediction."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +80,7 @@ def centroid(vectors: NDArray[np.floating]) -> NDArray[np.floating]:
 
 def predict_with(head: Head, model: str) -> Predict:
     """Return the prediction of a head that needs the features alone, under the name `model`."""
-    return lambda _, features: Prediction(model, head.probabilities(features))
+    return lambda _, features: (model, head.probabilities(features))
 
 
 def branch(
@@ -149,7 +141,7 @@ def branch(
 def _plan_texts(source: str, inputs: Inputs, _: Profile) -> pa.Table:
     """One row per segment with its texts. The texts are the key, so equal texts are encoded once."""
     columns = ["view"] if source == CAPTIONS else ["language"]
-    table = inputs.table(source, [*_KEYS, *columns, "text", "status", "reason"])
+    table = inputs.table(source, [*SEGMENT_COLUMNS, *columns, "text", "status", "reason"])
     rows = sorted(
         map(_english, table.to_pylist()), key=lambda row: (row["video_id"], row["segment"], row.get("view") or "")
     )
@@ -174,7 +166,7 @@ def _segment(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     texts = [row["text"] or "" for row in used]
     status, reason = (str(Status.OK), None) if used else (rows[0]["status"], rows[0]["reason"])
     kind = "imported" if imported else "own"  # part of the keys of rows: the words do not change
-    return {name: rows[0][name] for name in _KEYS} | {
+    return {name: rows[0][name] for name in SEGMENT_COLUMNS} | {
         "status": status,
         "reason": reason,
         UNIT: rows[0]["segment_id"],
@@ -186,7 +178,7 @@ def _segment(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _plan_features(source: str, features: str, inputs: Inputs, profile: Profile) -> pa.Table:
     """One row per segment of the features. Captions are added, and are part of the key, since a head may read them."""
-    table = inputs.table(features, [*_KEYS, "status", "reason"])
+    table = inputs.table(features, [*SEGMENT_COLUMNS, "status", "reason"])
     ids = table.column("segment_id").to_pylist()
     digests = inputs.digests(features, unit="segment_id")
     keys = [digests.get(segment, "") for segment in ids]
@@ -196,7 +188,7 @@ def _plan_features(source: str, features: str, inputs: Inputs, profile: Profile)
         for name in ("imported", "texts"):
             values = pa.array([texts[segment][name] for segment in ids], _PLAN.field(name).type)
             table = table.append_column(name, values)
-    return table.append_column(UNIT, table.column("segment_id")).append_column(INPUTS, pa.array(keys, pa.string()))
+    return plan_of(table, "segment_id", keys)
 
 
 def embed_rows(units: pa.Table, encoder: TextEncoder | Mapping[bool, TextEncoder], spec: tables.TableSpec) -> pa.Table:
@@ -218,41 +210,9 @@ def embed_rows(units: pa.Table, encoder: TextEncoder | Mapping[bool, TextEncoder
             vectors |= {(imported, text): vector for text, vector in zip(texts, embedded, strict=True)}
     rows = []
     for unit in planned:
-        row = _row(unit)
-        if unit["status"] == Status.OK:
-            views = np.stack([vectors[unit["imported"], text] for text in unit["texts"]])
-            row["features"] = encoders[unit["imported"]].combine(views).astype(np.float32).tolist()
-        rows.append(row)
+        if unit["status"] != Status.OK:
+            rows.append(empty_row(unit))
+            continue
+        views = np.stack([vectors[unit["imported"], text] for text in unit["texts"]])
+        rows.append(feature_row(unit, encoders[unit["imported"]].combine(views).astype(np.float32)))
     return pa.Table.from_pylist(rows, schema=spec.schema)
-
-
-def predict_rows(
-    units: pa.Table, features: Mapping[str, Sequence[float] | None], predict: Predict, spec: tables.TableSpec
-) -> pa.Table:
-    """Return rows of a probabilities table; a segment without features has its status.
-
-    Args:
-        units: rows of the plan.
-        features: segment_id -> vector.
-        predict: the head.
-        spec: the probabilities table.
-    """
-    rows = []
-    for unit in units.to_pylist():
-        row = _row(unit)
-        vector = features.get(unit["segment_id"])
-        if unit["status"] == Status.OK and vector is not None:
-            model, values = predict(unit, np.asarray(vector, dtype=np.float32))
-            row |= dict(zip(BASIC_COLUMNS, values.tolist(), strict=True)) | {"model": model}
-        rows.append(row)
-    return pa.Table.from_pylist(rows, schema=spec.schema)
-
-
-def _row(unit: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: unit[name] for name in (*_KEYS, "status", "reason")}
-
-
-def read_features(context: StageContext, table: str) -> dict[str, list[float] | None]:
-    """Return the vectors of the shard by segment_id."""
-    rows = context.inputs.table(table, ["segment_id", "features"])
-    return dict(zip(rows.column("segment_id").to_pylist(), rows.column("features").to_pylist(), strict=True))

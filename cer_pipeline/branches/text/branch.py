@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cer_pipeline.branches.rows import probability_rows, read_features
 from cer_pipeline.branches.sentences.minilm import ZOO_ID, MiniLM
 from cer_pipeline.branches.sentences.stages import (
     Head,
@@ -25,9 +26,7 @@ from cer_pipeline.branches.sentences.stages import (
     branch,
     centroid,
     embed_rows,
-    predict_rows,
     predict_with,
-    read_features,
 )
 from cer_pipeline.branches.sentences.zero_shot import zero_shot_head
 from cer_pipeline.stage import StageContext
@@ -106,4 +105,6 @@ class PredictText:
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows of the table for segments of the plan."""
-        return predict_rows(units, self.features, predict_with(self.head, self.model), TEXT_MINILM.probabilities.table)
+        return probability_rows(
+            units, self.features, predict_with(self.head, self.model), TEXT_MINILM.probabilities.table
+        )

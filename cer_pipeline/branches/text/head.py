@@ -1,12 +1,12 @@
 """The text head: low-rank changes to MiniLM's weights and a linear layer on its mean-pooled states.
 
-Belongs here: the adapted encoder, as it is trained (changes beside frozen weights) and as it is used (changes merged
+Belongs here: the adapted encoder, as it is trained (changes added to frozen weights) and as it is used (changes merged
 into the weights). Does not belong here: training (`branches.text.train`) or tables (`branches.text.branch`).
 
 A low-rank change is W' = W + (alpha / r) B A with A of r x in and B of out x r (Hu et al. 2021, "LoRA", section 4.1),
-on all six linear maps of each of the upper layers. The lower layers stay as they are: their states are computed once
+on all six linear maps of each of the upper layers. The lower layers are not changed: their states are computed once
 before training, which makes a step 2.5 times as fast on a CPU. In float16 three layers at rank 32 and the linear layer
-are 1.3 MB, against 91 MB for the encoder, which stays the one file that the scene branches use too.
+have 1.3 MB; the encoder has 91 MB and is the file that the scene branches use as well.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ ADAPTED: Final = (
 """Linear maps of a BERT layer that get a low-rank change, as `transformers.BertModel` names them."""
 
 CLASSES: Final = tuple(BASIC.index(name) for name in BASIC if name != "Other")
-"""Columns of `BASIC` that the linear layer answers for, in its order; "Other" is never trained and gets 0."""
+"""Columns of `BASIC` that the linear layer has logits for, in its order; "Other" is never trained and gets 0."""
 
 MAX_TOKENS: Final = 64  # a window of 4 s holds some 15 words; the longest GoEmotions sentence has 33
 
 
 class LowRank(nn.Module):
-    """A frozen linear map with a trainable low-rank change beside it.
+    """A frozen linear map plus a trainable low-rank change.
 
     Args:
         base: the frozen map.
         rank: rank r of the change.
-        alpha: scale; the change counts alpha / r.
+        alpha: scale; the change is multiplied by alpha / r.
     """
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
@@ -70,13 +70,13 @@ class AdaptedEncoder(nn.Module):
         folder: the encoder's folder: config.json and model.safetensors.
         rank: rank of the changes.
         alpha: their scale.
-        layers: how many layers, from the top, are changed.
+        layers: number of layers that are changed, from the top.
         dropout: share of the pooled values that are zeroed in training.
     """
 
     def __init__(self, folder: Path, rank: int, alpha: float, layers: int, dropout: float) -> None:
         super().__init__()
-        # The encoder's own dropout stays off (eval): it is frozen, and its random numbers cost a third of a step.
+        # The dropout of the encoder stays off (eval): it is frozen, and its random numbers take a third of a step.
         self.encoder: Any = load_network(folder).requires_grad_(False)
         self.first = len(self.encoder.encoder.layer) - layers
         for _, parent, leaf in _adapted(self.encoder, self.first):
@@ -91,22 +91,18 @@ class AdaptedEncoder(nn.Module):
         return _layers(self.encoder.encoder.layer[: self.first], states, mask)
 
     def upper(self, states: Tensor, mask: Tensor) -> Tensor:
-        """What `lower` gave, and the mask -> logits [n, 7] in the order of `CLASSES`."""
+        """States from `lower`, and the mask -> logits [n, 7] in the order of `CLASSES`."""
         states = _layers(self.encoder.encoder.layer[self.first :], states, mask)
         return self.linear(self.dropout(mean_pool(states, mask)))
 
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Token ids [n, t] and mask [n, t] -> logits [n, 7] in the order of `CLASSES`."""
-        return self.upper(self.lower(tokens, mask), mask)
-
     def trained(self) -> dict[str, nn.Parameter]:
-        """The parameters that training changes, by the names that a head's file has."""
-        found: dict[str, Any] = {}
+        """The parameters that training changes, by their names in the file of a head."""
+        parameters: dict[str, Any] = {}
         for name, parent, leaf in _adapted(self.encoder, self.first):
             module = getattr(parent, leaf)
-            found[f"{name}.a"], found[f"{name}.b"] = module.a, module.b
-        found["linear.weight"], found["linear.bias"] = self.linear.weight, self.linear.bias
-        return found
+            parameters[f"{name}.a"], parameters[f"{name}.b"] = module.a, module.b
+        parameters["linear.weight"], parameters["linear.bias"] = self.linear.weight, self.linear.bias
+        return parameters
 
 
 class TextClassifier:
@@ -131,11 +127,14 @@ class TextClassifier:
         """
         return cls(*load_head(head))
 
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """Features [..., 384] -> logits [..., 7] in the order of `CLASSES`, float64."""
+        return features.astype(np.float64) @ self.weight.T + self.bias
+
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         """Features [..., 384] -> probabilities [..., 8], float64, each summing to 1, 0 for "Other"."""
-        logits = (features.astype(np.float64) @ self.weight.T + self.bias) / self.temperature
-        full = np.zeros((*logits.shape[:-1], len(BASIC)))
-        full[..., CLASSES] = softmax(logits, axis=-1)
+        full = np.zeros((*features.shape[:-1], len(BASIC)))
+        full[..., CLASSES] = softmax(self.logits(features) / self.temperature, axis=-1)
         return full
 
 
@@ -143,7 +142,7 @@ class TextHead(TextClassifier):
     """A trained text head with its encoder: text -> 384 features -> probabilities of the 8 basic emotions.
 
     Args:
-        tensors: what `AdaptedEncoder.trained` names, any float type.
+        tensors: those of `AdaptedEncoder.trained`, any float type.
         meta: needs `rank`, `alpha`, `layers` and `temperature`.
         folder: the folder of the plain encoder, with tokenizer.json.
         max_tokens: longest input; longer texts are cut.
@@ -177,20 +176,20 @@ class TextHead(TextClassifier):
         return cls(*load_head(head), folder)
 
     def features(self, text: str) -> np.ndarray:
-        """Mean-pooled states of the adapted encoder for one text: float32 [384]; equal texts give equal bytes."""
+        """Return the mean-pooled states of one text: float32 [384]; equal texts have equal bytes."""
         with one_thread():
             return self.batch([text])[0]
 
     @torch.inference_mode()
     def batch(self, texts: Sequence[str]) -> np.ndarray:
-        """The same for many texts at once, float32 [n, 384]; equal to `features` only up to rounding."""
+        """Return the same for many texts at once, float32 [n, 384]; equal to `features` only up to rounding."""
         tokens, mask = pad([encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))])
         states = self.encoder(input_ids=tokens, attention_mask=mask).last_hidden_state
         return mean_pool(states, mask).float().numpy()
 
 
 def pad(ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Token ids of several texts as one [n, longest] tensor, 0 behind the end, and its mask."""
+    """Return token ids of several texts as one [n, longest] tensor, 0 after the end of a text, and its mask."""
     longest = max(len(row) for row in ids)
     tokens = torch.zeros(len(ids), longest, dtype=torch.long)
     mask = torch.zeros(len(ids), longest, dtype=torch.long)
@@ -202,20 +201,20 @@ def pad(ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
 
 def mean_pool(states: Tensor, mask: Tensor) -> Tensor:
     """States [n, t, d] and mask [n, t] -> mean over the unmasked positions [n, d]."""
-    keep = mask.unsqueeze(-1).to(states.dtype)
-    return (states * keep).sum(1) / keep.sum(1)
+    weight = mask.unsqueeze(-1).to(states.dtype)
+    return (states * weight).sum(1) / weight.sum(1)
 
 
 def _layers(layers: Iterable[nn.Module], states: Tensor, mask: Tensor) -> Tensor:
-    keep = mask.bool()[:, None, None, :]
+    attended = mask.bool()[:, None, None, :]
     for layer in layers:
-        out = layer(states, attention_mask=keep)
+        out = layer(states, attention_mask=attended)
         states = out[0] if isinstance(out, tuple) else out
     return states
 
 
 def _adapted(encoder: Any, first: int) -> Iterator[tuple[str, nn.Module, str]]:
-    """(name in a head's file, parent module, attribute) of every adapted linear map, from layer `first` up."""
+    """(name in the file of a head, parent module, attribute) of every adapted linear map, from layer `first` up."""
     for i, layer in enumerate(encoder.encoder.layer):
         if i < first:
             continue

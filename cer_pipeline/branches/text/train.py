@@ -1,19 +1,21 @@
 """Training of the text head: MiniLM with low-rank changes on GoEmotions, with or without MELD.
 
-Belongs here: targets, batches, the loop, what is chosen on the dev split, and the scores. Does not belong here: the
-network (`branches.text.head`) or the files (`corpora.formats.utterances`).
+Belongs here: targets, batches, the loss, the choices on the dev split, and the scores. Does not belong here: the
+network (`branches.text.head`), the loop (`training.loop`) or the files (`corpora.formats.utterances`).
 
-Protocol: train on the train splits, without the sentences that also stand in GoEmotions dev or test; the class offset,
-the temperature and the threshold are chosen on GoEmotions dev; GoEmotions test is read once, after that. MELD dev is
-scored without the utterances that also stand in MELD train, with what was chosen on GoEmotions dev.
+Protocol: train on the train splits, without the sentences that are also in GoEmotions dev or test; the class offset,
+the temperature and the threshold are chosen on GoEmotions dev; GoEmotions test is scored once, after that. MELD dev is
+scored without the utterances that are also in MELD train, with the choices made on GoEmotions dev.
 
-Whether MELD joins is decided without its dev split and without GoEmotions test (`joins`): it does where it raises the
-mean of two macro-F1, that of GoEmotions dev and that of MELD train out of fold, its dialogues being halved. For this
-decision alone, linear layers are fitted on the states of the head without MELD: whole fits would take an hour more.
+Whether MELD is trained on is decided without its dev split and without GoEmotions test (`decide_meld`): it is where it
+raises the mean of two macro-F1, that of GoEmotions dev and that of MELD train out of fold, with its dialogues halved.
+For this decision alone, linear layers are fitted on the states of the head without MELD: whole fits would take an hour
+more.
 
-A row with several labels trains towards all of them in equal parts. Scores are given under two rules: `single` counts
-the rows with exactly one label, each against the class of highest probability; `multi` counts all rows and takes every
-class above a threshold (chosen on dev) as predicted, which is the rule of the GoEmotions paper (Demszky et al. 2020).
+A row with several labels is trained towards all of them in equal parts. Scores are given under two rules: `single`
+counts the rows with exactly one label, each against the class of highest probability; `multi` counts all rows and takes
+every class above a threshold (chosen on dev) as predicted, which is the rule of the GoEmotions paper (Demszky et al.
+2020).
 """
 
 from __future__ import annotations
@@ -50,18 +52,18 @@ from cer_pipeline.zoo.head_file import save_head
 
 NAME: Final = "text_minilm"
 FILES: Final = {"GoEmotions": "train.tsv", "MELD": "train_sent_emo.csv"}
-"""The file that tells each corpus."""
+"""File by which each corpus is recognised."""
 
 OFFSETS: Final = tuple(i / 10 for i in range(11))  # share of the log class frequency that is taken off the logits
 TEMPERATURES: Final = tuple(round(0.5 + i / 20, 2) for i in range(41))  # 0.5 to 2.5
 THRESHOLDS: Final = tuple(round(0.1 + i / 50, 2) for i in range(21))  # 0.1 to 0.5
 SAVE_EVERY: Final = 200  # steps; some three minutes on one core
-BUCKET: Final = 50  # batches that are sorted by length together: little padding, and still another order every epoch
+BUCKET: Final = 50  # batches that are sorted by length together: little padding, and another order in every epoch
 
 
 @dataclass(frozen=True)
 class TextSettings:
-    """How the text head is trained.
+    """Settings of the training.
 
     Args:
         rank: rank of the low-rank changes.
@@ -91,7 +93,7 @@ class TextSettings:
 
 
 def targets(rows: Sequence[Utterance]) -> np.ndarray:
-    """Target distribution [n, 7] in the order of `CLASSES`: equal parts on a row's labels."""
+    """Return target distributions [n, 7] in the order of `CLASSES`, with equal parts for the labels of a row."""
     values = np.zeros((len(rows), len(CLASSES)), np.float32)
     for i, row in enumerate(rows):
         for label in row.labels:
@@ -100,7 +102,7 @@ def targets(rows: Sequence[Utterance]) -> np.ndarray:
 
 
 def batches(lengths: np.ndarray, size: int, seed: int) -> list[np.ndarray]:
-    """Row numbers of one epoch's batches: random, but rows of a batch are of like length, so that little is padding.
+    """Return the row numbers of the batches of one epoch, in random order; rows of a batch have similar lengths.
 
     Args:
         lengths: tokens of every row.
@@ -109,12 +111,12 @@ def batches(lengths: np.ndarray, size: int, seed: int) -> list[np.ndarray]:
     """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(lengths))
-    found: list[np.ndarray] = []
+    made: list[np.ndarray] = []
     for start in range(0, len(order), size * BUCKET):
         bucket = order[start : start + size * BUCKET]
         bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
-        found.extend(bucket[i : i + size] for i in range(0, len(bucket), size))
-    return [found[i] for i in rng.permutation(len(found))]
+        made.extend(bucket[i : i + size] for i in range(0, len(bucket), size))
+    return [made[i] for i in rng.permutation(len(made))]
 
 
 def fit(
@@ -124,14 +126,14 @@ def fit(
     settings: TextSettings,
     progress: Progress = quiet,
 ) -> AdaptedEncoder:
-    """Train on rows; a run that was stopped goes on from `state`. On one thread, so that it repeats to the last bit.
+    """Train on rows, on one thread, so that a repeated run has the same bits. A stopped run resumes from `state`.
 
     Args:
         rows: training sentences.
         encoder: folder of MiniLM.
-        state: file that the state is kept in, every `SAVE_EVERY` steps.
+        state: file in which the state is saved every `SAVE_EVERY` steps.
         settings: how to train.
-        progress: told the mean loss and the steps.
+        progress: gets the mean loss and the steps.
     """
     with one_thread():
         return _fit(rows, encoder, state, settings, progress)
@@ -183,44 +185,38 @@ def _fit(
 
 
 def _below(model: AdaptedEncoder, ids: Sequence[Sequence[int]], progress: Progress) -> list[torch.Tensor]:
-    """Each row's states below the changed layers, float16 [tokens, 384]: 0.6 GB for GoEmotions."""
+    """States of each row below the changed layers, float16 [tokens, 384]: 0.6 GB for GoEmotions."""
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    found: list[torch.Tensor] = [torch.empty(0)] * len(ids)
+    below: list[torch.Tensor] = [torch.empty(0)] * len(ids)
     for start in range(0, len(order), 64):
         part = order[start : start + 64]
         states = model.lower(*pad([ids[i] for i in part]))
         for i, row in zip(part, states, strict=True):
-            found[i] = row[: len(ids[i])].half()
+            below[i] = row[: len(ids[i])].half()
         if start % 6400 == 0:
             progress("states of the lower layers", start, len(order))
-    return found
+    return below
 
 
 def pack(model: AdaptedEncoder) -> dict[str, np.ndarray]:
-    """The trained tensors as they are shipped: float16."""
+    """Return the trained tensors as they are shipped: float16."""
     return {name: value.detach().numpy().astype(np.float16) for name, value in model.trained().items()}
 
 
 def features(head: TextHead, rows: Sequence[Utterance], progress: Progress = quiet) -> np.ndarray:
-    """States [n, 384] of a head as it is shipped (merged, float32) over sentences, by length in batches."""
+    """Return states [n, 384] of sentences by a head as it is shipped (merged, float32)."""
     order = np.argsort([len(row.text) for row in rows], kind="stable")
-    found = np.empty((len(rows), head.weight.shape[1]), np.float32)
+    states = np.empty((len(rows), head.weight.shape[1]), np.float32)
     for start in range(0, len(order), 64):
         part = order[start : start + 64]
-        found[part] = head.batch([rows[int(i)].text for i in part])
+        states[part] = head.batch([rows[int(i)].text for i in part])
         if start % 1280 == 0:
             progress("states of sentences", start, len(order))
-    return found
-
-
-def logits(head: TextHead, texts: Sequence[str]) -> np.ndarray:
-    """Logits [n, 7] of a head as it is shipped."""
-    states = features(head, [Utterance("", text, ()) for text in texts])
-    return states.astype(np.float64) @ head.weight.T + head.bias
+    return states
 
 
 def choose(values: np.ndarray, goal: np.ndarray, prior: np.ndarray) -> dict[str, float]:
-    """What is chosen on the dev split.
+    """Choose temperature, offset and threshold on the dev split.
 
     Args:
         values: logits [n, 7] of the dev rows.
@@ -241,35 +237,34 @@ def choose(values: np.ndarray, goal: np.ndarray, prior: np.ndarray) -> dict[str,
 
 
 def _single_f1(values: np.ndarray, goal: np.ndarray) -> float:
-    keep = goal.max(-1) == 1
-    matrix = metrics.confusion(goal[keep].argmax(-1), values[keep].argmax(-1), len(CLASSES))
+    one = goal.max(-1) == 1
+    matrix = metrics.confusion(goal[one].argmax(-1), values[one].argmax(-1), len(CLASSES))
     return float(metrics.macro_f1(matrix, range(len(CLASSES))))
 
 
 def single(values: np.ndarray, goal: np.ndarray, groups: Sequence[str]) -> dict[str, Any]:
-    """Scores over the rows with exactly one label: class of the highest value against the label.
+    """Return scores over the rows with exactly one label: class of the highest value against the label.
 
     Args:
         values: logits or probabilities [n, 7].
         goal: target distributions [n, 7].
-        groups: what the bootstrap draws: rows, or dialogues.
+        groups: group of each row that the bootstrap draws as a whole: the row, or its dialogue.
     """
-    keep = goal.max(-1) == 1
+    one = goal.max(-1) == 1
     every = range(len(CLASSES))
-    truth, guess = goal[keep].argmax(-1), values[keep].argmax(-1)
-    own = [group for group, used in zip(groups, keep, strict=True) if used]
-    found: dict[str, Any] = {"n": int(keep.sum())}
-    for name, metric in (("macro_f1", metrics.macro_f1), ("uar", metrics.uar)):
-        score = metrics.bootstrap(metric, truth, guess, own, every, size=len(CLASSES))
-        found[name] = score.percent
+    truth, guess = goal[one].argmax(-1), values[one].argmax(-1)
+    wanted: dict[str, Any] = {"macro_f1": (metrics.macro_f1, every), "uar": (metrics.uar, every)}
     for name, metric in (("f1", metrics.macro_f1), ("recall", metrics.uar)):
-        scores = [metrics.bootstrap(metric, truth, guess, own, [k], size=len(CLASSES)) for k in every]
-        found[name] = {BASIC[c]: score.percent for c, score in zip(CLASSES, scores, strict=True)}
-    return found
+        wanted |= {f"{name}/{k}": (metric, [k]) for k in every}
+    scores = metrics.bootstraps(wanted, truth, guess, np.asarray(groups)[one], size=len(CLASSES))
+    by_class = {
+        name: {BASIC[c]: scores[f"{name}/{k}"].percent for k, c in enumerate(CLASSES)} for name in ("f1", "recall")
+    }
+    return {"n": int(one.sum()), **{name: scores[name].percent for name in ("macro_f1", "uar")}, **by_class}
 
 
 def multi(p: np.ndarray, goal: np.ndarray, threshold: float) -> dict[str, Any]:
-    """Scores over all rows: every class with at least `threshold` is predicted, and the highest one always."""
+    """Return scores over all rows: every class with at least `threshold` is predicted, and always the highest."""
     guess, truth = (p >= threshold) | (p == p.max(-1, keepdims=True)), goal > 0
     f1 = 2 * (guess & truth).sum(0) / np.maximum(guess.sum(0) + truth.sum(0), 1)
     return {"n": len(p), "macro_f1": round(100 * float(f1.mean()), 2), "f1": _by_class(f1)}
@@ -290,7 +285,7 @@ def train_text(
 ) -> dict[str, Any]:
     """Train the text head, choose on dev, score on test, and write `text_minilm.safetensors` and its model card.
 
-    A stopped run goes on where it was when it is called again with the same folders and settings. Also written:
+    A stopped run resumes when it is called again with the same folders and settings. Also written:
     `text_minilm.scores.json` and `text_minilm.predictions.parquet` (split, id, the 8 probabilities) for dev and test.
 
     Args:
@@ -300,10 +295,10 @@ def train_text(
         meld: folder of the MELD files; scored on its dev split where given.
         with_meld: whether MELD train is trained on too; None to decide it by folds, where MELD is given.
         settings: how to train.
-        progress: told what is going on.
+        progress: gets the step, and how much of it is done.
 
     Returns:
-        What stands in the scores file; scores in percent, with intervals as [value, low, high]. Where folds decided,
+        The content of the scores file; scores in percent, with intervals as [value, low, high]. Where folds decided,
         `other` holds the scores of the head that was not chosen.
 
     Raises:
@@ -317,16 +312,16 @@ def train_text(
     out.mkdir(parents=True, exist_ok=True)
     folder = out / "fits"
     if meld is None or with_meld is not None:
-        made = judged(data, bool(with_meld), encoder, folder, settings, progress)
+        made = fit_and_score(data, bool(with_meld), encoder, folder, settings, progress)
         scores = made.scores
     else:
-        both = {name: judged(data, name, encoder, folder, settings, progress) for name in (False, True)}
-        decision = joins(data, TextHead(both[False].tensors, both[False].meta, encoder), progress)
+        both = {name: fit_and_score(data, name, encoder, folder, settings, progress) for name in (False, True)}
+        decision = decide_meld(data, TextHead(both[False].tensors, both[False].meta, encoder), progress)
         made, other = both[decision["joins"]], both[not decision["joins"]].scores
-        held = {name: other[name] for name in data.held()}
-        scores = {**made.scores, "decision": decision, "other": held}
+        other_scores = {name: other[name] for name in data.scored()}
+        scores = {**made.scores, "decision": decision, "other": other_scores}
     scores = {"settings": asdict(settings), "digests": _digests(goemotions, meld), **scores}
-    tables = [_predictions(name, held, made.probabilities[name]) for name, held in data.held().items()]
+    tables = [_predictions(name, rows, made.probabilities[name]) for name, rows in data.scored().items()]
     pq.write_table(pa.concat_tables(tables), out / f"{NAME}.predictions.parquet")
     (out / f"{NAME}.scores.json").write_text(json.dumps(scores, indent=1) + "\n", "utf-8")
     (out / f"{NAME}.md").write_text(card(scores), "utf-8")
@@ -339,12 +334,12 @@ class Data:
     """The sentences of a training.
 
     Args:
-        train: GoEmotions train without what stands in its dev or test.
-        dropped: how many rows that took out.
+        train: GoEmotions train without the sentences of its dev and test.
+        dropped: number of rows that were left out.
         dev: GoEmotions dev.
         test: GoEmotions test.
         meld_train: MELD train; empty where it is not given.
-        meld_dev: MELD dev without the utterances that stand in its train.
+        meld_dev: MELD dev without the utterances of its train.
     """
 
     train: list[Utterance]
@@ -363,15 +358,14 @@ class Data:
         """
         every, dev, test = (read_goemotions(goemotions, name) for name in ("train", "dev", "test"))
         train = unseen(every, dev + test)
-        told = read_meld(meld, "train") if meld else []
-        return cls(
-            train, len(every) - len(train), dev, test, told, unseen(read_meld(meld, "dev"), told) if meld else []
-        )
+        meld_train = read_meld(meld, "train") if meld else []
+        meld_dev = unseen(read_meld(meld, "dev"), meld_train) if meld else []
+        return cls(train, len(every) - len(train), dev, test, meld_train, meld_dev)
 
-    def held(self) -> dict[str, list[Utterance]]:
-        """What is scored, by name."""
-        found = {"dev": self.dev, "test": self.test, "meld_dev": self.meld_dev}
-        return {name: rows for name, rows in found.items() if rows}
+    def scored(self) -> dict[str, list[Utterance]]:
+        """The rows that are scored, by name."""
+        splits = {"dev": self.dev, "test": self.test, "meld_dev": self.meld_dev}
+        return {name: rows for name, rows in splits.items() if rows}
 
 
 def check(rows: Sequence[Utterance]) -> None:
@@ -386,19 +380,19 @@ def check(rows: Sequence[Utterance]) -> None:
 
 
 def dialogue(row: Utterance) -> str:
-    """The dialogue of a MELD utterance: dia12_utt3 -> dia12."""
+    """Return the dialogue of a MELD utterance: dia12_utt3 -> dia12."""
     return row.id.partition("_")[0]
 
 
 @dataclass(frozen=True)
 class ScoredHead:
-    """A trained head with what it says about the rows that are scored.
+    """A trained head with its predictions and scores.
 
     Args:
         tensors: of its file.
         meta: of its file.
-        probabilities: name of the rows -> [n, 7].
-        scores: of the same rows, and what was chosen.
+        probabilities: name of the scored rows -> [n, 7].
+        scores: of the same rows, and the choices on dev.
     """
 
     tensors: dict[str, np.ndarray]
@@ -407,18 +401,18 @@ class ScoredHead:
     scores: dict[str, Any]
 
 
-def judged(
+def fit_and_score(
     data: Data, with_meld: bool, encoder: Path, folder: Path, settings: TextSettings, progress: Progress = quiet
 ) -> ScoredHead:
-    """Train on all training rows, with MELD or without, choose on GoEmotions dev, and score.
+    """Train on all training rows, with MELD or without it, choose on GoEmotions dev, and score.
 
     Args:
         data: the sentences.
-        with_meld: whether MELD train joins.
+        with_meld: whether MELD train is trained on.
         encoder: folder of MiniLM.
-        folder: where the state of the fit is kept.
+        folder: folder for the state of the fit.
         settings: how to train.
-        progress: told what is going on.
+        progress: gets the step, and how much of it is done.
     """
     rows = [*data.train, *(data.meld_train if with_meld else [])]
     state = folder / f"{'with' if with_meld else 'without'}_meld.state"
@@ -426,68 +420,70 @@ def judged(
     meta = {**asdict(settings), "branch": NAME, "encoder": "minilm", "temperature": 1.0}
     plain_head = TextHead(tensors, meta, encoder)
     values = {}
-    for name, held in data.held().items():
-        progress(f"scoring {name}", 0, len(held))
-        values[name] = features(plain_head, held).astype(np.float64) @ plain_head.weight.T + plain_head.bias
+    for name, split in data.scored().items():
+        progress(f"scoring {name}", 0, len(split))
+        values[name] = plain_head.logits(features(plain_head, split))
     prior = targets(rows).mean(0)
     chosen = choose(values["dev"], targets(data.dev), prior)
     # Taking the offset off the bias makes it part of the head.
     tensors["linear.bias"] = (plain_head.bias - chosen["offset"] * np.log(prior)).astype(np.float32)
     meta |= {"temperature": chosen["temperature"], "classes": [BASIC[c] for c in CLASSES], "with_meld": with_meld}
     shift = tensors["linear.bias"] - plain_head.bias
-    p = {name: softmax((own + shift) / chosen["temperature"], axis=-1) for name, own in values.items()}
+    p = {name: softmax((logits + shift) / chosen["temperature"], axis=-1) for name, logits in values.items()}
     scores: dict[str, Any] = {
         "chosen": chosen, "rows": len(rows), "with_meld": with_meld, "train_rows_in_dev_or_test": data.dropped,
     }  # fmt: skip
-    for name, held in data.held().items():
-        goals = targets(held)
-        groups = [dialogue(row) if name == "meld_dev" else row.id for row in held]
+    for name, split in data.scored().items():
+        goals = targets(split)
+        groups = [dialogue(row) if name == "meld_dev" else row.id for row in split]
         scores[name] = {"single": single(p[name], goals, groups)}
         if name != "meld_dev":
             scores[name]["multi"] = multi(p[name], goals, chosen["threshold"])
     return ScoredHead(tensors, meta, p, scores)
 
 
-def joins(data: Data, head: TextHead, progress: Progress = quiet) -> dict[str, Any]:
-    """Whether MELD joins, decided on GoEmotions dev and on MELD train out of fold.
+def decide_meld(data: Data, head: TextHead, progress: Progress = quiet) -> dict[str, Any]:
+    """Decide whether MELD is trained on, by GoEmotions dev and by MELD train out of fold.
 
-    The dialogues of MELD train are halved. On the states of the head without MELD, a linear layer is fitted to
-    GoEmotions train alone, and one to it and each half of MELD. Each half of MELD is judged by the first, and by the
-    one that was fitted with the other half; utterances whose text stands in the other half do not count. MELD joins
-    where the mean of both macro-F1, GoEmotions dev (mean of both layers) and this, is higher with it.
+    The dialogues of MELD train are halved. On the states of the head without MELD, one linear layer is fitted to
+    GoEmotions train alone, and one to GoEmotions train and each half of MELD. Each half of MELD is classified by the
+    first, and by the one that was fitted with the other half; utterances whose text is in the other half do not count.
+    MELD is trained on where the mean of two macro-F1 is higher with it: GoEmotions dev (mean of both layers), and MELD
+    train.
 
     Args:
         data: the sentences; only those with one label count here.
         head: trained without MELD.
-        progress: told what is going on.
+        progress: gets the step, and how much of it is done.
     """
-    rows, dev = ([row for row in own if len(row.labels) == 1] for own in (data.train, data.dev))
-    x, told, known = (features(head, own, progress) for own in (rows, data.meld_train, dev))
-    y, meld_y, dev_y = (targets(own).argmax(1) for own in (rows, data.meld_train, dev))
-    half = np.array(meld_half(data.meld_train))
-    alone = _linear(x, y)
-    kept: list[Utterance] = []
+    meld = data.meld_train
+    rows, dev = ([row for row in split if len(row.labels) == 1] for split in (data.train, data.dev))
+    x, meld_x, dev_x = (features(head, split, progress) for split in (rows, meld, dev))
+    y, meld_y, dev_y = (targets(split).argmax(1) for split in (rows, meld, dev))
+    half = np.array(meld_half(meld))
+    without = _linear(x, y)
+    classified: list[Utterance] = []
     guess: dict[str, list[np.ndarray]] = {"without": [], "with": []}
-    on_dev = {"without": [_macro_f1(dev_y, alone(known))], "with": []}
+    on_dev = {"without": [_macro_f1(dev_y, without(dev_x))], "with": []}
     for k in range(2):
-        other = half != k
-        seen = {plain(row.text) for row, own in zip(data.meld_train, other, strict=True) if own}
-        held = np.array([i for i in np.flatnonzero(~other) if plain(data.meld_train[i].text) not in seen], np.int64)
-        layer = _linear(np.concatenate([x, told[other]]), np.concatenate([y, meld_y[other]]))
-        on_dev["with"].append(_macro_f1(dev_y, layer(known)))
-        kept += [data.meld_train[i] for i in held]
-        for name, judge in (("without", alone), ("with", layer)):
-            guess[name].append(np.eye(len(CLASSES))[judge(told[held])])
-    groups = [dialogue(row) for row in kept]
-    record: dict[str, Any] = {}
-    for name, parts in guess.items():
-        found = single(np.concatenate(parts), targets(kept), groups)["macro_f1"]
-        record[name] = {
+        train = half != k
+        texts = {plain(row.text) for row, used in zip(meld, train, strict=True) if used}
+        test = np.array([i for i in np.flatnonzero(~train) if plain(meld[i].text) not in texts], np.int64)
+        layer = _linear(np.concatenate([x, meld_x[train]]), np.concatenate([y, meld_y[train]]))
+        on_dev["with"].append(_macro_f1(dev_y, layer(dev_x)))
+        classified += [meld[i] for i in test]
+        for name, predict in (("without", without), ("with", layer)):
+            guess[name].append(np.eye(len(CLASSES))[predict(meld_x[test])])
+    groups = [dialogue(row) for row in classified]
+    record: dict[str, Any] = {
+        name: {
             "goemotions_dev": round(float(np.mean(on_dev[name])), 2),
-            "meld_train_out_of_fold": found,
+            "meld_train_out_of_fold": single(np.concatenate(parts), targets(classified), groups)["macro_f1"],
         }
-    mean = {name: own["goemotions_dev"] + own["meld_train_out_of_fold"][0] for name, own in record.items()}
-    return {"joins": bool(mean["with"] > mean["without"]), "utterances": len(kept), **record}
+        for name, parts in guess.items()
+    }
+    total = {name: f1["goemotions_dev"] + f1["meld_train_out_of_fold"][0] for name, f1 in record.items()}
+    return {"joins": bool(total["with"] > total["without"]), "utterances": len(classified), **record}
 
 
 def _linear(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -504,7 +500,7 @@ def _macro_f1(truth: np.ndarray, guess: np.ndarray) -> float:
 
 
 def meld_half(rows: Sequence[Utterance]) -> list[int]:
-    """0 or 1 for each row, the same for all utterances of a dialogue: drawn from the digest of its name."""
+    """Return 0 or 1 for each row, from the digest of its dialogue: the same for all utterances of a dialogue."""
     return [hashlib.sha256(dialogue(row).encode()).digest()[0] % 2 for row in rows]
 
 
@@ -580,29 +576,29 @@ def _meld_decision(scores: Mapping[str, Any]) -> list[str]:
 
 
 def train(request: Request) -> dict[str, Any]:
-    """Entry of `cer train text_minilm`: corpora of the format `utterances`, one of them GoEmotions.
+    """Train on corpora of the format `utterances`, one of them GoEmotions (`cer train text_minilm`).
 
     Option `meld`: decide (by folds, where MELD is among the corpora), with, or without; else fields of `TextSettings`.
     """
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for corpus in request.corpora:
         kinds = [name for name, file in FILES.items() if (corpus.root / file).is_file()]
         if len(kinds) != 1:
             then = f"expected {' or '.join(FILES.values())} in it"
             raise CerError("not the files of GoEmotions or MELD", str(corpus.root), then)
-        if kinds[0] in found:
+        if kinds[0] in folders:
             raise CerError(f"{kinds[0]} is named twice", corpus.name, "name it once")
-        found[kinds[0]] = corpus.root
-    if "GoEmotions" not in found:
+        folders[kinds[0]] = corpus.root
+    if "GoEmotions" not in folders:
         raise CerError("GoEmotions is not among the corpora", NAME, "its dev split is what settings are chosen on")
     how = choice(request.options, "meld", ("decide", "with", "without"))
-    if how != "decide" and "MELD" not in found:
+    if how != "decide" and "MELD" not in folders:
         raise CerError(f"meld={how}, but MELD is not among the corpora", NAME, "name it with --corpora")
     return train_text(
-        found["GoEmotions"],
+        folders["GoEmotions"],
         request.weights.path("minilm"),
         request.out,
-        found.get("MELD"),
+        folders.get("MELD"),
         {"decide": None, "with": True, "without": False}[how],
         apply(TextSettings(), request.options, also=("meld",)),
         request.progress,

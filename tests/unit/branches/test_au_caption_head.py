@@ -1,4 +1,4 @@
-"""The head of signs reads what a face does, in plain words, and never a judgement."""
+"""The action-unit caption head: its texts describe facial actions in the phrases of captions and name no emotion."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cer_pipeline.perception.captions.rule_based.text import SIGNS
 from cer_pipeline.zoo.head_file import save_head
 
 
-def test_the_describers_text_loses_the_setting_and_keeps_every_sign():
+def test_a_rule_based_text_loses_the_setting_and_keeps_every_action():
     text = (
         "One person is visible in a close-up. The teeth show, the lip corners are pulled up and back, and the cheeks "
         "are raised. Over the window the brows rise. A voice speaks part of the time; it is slow, with pauses. The "
@@ -31,14 +31,14 @@ def test_the_describers_text_loses_the_setting_and_keeps_every_sign():
     )
 
 
-def test_a_text_without_a_sign_tells_a_face_at_rest():
+def test_a_text_without_an_action_becomes_a_relaxed_face():
     assert caption_phrases("One person is visible. The picture is of medium brightness.") == NO_ACTION
     assert caption_phrases("") == NO_ACTION
 
 
 @pytest.mark.parametrize("sign", [*SIGNS])
-def test_every_sign_that_comes_or_holds_is_told_in_plain_words(sign):
-    """No word of the describer's own stays that captions do not use."""
+def test_every_action_is_described_in_the_phrases_of_captions(sign):
+    """No phrase is left that captions do not use."""
     for phrase in (SIGNS[sign].state.format(""), SIGNS[sign].state.format("slightly "), SIGNS[sign].comes):
         plain = caption_phrases(f"{phrase[0].upper()}{phrase[1:]}.")
         assert plain != NO_ACTION
@@ -51,7 +51,7 @@ def test_longer_phrases_are_replaced_before_those_that_they_contain():
         assert not any(re.search(rf"\b{re.escape(earlier)}\b", phrase) for earlier in phrases[:i]), phrase
 
 
-def test_clauses_that_judge_are_left_out_of_captions():
+def test_clauses_that_name_an_emotion_are_left_out_of_captions():
     caption = (
         "The man appears angry, with furrowed brows and a clenched jaw, suggesting intense frustration. His tone is "
         "calm. The lighting is dim. He wears a blue coat, and his lips are pressed together."
@@ -92,8 +92,8 @@ def test_the_head_learns_and_equals_a_naive_softmax():
     assert (head.probabilities(vectors[3]) == p[3]).all()  # the same bits, alone or among others
 
 
-def test_classes_weigh_the_same_however_rare_they_are():
-    """From vectors that tell nothing, every class is as likely as the others, also one with three rows of hundreds."""
+def test_classes_have_the_same_weight_whatever_their_frequency():
+    """From vectors of noise, every class is as likely as the others, also one with three rows of hundreds."""
     rng = np.random.default_rng(0)
     targets = np.concatenate([rng.choice([c for c in CLASSES if c != 2], 400), [2] * 3])
     vectors = rng.normal(size=(len(targets), 384))

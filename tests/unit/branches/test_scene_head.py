@@ -1,4 +1,4 @@
-"""The scene head equals a naive version, treats texts one by one, and stays modest where it knows nothing."""
+"""The caption head equals a naive version, scores each text alone, and is nearly uniform for unknown texts."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_scores_out_of_fold_are_those_of_a_head_without_the_clip():
     assert np.isfinite(np.delete(with_holes[:, 0], [0, 5], 0)).all()
 
 
-def test_sharpening_lowers_the_log_loss_and_sees_that_copies_add_nothing():
+def test_sharpening_recovers_the_scale_and_gives_copies_no_weight():
     rng = np.random.default_rng(0)
     targets = np.array([CLASSES[i % 7] for i in range(700)])
     own = rng.normal(size=(700, 1, 7)) + 1.5 * np.eye(7)[targets][:, None]
@@ -226,7 +226,7 @@ def test_the_shipped_head_is_small_whole_and_read():
 
 
 @pytest.mark.slow
-def test_the_shipped_head_reads_a_plain_sentence_of_every_emotion(weights):
+def test_the_shipped_head_classifies_a_sentence_of_every_emotion(weights):
     path = Path(scene.__file__).parent.parent.parent / "zoo" / "shipped" / "scene_minilm.safetensors"
     tensors, meta = load_head(path)
     texts = [
@@ -241,7 +241,7 @@ def test_the_shipped_head_reads_a_plain_sentence_of_every_emotion(weights):
     assert p[4].max() < 0.4
 
 
-def test_a_text_falls_into_its_sentences_without_marks_of_lists():
+def test_a_text_is_split_into_sentences_without_marks_of_lists():
     text = "**Face:**\n- The man frowns; his jaw is set.\n- He shouts!  Is he angry?"
     assert parts(text) == ["Face:", "The man frowns;", "his jaw is set.", "He shouts!", "Is he angry?"]
     assert parts("one clause") == ["one clause"]
@@ -249,7 +249,7 @@ def test_a_text_falls_into_its_sentences_without_marks_of_lists():
 
 
 @pytest.mark.slow
-def test_the_state_of_a_text_is_the_mean_over_its_sentences_whatever_stands_beside_it(weights):
+def test_the_state_of_a_text_is_the_mean_over_its_sentences_whatever_the_other_texts(weights):
     tensors, meta = load_head(weights.path("head_scene_minilm"))
     folder = weights.path("minilm")
     whole, split = (encoder(tensors, meta | {"sentences": on}, folder, threads=2) for on in (False, True))

@@ -132,7 +132,7 @@ def test_clips_shared_with_dev_leave_training_and_are_named(folders, tmp_path):
     assert "10110" in (tmp_path / "out" / "scene_minilm.md").read_text("utf-8")
 
 
-def test_a_missing_class_one_video_and_wrong_changes_publish_nothing(folders, tmp_path):
+def test_a_missing_class_one_video_and_a_wrong_adapter_write_no_head(folders, tmp_path):
     captions, minilm, adapter = folders
     write(captions, "train", range(12), range(6))
     with pytest.raises(CerError, match="0 rows of the class Surprise"):
@@ -221,7 +221,7 @@ def test_the_command_trains_as_the_function_does_and_takes_the_encoder_of_the_he
     assert scores == trained[1]
 
 
-def test_sentences_adapt_the_encoder_anew_and_once(folders, tmp_path, monkeypatch):
+def test_a_corpus_of_sentences_adapts_the_encoder_anew_and_once(folders, tmp_path, monkeypatch):
     asked = []
 
     def adapt(goemotions: Path, minilm: Path, out: Path, progress: object) -> Path:

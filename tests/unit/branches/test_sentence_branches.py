@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 
 from cer_pipeline import tables
+from cer_pipeline.branches.rows import probability_rows
 from cer_pipeline.branches.scene.branch import AU_HEAD, CAPTION_HEAD, SCENE_LABEL, SCENE_MINILM
 from cer_pipeline.branches.sentences.minilm import MiniLM
 from cer_pipeline.branches.sentences.stages import (
@@ -25,10 +26,9 @@ from cer_pipeline.branches.sentences.stages import (
     TextEncoder,
     centroid,
     embed_rows,
-    predict_rows,
     predict_with,
 )
-from cer_pipeline.branches.sentences.zero_shot import LabelHead, ZeroShotHead, sentences_of
+from cer_pipeline.branches.sentences.zero_shot import MODEL, LabelHead, ZeroShotHead, sentences_of
 from cer_pipeline.branches.text.branch import TEXT_MINILM
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.perception.captions.rule_based.text import PROMPT
@@ -46,7 +46,7 @@ def vectors(rng: np.random.Generator, n: int) -> np.ndarray:
     return v / np.linalg.norm(v, axis=1, keepdims=True)
 
 
-def test_a_text_equal_to_a_sentence_of_an_emotion_goes_to_that_emotion():
+def test_a_text_equal_to_a_sentence_of_an_emotion_is_classified_as_that_emotion():
     rng = np.random.default_rng(0)
     sets = [vectors(rng, 4) for _ in range(7)]
     head = ZeroShotHead(sets, 0.1)
@@ -57,7 +57,7 @@ def test_a_text_equal_to_a_sentence_of_an_emotion_goes_to_that_emotion():
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0.02, 2))
-def test_prompt_probabilities_equal_a_naive_computation(seed: int, temperature: float):
+def test_zero_shot_probabilities_equal_a_naive_computation(seed: int, temperature: float):
     rng = np.random.default_rng(seed)
     sets = [vectors(rng, int(rng.integers(1, 5))) for _ in range(7)]
     x = vectors(rng, 1)[0]
@@ -65,8 +65,8 @@ def test_prompt_probabilities_equal_a_naive_computation(seed: int, temperature: 
     def nearest(v: np.ndarray, sentences: np.ndarray) -> float:
         return max(float(sum(a * b for a, b in zip(v, s, strict=True))) for s in sentences)
 
-    middles = [s.mean(0) / np.linalg.norm(s.mean(0)) for s in sets]
-    scores = [nearest(x, s) - sum(nearest(c, s) for c in middles) / 7 for s in sets]
+    means = [s.mean(0) / np.linalg.norm(s.mean(0)) for s in sets]
+    scores = [nearest(x, s) - sum(nearest(c, s) for c in means) / 7 for s in sets]
     mean = sum(scores) / 7
     weights = [np.exp((score - mean) / temperature) for score in scores] + [1.0]
     got = ZeroShotHead(sets, temperature).probabilities(x)
@@ -74,7 +74,7 @@ def test_prompt_probabilities_equal_a_naive_computation(seed: int, temperature: 
     assert got.argmax() != BASIC.index("Other") or np.ptp(got) < 1e-9
 
 
-def test_a_label_that_is_near_to_everything_is_not_favoured():
+def test_a_label_that_is_similar_to_every_text_is_not_favoured():
     rng = np.random.default_rng(1)
     labels, free = vectors(rng, 8), vectors(rng, 5)
     common = free.mean(0) / np.linalg.norm(free.mean(0))
@@ -129,13 +129,13 @@ def captions() -> MemoryInputs:
 
 
 class CountingEncoder:
-    """Gives each text a fixed random vector and counts."""
+    """Returns a fixed random vector for each text and records the texts."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.texts: list[str] = []
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
-        self.asked += texts
+        self.texts += texts
         return [vectors(np.random.default_rng(len(text)), 1)[0] for text in texts]
 
 
@@ -145,13 +145,13 @@ ANOTHER = "qwen2.5-vl-32b_prompt1"
 
 def several(*views: tuple[str, str | None]) -> MemoryInputs:
     """One segment with a text a view; None where the view failed."""
-    said = [
+    views_rows = [
         segment("v", 0)
         | {"view": view, "model": view}
         | ({"text": text} if text is not None else {"status": "undecodable", "reason": f"no {view}"})
         for view, text in views
     ]
-    return MemoryInputs({"captions": rows(tables.CAPTIONS, said)})
+    return MemoryInputs({"captions": rows(tables.CAPTIONS, views_rows)})
 
 
 def planned(*views: tuple[str, str | None]) -> dict:
@@ -160,23 +160,23 @@ def planned(*views: tuple[str, str | None]) -> dict:
     return row
 
 
-def test_imported_texts_are_read_in_order_of_their_views_and_the_describers_only_without_them():
+def test_imported_texts_are_used_in_order_of_their_views_and_rule_based_ones_only_without_them():
     own, seven, thirty = (RULE_BASED, "own"), (VLM, "seven"), (ANOTHER, "thirty")
     for views in itertools.permutations([own, seven, thirty]):
         assert (planned(*views)["texts"], planned(*views)["imported"]) == (["thirty", "seven"], True)
     assert planned(own, (VLM, None))["texts"] == ["own"] and not planned(own, (VLM, None))["imported"]
     assert planned((RULE_BASED, None), seven)["texts"] == ["seven"]
-    lost = planned((VLM, None), (ANOTHER, None))
-    assert (lost["texts"], lost["status"], lost["reason"]) == ([], "undecodable", f"no {ANOTHER}")
+    failed = planned((VLM, None), (ANOTHER, None))
+    assert (failed["texts"], failed["status"], failed["reason"]) == ([], "undecodable", f"no {ANOTHER}")
 
 
-def test_the_key_says_who_wrote_the_text_and_forgets_what_is_not_read():
+def test_the_key_depends_on_the_kind_of_view_and_not_on_texts_that_are_not_used():
     assert planned((VLM, "a"))["inputs"] != planned((RULE_BASED, "a"))["inputs"]
     assert planned((VLM, "a"))["inputs"] == planned((VLM, "a"), (RULE_BASED, "b"), (ANOTHER, None))["inputs"]
     assert planned((VLM, "a"), (ANOTHER, "b"))["inputs"] != planned((VLM, "a b"))["inputs"]
 
 
-def test_the_vector_of_several_texts_is_the_middle_of_theirs():
+def test_the_features_of_several_texts_are_the_centroid_of_their_vectors():
     encode = CountingEncoder()
     spec = SCENE_LABEL.features
     units = spec.plan(several((VLM, "one"), (ANOTHER, "three"), (RULE_BASED, "elsewhere")), PROFILE)
@@ -198,32 +198,31 @@ def test_every_segment_has_a_row_and_equal_texts_are_encoded_once():
     assert [r["status"] for r in found] == ["ok", "ok", "no_video", "ok", "ok", "ok"]
     assert found[2]["features"] is None and found[2]["reason"] == "neither"
     assert found[0]["features"] == found[3]["features"]
-    assert len(encode.asked) == len(set(encode.asked)) == 4
+    assert len(encode.texts) == len(set(encode.texts)) == 4
 
 
 @pytest.mark.parametrize("status", STATUSES)
 @pytest.mark.parametrize("branch", BRANCHES, ids=lambda b: b.name)
-def test_a_missing_text_passes_its_status_to_the_probabilities(branch, status: Status):
+def test_the_status_of_a_missing_text_is_the_status_of_its_probabilities(branch, status: Status):
     source = branch.features.inputs[0]
     spec = tables.CAPTIONS if source == "captions" else tables.TRANSCRIPTS
     view = {"view": RULE_BASED} if source == "captions" else {}
     inputs = MemoryInputs({source: rows(spec, [segment("v", 0) | view | {"status": status, "reason": "because"}])})
 
-    def nobody(texts: Sequence[str]) -> list[np.ndarray]:
+    def unused(texts: Sequence[str]) -> list[np.ndarray]:
         raise AssertionError("there is no text to encode")
 
-    made = embed_rows(branch.features.plan(inputs, PROFILE), TextEncoder(nobody, centroid), branch.features.table)
+    made = embed_rows(branch.features.plan(inputs, PROFILE), TextEncoder(unused, centroid), branch.features.table)
     inputs.tables[branch.features.name] = made
     head = ZeroShotHead([vectors(np.random.default_rng(i), 2) for i in range(7)], 0.1)
     units = branch.probabilities.plan(inputs, PROFILE)
-    (row,) = predict_rows(
-        units, {"v/0000": None}, predict_with(head, "prompts"), branch.probabilities.table
-    ).to_pylist()
+    features = {row["segment_id"]: row for row in made.to_pylist()}
+    (row,) = probability_rows(units, features, predict_with(head, MODEL), branch.probabilities.table).to_pylist()
     assert (row["status"], row["reason"]) == (status, "because")
     assert all(row[c] is None for c in (*BASIC_COLUMNS, "model"))
 
 
-def test_words_of_another_language_are_not_read_as_english():
+def test_a_text_of_another_language_is_not_encoded():
     said = {"text": "Ich bin traurig.", "language": "de"}
     inputs = MemoryInputs(
         {
@@ -266,7 +265,7 @@ def minilm(weights) -> MiniLM:
 
 
 @pytest.mark.slow
-def test_the_encoder_gives_unit_vectors_that_do_not_depend_on_threads_or_company(minilm: MiniLM):
+def test_the_encoder_gives_unit_vectors_that_do_not_depend_on_threads_or_other_texts(minilm: MiniLM):
     import torch
 
     texts = ["The teeth show.", "a " * 400, "", "The eyes are closed. " * 5]
@@ -286,7 +285,7 @@ def test_the_encoder_gives_unit_vectors_that_do_not_depend_on_threads_or_company
 
 
 @pytest.mark.slow
-def test_each_text_that_is_put_through_is_counted(weights):
+def test_each_encoded_text_is_counted_once(weights):
     counters: Counter[str] = Counter()
     MiniLM(weights.path("minilm"), counters).encode_all(["a", "b", "a"])
     assert counters == {"calls/minilm": 2}
@@ -316,7 +315,7 @@ def test_the_encoder_agrees_with_the_published_int8_model(minilm: MiniLM, weight
 
 
 def imported() -> MemoryInputs:
-    """Three segments: two views, the describer alone, and all of them."""
+    """Three segments: two imported views, the rule-based captioner alone, and both kinds."""
     said = [
         (0, VLM, "The man appears angry, his jaw is clenched."),
         (0, ANOTHER, "A man with furrowed brows shouts in frustration."),
@@ -329,7 +328,7 @@ def imported() -> MemoryInputs:
 
 
 @pytest.mark.slow
-def test_imported_texts_go_to_the_scene_head_and_the_describers_to_the_head_of_signs(weights):
+def test_imported_texts_are_classified_by_the_caption_head_and_rule_based_ones_by_the_action_unit_head(weights):
     from cer_pipeline.branches.scene.caption_head import SceneHead, encoder
     from cer_pipeline.zoo.head_file import load_head
 
@@ -353,7 +352,7 @@ def test_imported_texts_go_to_the_scene_head_and_the_describers_to_the_head_of_s
 
 
 class Without:
-    """Weights of a machine that lacks some heads."""
+    """Weights without some of the heads."""
 
     def __init__(self, weights, *absent: str) -> None:
         self.weights, self.absent = weights, absent
@@ -368,7 +367,7 @@ class Without:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("absent", [(AU_HEAD,), (CAPTION_HEAD,), (AU_HEAD, CAPTION_HEAD)])
-def test_where_a_trained_head_is_absent_likeness_to_sentences_judges(absent, weights):
+def test_where_a_trained_head_is_absent_the_zero_shot_head_is_used(absent, weights):
     inputs = imported()
     for spec in (SCENE_MINILM.features, SCENE_MINILM.probabilities):
         stage = spec.load()(StageContext(PROFILE, Without(weights, *absent), inputs))
@@ -381,7 +380,7 @@ def test_where_a_trained_head_is_absent_likeness_to_sentences_judges(absent, wei
 
 @pytest.mark.slow
 @pytest.mark.parametrize("branch", [SCENE_MINILM, SCENE_LABEL], ids=lambda b: b.name)
-@pytest.mark.parametrize("source", [captions, imported], ids=["describer", "imported"])
+@pytest.mark.parametrize("source", [captions, imported], ids=["rule_based", "imported"])
 def test_a_branch_gives_the_same_rows_in_one_chunk_and_one_by_one(branch, source, weights):
     inputs = source()
     for spec in (branch.features, branch.probabilities):
@@ -401,7 +400,7 @@ def test_a_branch_gives_the_same_rows_in_one_chunk_and_one_by_one(branch, source
 
 
 @pytest.mark.slow
-def test_a_raised_mouth_and_a_bowed_head_lean_to_their_emotions(minilm: MiniLM):
+def test_descriptions_of_action_units_are_classified_as_their_emotions(minilm: MiniLM):
     head = ZeroShotHead(
         [minilm.encode_all(s) for s in sentences_of(PROFILE["scene_minilm"])],
         PROFILE["scene_minilm"]["temperature"],

@@ -61,7 +61,7 @@ def rows(n: int = 12) -> list[Utterance]:
 
 
 def meta() -> dict:
-    """What a head's file says."""
+    """Metadata of the file of a head."""
     return {**asdict(SETTINGS), "temperature": 1.0}
 
 
@@ -84,7 +84,7 @@ def test_the_merged_head_equals_the_network_in_training(encoder: Path) -> None:
     head = TextHead(training.pack(model), meta(), encoder)
     tokens, mask = pad([head.tokenizer.encode(text).ids for text in TEXTS])
     with torch.inference_mode():
-        expected = model(tokens, mask).double().softmax(-1).numpy()
+        expected = model.upper(model.lower(tokens, mask), mask).double().softmax(-1).numpy()
     p = head.probabilities(head.batch(TEXTS))
     assert p[:, list(CLASSES)] == pytest.approx(expected, abs=1e-5)
     assert (p[:, BASIC.index("Other")] == 0).all()
@@ -99,17 +99,18 @@ def test_a_text_alone_and_in_a_batch_give_the_same(encoder: Path) -> None:
         assert np.array_equal(head.features(sentence), head.features(sentence))
 
 
-def test_training_lowers_the_loss_and_leaves_lower_layers_alone(encoder: Path, tmp_path: Path) -> None:
-    told: list[str] = []
+def test_training_fits_the_labels_and_changes_upper_layers_only(encoder: Path, tmp_path: Path) -> None:
+    messages: list[str] = []
     settings = replace(SETTINGS, epochs=30, rate=5e-3)
-    model = training.fit(rows(), encoder, tmp_path / "s", settings, lambda what, done, total: told.append(what))
-    values = training.logits(TextHead(training.pack(model), meta(), encoder), TEXTS)
+    model = training.fit(rows(), encoder, tmp_path / "s", settings, lambda what, done, total: messages.append(what))
+    head = TextHead(training.pack(model), meta(), encoder)
+    values = head.logits(head.batch(TEXTS))
     assert values.argmax(-1).tolist() == [0, 1, 2, 3, 4, 5]
     assert all(".1." in name or name.startswith("linear") for name in model.trained())
-    assert told
+    assert messages
 
 
-def test_a_resumed_run_ends_as_an_undisturbed_one(
+def test_a_resumed_run_gives_the_same_tensors_as_an_uninterrupted_one(
     encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "SAVE_EVERY", 3)
@@ -142,7 +143,7 @@ def test_batches_hold_every_row_once() -> None:
     assert padded < 1.1 * lengths.sum()
 
 
-def test_the_temperature_undoes_too_sure_logits_and_the_offset_a_learned_prior() -> None:
+def test_the_temperature_corrects_overconfident_logits_and_the_offset_a_learned_prior() -> None:
     rng = np.random.default_rng(0)
     honest = rng.normal(size=(4000, 7)) * 1.5
     p = softmax(honest, axis=-1)
@@ -195,7 +196,7 @@ def test_train_text_writes_a_head_its_card_and_predictions(encoder: Path, tmp_pa
     table = pq.read_table(out / "text_minilm.predictions.parquet")
     assert table.num_rows == 22
     last = table.slice(21).to_pylist()[0]
-    p = head.probabilities(head.features(f"{TEXTS[-1]} dev"))  # what stands in the table is what the file says
+    p = head.probabilities(head.features(f"{TEXTS[-1]} dev"))  # the table holds the predictions of the file
     assert [last[name] for name in BASIC_COLUMNS] == pytest.approx(p.tolist(), abs=1e-5)
     first = (out / "text_minilm.safetensors").read_bytes()
     training.train_text(corpora, encoder, tmp_path / "again", meld, with_meld=True, settings=SETTINGS)
@@ -227,23 +228,23 @@ def test_the_branch_uses_the_trained_head_where_it_is_present(encoder: Path, tmp
         def digest(self, model: str) -> str | None:
             return "1" if trained or model != text.TEXT_HEAD else None
 
-    said = [segment("v", 0) | {"text": TEXTS[0]}, segment("v", 1) | {"status": "no_speech", "reason": "none"}]
-    inputs = MemoryInputs({"transcripts": rows_of(tables.TRANSCRIPTS, said)})
+    transcripts = [segment("v", 0) | {"text": TEXTS[0]}, segment("v", 1) | {"status": "no_speech", "reason": "none"}]
+    inputs = MemoryInputs({"transcripts": rows_of(tables.TRANSCRIPTS, transcripts)})
     context = StageContext(load_profile(), Weights(), inputs)
     spec = text.TEXT_MINILM
     embedded = text.EmbedText(context)(spec.features.plan(inputs, context.profile))
     inputs.tables[spec.features.name] = embedded
-    judged = text.PredictText(context)(spec.probabilities.plan(inputs, context.profile)).to_pylist()
+    predicted = text.PredictText(context)(spec.probabilities.plan(inputs, context.profile)).to_pylist()
     assert text.TEXT_HEAD in spec.features.optional_models
-    assert [row["status"] for row in judged] == ["ok", "no_speech"]
-    assert judged[0]["model"] == (text.TEXT_HEAD if trained else "prompts")
+    assert [row["status"] for row in predicted] == ["ok", "no_speech"]
+    assert predicted[0]["model"] == (text.TEXT_HEAD if trained else "prompts")
     if trained:
         alone = TextHead.read(head, encoder)
         expected = alone.probabilities(alone.features(TEXTS[0]))
-        assert [judged[0][c] for c in BASIC_COLUMNS] == pytest.approx(expected.tolist(), abs=1e-9)
+        assert [predicted[0][c] for c in BASIC_COLUMNS] == pytest.approx(expected.tolist(), abs=1e-9)
 
 
-def test_meld_without_a_folder_is_a_mistake(encoder: Path, tmp_path: Path) -> None:
+def test_training_on_meld_without_a_folder_is_refused(encoder: Path, tmp_path: Path) -> None:
     with pytest.raises(CerError, match="no folder is given"):
         training.train_text(tmp_path, encoder, tmp_path / "out", None, with_meld=True)
 
@@ -259,7 +260,7 @@ def write_dialogues(folder: Path, utterances: int = 3, dialogues: int = 8) -> No
     (folder / "train_sent_emo.csv").write_text("n,Utterance,S,Emotion,T,Dialogue_ID,Utterance_ID\n" + "".join(lines))
 
 
-def test_folds_of_dialogues_decide_whether_meld_joins(
+def test_folds_of_dialogues_decide_whether_meld_is_trained_on(
     encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpora, meld = write_corpora(tmp_path)
@@ -273,17 +274,17 @@ def test_folds_of_dialogues_decide_whether_meld_joins(
 
     monkeypatch.setattr(training, "_linear", watching)
     scores = training.train_text(corpora, encoder, tmp_path / "out", meld, settings=SETTINGS)
-    told = training.read_meld(meld, "train")
-    halves = training.meld_half(told)
-    assert {len({h for row, h in zip(told, halves, strict=True) if training.dialogue(row) == f"dia{d}"})
+    utterances = training.read_meld(meld, "train")
+    halves = training.meld_half(utterances)
+    assert {len({h for row, h in zip(utterances, halves, strict=True) if training.dialogue(row) == f"dia{d}"})
             for d in range(8)} == {1}  # fmt: skip
-    own = [halves.count(k) for k in (0, 1)]
-    assert counts == [7, 7 + own[1], 7 + own[0]]
+    sizes = [halves.count(k) for k in (0, 1)]
+    assert counts == [7, 7 + sizes[1], 7 + sizes[0]]
     found = scores["decision"]
     mean = {k: (found[k]["goemotions_dev"] + found[k]["meld_train_out_of_fold"][0]) / 2 for k in ("with", "without")}
     assert found["joins"] == (mean["with"] > mean["without"]) == scores["with_meld"]
-    shared = len({half for row, half in zip(told, halves, strict=True) if row.text == "again"}) > 1
-    assert found["utterances"] == (22 if shared else 24)  # what stands in both halves does not count
+    shared = len({half for row, half in zip(utterances, halves, strict=True) if row.text == "again"}) > 1
+    assert found["utterances"] == (22 if shared else 24)  # a text of both halves does not count
     assert set(scores["other"]) == {"dev", "test", "meld_dev"}
     card = (tmp_path / "out" / "text_minilm.md").read_text()
     assert "by a rule set before" in card

@@ -1,4 +1,4 @@
-"""The comparison that chooses the mapping to compounds: what it trains on, what it sees, and its rule."""
+"""The comparison that chooses the mapping to compounds: its training rows, its options, and its rule."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_compound_is_exactly_the_two_emotions_of_its_pair():
     assert compound_of((1, 5, 6)) is compound_of((1,)) is compound_of((1, 2)) is None
 
 
-def test_training_sees_single_labels_alone_and_no_text_of_a_compound():
+def test_training_rows_have_one_label_and_no_text_of_a_compound():
     train, test = rows_of(sentences())
     assert [row.id for row in train] == [f"a{i}" for i in range(35)]
     assert [(row.id, k) for row, k in test] == [(f"b{k}", k) for k in range(7)]
@@ -47,28 +47,28 @@ def test_a_compound_without_a_sentence_is_named():
 
 
 @pytest.fixture(scope="module")
-def world():
+def states():
     """Seven directions, one an emotion; a compound lies between its two."""
     rng = np.random.default_rng(0)
     axes = np.linalg.qr(rng.normal(size=(20, 20)))[0][:7]
     labels = np.arange(210) % 7
     train = axes[labels] + 0.3 * rng.normal(size=(210, 20))
     truth = np.arange(140) % 7
-    middles = np.array([axes[i] + axes[j] for i, j in PAIRS])
-    test = middles[truth] + 0.3 * rng.normal(size=(140, 20))
+    sums = np.array([axes[i] + axes[j] for i, j in PAIRS])
+    test = sums[truth] + 0.3 * rng.normal(size=(140, 20))
     return train, labels, [str(i) for i in range(210)], test, truth
 
 
-def test_every_option_gives_distributions_and_finds_compounds_it_never_saw(world):
-    found = options(*world)
+def test_every_option_gives_distributions_and_predicts_compounds_without_training_on_them(states):
+    found = options(*states)
     assert len(found) == 2 + len(STRENGTHS) + 2
     for name, values in found.items():
         np.testing.assert_allclose(values.sum(axis=1), 1, atol=1e-9)
-        assert (values.argmax(axis=1) == world[-1]).mean() > 0.6, name
+        assert (values.argmax(axis=1) == states[-1]).mean() > 0.6, name
 
 
-def test_the_strength_for_a_sentence_never_hangs_on_the_truth_of_its_own_half(world):
-    train, labels, groups, test, truth = world
+def test_the_strength_for_a_sentence_does_not_depend_on_the_labels_of_its_half(states):
+    train, labels, groups, test, truth = states
     shuffled = truth.copy()
     shuffled[::2] = np.random.default_rng(1).permutation(truth[::2])
     one, two = (options(train, labels, groups, test, t) for t in (truth, shuffled))
@@ -77,7 +77,7 @@ def test_the_strength_for_a_sentence_never_hangs_on_the_truth_of_its_own_half(wo
         np.testing.assert_array_equal(one[name], two[name])
 
 
-def test_the_rule_takes_the_best_of_those_that_beat_ppa_beyond_doubt():
+def test_the_rule_takes_the_best_of_the_options_whose_interval_over_ppa_is_above_0():
     def scored(value: float, low: float) -> dict:
         return {"macro_f1": [value, 0, 0], "macro_f1_over_ppa": [0, low, 9]}
 

@@ -1,4 +1,4 @@
-"""Every cell of the paper's tables is measured or says what it needs, and the paper's own slips are told."""
+"""Every cell of the tables of the paper is measured or names what it needs; footnotes name its contradictions."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_a_record_names_the_eight_fields_first() -> None:
     assert all(list(row)[:8] == first for row in rows)
 
 
-def test_a_data_folder_that_is_not_there_is_told_where_it_was_named(tmp_path: Path) -> None:
+def test_a_missing_data_folder_is_named_with_its_origin(tmp_path: Path) -> None:
     assert data_folder(None, "") is None
     assert data_folder(tmp_path, "/nowhere") == tmp_path
     with pytest.raises(CerError, match=r"does not exist: .*nowhere \(from CER_DATA\)"):
@@ -158,7 +158,7 @@ def test_a_data_folder_that_is_not_there_is_told_where_it_was_named(tmp_path: Pa
 
 
 class FakeWeights:
-    """Digests of weights that nobody loads."""
+    """Digests of weights that are not loaded."""
 
     def path(self, model: str) -> Path:
         raise AssertionError(f"{model} is loaded")
@@ -181,7 +181,7 @@ def write_captions(folder: Path, count: int = 14) -> Path:
 
 @pytest.fixture
 def pretend(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """In place of both branches: right about every other segment; notes each call."""
+    """Replaces both branches by predictions that are right for every other segment, and records each call."""
     calls: list[str] = []
 
     def right(split: Any) -> np.ndarray:
@@ -202,7 +202,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return calls
 
 
-def test_scores_are_kept_until_a_caption_file_or_a_weight_changes(tmp_path: Path, pretend: list[str]) -> None:
+def test_scores_are_cached_until_a_caption_file_or_a_weight_changes(tmp_path: Path, pretend: list[str]) -> None:
     home, folder, profile = Home(tmp_path / "home"), write_captions(tmp_path / AFEW), load_profile()
 
     def once(weights: Any = None) -> list[MetricRow]:
@@ -238,16 +238,16 @@ def test_real_captions_are_measured_with_the_heads_of_the_zoo_and_encoded_once(
             rows = list(csv.reader(handle))
         with (folder / path.name).open("w", encoding="utf-8", newline="") as handle:
             csv.writer(handle).writerows([rows[0], *rows[1::60]])
-    said: list[str] = []
+    messages: list[str] = []
     home = Home(tmp_path / "home")
-    found = measure(home, folder, "dev", weights, load_profile(), lambda what, *_: said.append(what))
+    found = measure(home, folder, "dev", weights, load_profile(), lambda what, *_: messages.append(what))
     systems = {c.system for c in found}
     assert systems == {"scene_minilm", "scene_label"} | {f"scene_minilm qwen2.5-vl-32b_prompt{i}" for i in (1, 2)}
     assert all(0 <= c.value <= 100 for c in found if c.metric == "macro_f1" and c.value is not None)
-    assert any("encoding" in text for text in said)
+    assert any("encoding" in text for text in messages)
     for kept in (home.root / "reproduce").glob("*.json"):
         kept.unlink()
-    said.clear()
-    again = measure(home, folder, "dev", weights, load_profile(), lambda what, *_: said.append(what))
+    messages.clear()
+    again = measure(home, folder, "dev", weights, load_profile(), lambda what, *_: messages.append(what))
     assert again == found
-    assert not any("encoding" in text for text in said), "a text was encoded twice"
+    assert not any("encoding" in text for text in messages), "a text was encoded twice"
