@@ -9,28 +9,23 @@ they fingerprint their inputs themselves, because Dagster drops edges to more th
 """
 
 # No postponed annotations here: Dagster reads them off the function as it is decorated.
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
 
-from assets.jobs import EVALUATE
-from assets.partitions import CORPUS, corpora
-from assets.stages import OWNERS, asset_key
+from assets.keys import asset_key
+from assets.partitions import corpora
+from assets.stages import OWNERS
 from assets.user_errors import user_errors
-from cer_pipeline.corpora import registry
-from cer_pipeline.errors import CerError
 from cer_pipeline.evaluation import evaluate as evaluation
-from cer_pipeline.evaluation.read import splits, tables_read
+from cer_pipeline.evaluation.read import tables_read
 from cer_pipeline.stage import StageSpec
 from cer_pipeline.tables import METRICS
 from resources.settings import Settings
 
 GROUP = "evaluation"
 REPORT = "report"
-SCHEDULE = "nightly_evaluation"
-NIGHTLY = "0 2 * * *"  # 02:00, when nobody waits for the machine
-TIMEZONE = "UTC"
 ALL_IN = dg.AllPartitionMapping()  # every shard of the corpus; Dagster cannot say "those of this corpus"
 
 
@@ -116,43 +111,3 @@ def _report_asset() -> dg.AssetsDefinition:
         )
 
     return report
-
-
-def nightly_schedule() -> dg.ScheduleDefinition:
-    """Evaluates every labelled corpus at night.
-
-    Stopped until someone turns it on in the UI, like the sensor: a laptop that only looks at a demonstration, and every
-    test, must not find the machine at work at 02:00.
-    """
-
-    @dg.schedule(
-        name=SCHEDULE,
-        job_name=EVALUATE,
-        cron_schedule=NIGHTLY,
-        execution_timezone=TIMEZONE,
-        default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="Evaluates every corpus that has labels; what has not changed costs seconds.",
-    )
-    def nightly_evaluation(
-        context: dg.ScheduleEvaluationContext, settings: Settings
-    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        home = settings.get_home()
-        ready = [name for name in registry.names(home.root) if _is_ready(settings, name)]
-        if not ready:
-            yield dg.SkipReason("no registered corpus has labels and predictions")
-            return
-        known = set(context.instance.get_dynamic_partitions(CORPUS))
-        context.instance.add_dynamic_partitions(CORPUS, [name for name in ready if name not in known])
-        for name in ready:
-            yield dg.RunRequest(run_key=f"{name}:{context.scheduled_execution_time.isoformat()}", partition_key=name)
-
-    return nightly_evaluation
-
-
-def _is_ready(settings: Settings, name: str) -> bool:
-    try:
-        splits(settings.get_home(), name)
-        evaluation.inputs_digest(settings.get_home(), name)
-    except CerError:
-        return False
-    return True

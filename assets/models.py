@@ -14,6 +14,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets.keys import model_key
 from assets.user_errors import user_errors
 from cer_pipeline.stage import StageSpec
 from cer_pipeline.training import registry as training
@@ -23,7 +24,6 @@ from resources.progress import ProgressListener
 from resources.tables import Tables
 
 GROUP = "models"
-PREFIX = "models"
 
 
 class TrainConfig(dg.Config):
@@ -31,11 +31,6 @@ class TrainConfig(dg.Config):
 
     corpora: list[str]
     options: dict[str, str] = {}  # noqa: RUF012 (a pydantic field, copied for each instance)
-
-
-def model_key(branch: str) -> dg.AssetKey:
-    """The asset of a trained head: scene_minilm -> models > scene_minilm."""
-    return dg.AssetKey([PREFIX, branch])
 
 
 def heads_of(spec: StageSpec) -> list[dg.AssetKey]:

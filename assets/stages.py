@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from assets.leaks import leak_check_results, leak_check_specs
+from assets.checks import leak_check_results, leak_check_specs
+from assets.keys import asset_key
 from assets.metadata import asset_metadata, check_metadata, run_metadata
 from assets.models import heads_of
 from assets.partitions import corpus_shards
@@ -27,11 +28,6 @@ NO_FAILURES = "no_failures"
 
 StageUnder = Callable[[Profile, str], StageSpec]
 """(settings of a run, table name) -> stage; raises CerError where these settings make another graph."""
-
-
-def asset_key(table: str) -> dg.AssetKey:
-    """The asset of a table: `probabilities/face_static` -> probabilities > face_static."""
-    return dg.AssetKey(table.split("/"))
 
 
 def stage_asset(spec: StageSpec, under: StageUnder) -> dg.AssetsDefinition:

@@ -13,11 +13,13 @@ from typing import Any
 
 import dagster as dg
 
-from assets.evaluation import evaluation_assets, nightly_schedule
+from assets.evaluation import evaluation_assets
 from assets.jobs import evaluate_job, process_shard_job, train_job
+from assets.keys import asset_key
 from assets.models import model_assets
+from assets.schedules import nightly_schedule
 from assets.sensors import corpus_changes_sensor
-from assets.stages import asset_key, stage_asset
+from assets.stages import stage_asset
 from cer_pipeline.pipeline import stage_under, stages
 from cer_pipeline.profiles import DEFAULT_PROFILE
 from resources.progress import LogProgress

@@ -199,7 +199,7 @@ def _launch(
     add_partitions(home, [shard_key(outcome.corpus, shard) for shard in shards])
     with instance(home) as opened, TerminalProgress(quiet) as progress:
         from assets.jobs import PROCESS_SHARD
-        from assets.stages import asset_key
+        from assets.keys import asset_key
         from cer_pipeline.definitions import build_definitions
         from resources.settings import Settings
 

@@ -71,7 +71,7 @@ def _launch(home: Home, branch: str, names: list[str], options: dict[str, str], 
 
     with instance(home) as opened, TerminalProgress(quiet) as progress:
         from assets.jobs import TRAIN
-        from assets.models import model_key
+        from assets.keys import model_key
         from cer_pipeline.definitions import build_definitions
         from resources.settings import Settings
 

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assets.leaks import NO_LEAK
+from assets.checks import NO_LEAK
+from assets.keys import asset_key
 from assets.partitions import CORPUS_SHARD
-from assets.stages import CONSERVED, asset_key, stage_asset
+from assets.stages import CONSERVED, stage_asset
 from cer_pipeline.corpora import registry
 from cer_pipeline.labels import BASIC, COMPOUND
 from cer_pipeline.pipeline import stages

@@ -11,9 +11,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from assets.evaluation import GROUP, NIGHTLY, SCHEDULE, TIMEZONE, nightly_schedule
+from assets.evaluation import GROUP
 from assets.jobs import EVALUATE, PROCESS_SHARD
 from assets.partitions import CORPUS
+from assets.schedules import NIGHTLY, SCHEDULE, TIMEZONE, nightly_schedule
 from cer_pipeline.definitions import build_definitions
 from resources.settings import Settings
 from tests.helpers.evaluated_home import NAME, ToyCorpus, write  # pyright: ignore[reportMissingImports]

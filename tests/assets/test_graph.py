@@ -11,7 +11,7 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from assets.leaks import LABELS, NO_LEAK
+from assets.checks import LABELS, NO_LEAK
 from assets.partitions import CORPUS_SHARD
 from assets.sensors import corpus_changes_sensor
 from assets.stages import CONSERVED, NO_FAILURES, stage_asset

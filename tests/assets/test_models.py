@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from assets.jobs import PROCESS_SHARD, TRAIN
-from assets.models import model_key
-from assets.stages import asset_key
+from assets.keys import asset_key, model_key
 from cer_pipeline.cli.train import train as train_command
 from cer_pipeline.corpora import registry as corpora
 from cer_pipeline.definitions import build_definitions
