@@ -197,6 +197,8 @@ class StageSpec:
         description: one sentence for the Dagster UI and the docs.
         group: asset group: ingest, perception, features, probabilities, fusion or predictions.
         inputs: names of the tables that it reads.
+        reads: columns by table that its plan and its class read, as shown in the column lineage of the UI (a test holds
+            it to what is read); tables of which only the content digests count have no entry.
         plan: light function from the inputs to one row per unit: columns `unit`, `inputs`, and what the class needs.
             It must not read blobs or load a model library.
         stage: import path "package.module:Class".
@@ -219,6 +221,7 @@ class StageSpec:
     plan: Callable[[Inputs, Profile], pa.Table]
     stage: str
     code_version: str
+    reads: Mapping[str, Sequence[str]] = field(default_factory=dict, hash=False)
     config: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     optional_models: tuple[str, ...] = ()

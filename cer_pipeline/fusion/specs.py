@@ -14,6 +14,7 @@ import pyarrow as pa
 from cer_pipeline import tables
 from cer_pipeline.branch import BranchSpec
 from cer_pipeline.fusion.inputs import texts
+from cer_pipeline.labels import BASIC_COLUMNS
 from cer_pipeline.profiles import Profile
 from cer_pipeline.stage import INPUTS, UNIT, Inputs, StageSpec
 from cer_pipeline.store.fingerprint import digest
@@ -36,6 +37,10 @@ def fusion_stages(branches: Sequence[BranchSpec], method: str = EQUAL) -> tuple[
             table=tables.fused(names),
             description="One distribution per segment from all branches, with the weight of every branch and class.",
             group="fusion",
+            reads={
+                "segments": ("segment_id", "video_id", "segment"),
+                **{f"probabilities/{name}": ("segment_id", "status", *BASIC_COLUMNS) for name in names},
+            },
             inputs=("segments", *(f"probabilities/{name}" for name in names)),
             plan=partial(_plan, names, modalities),
             stage="cer_pipeline.fusion.fuse:Fuse",

@@ -34,6 +34,10 @@ MINILM = "minilm"
 DESCRIBER: Final = "describer"  # the view of our own describer; every other view was imported
 CAPTIONS: Final = "captions"
 _KEYS = ("segment_id", "video_id", "segment")
+_TEXT_COLUMNS: Final = {
+    CAPTIONS: (*_KEYS, "view", "text", "status", "reason"),
+    "transcripts": (*_KEYS, "language", "text", "status", "reason"),
+}
 _PLAN: Final = pa.schema(
     [
         *(pa.field(name, kind) for name, kind in zip(_KEYS, (pa.string(), pa.string(), pa.int32()), strict=True)),
@@ -110,6 +114,7 @@ def branch(
         table=tables.features(name, SIZE),
         description=f"MiniLM vectors of {source}.",
         group="features",
+        reads={source: _TEXT_COLUMNS[source]},
         inputs=(source,),
         plan=partial(_plan_texts, source),
         stage=embed,
@@ -122,6 +127,8 @@ def branch(
         table=tables.probabilities(name),
         description=f"Basic emotions of every segment from {source}: a trained head, or likeness to sentences.",
         group="probabilities",
+        reads={features.name: (*_KEYS, "features", "status", "reason")}
+        | ({source: _TEXT_COLUMNS[source]} if source == CAPTIONS else {}),
         inputs=(source, features.name) if source == CAPTIONS else (features.name,),
         plan=partial(_plan_features, source, features.name),
         stage=judge,
