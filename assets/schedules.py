@@ -1,6 +1,6 @@
-"""Schedules: what runs at a fixed time.
+"""Schedules: runs at fixed times.
 
-Belongs here: the schedules and what each of them requests. Does not belong here: jobs (`jobs`) or computation.
+Belongs here: the schedules and the runs that they request. Does not belong here: jobs (`jobs`) or computation.
 """
 
 # No postponed annotations here: Dagster reads them off the function as it is decorated.
@@ -17,15 +17,14 @@ from cer_pipeline.evaluation.read import splits
 from resources.settings import Settings
 
 SCHEDULE = "nightly_evaluation"
-NIGHTLY = "0 2 * * *"  # 02:00, when nobody waits for the machine
+NIGHTLY = "0 2 * * *"  # 02:00, outside working hours
 TIMEZONE = "UTC"
 
 
 def nightly_schedule() -> dg.ScheduleDefinition:
-    """Evaluates every labelled corpus at night.
+    """Return the schedule that evaluates every labelled corpus at night.
 
-    Stopped until someone turns it on in the UI, like the sensor: a laptop that only looks at a demonstration, and every
-    test, must not find the machine at work at 02:00.
+    It is stopped until it is turned on in the UI, like the sensor, so that no machine computes at night unasked.
     """
 
     @dg.schedule(
@@ -34,7 +33,7 @@ def nightly_schedule() -> dg.ScheduleDefinition:
         cron_schedule=NIGHTLY,
         execution_timezone=TIMEZONE,
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="Evaluates every corpus that has labels; what has not changed costs seconds.",
+        description="Evaluates every corpus that has labels; an unchanged corpus costs seconds.",
     )
     def nightly_evaluation(
         context: dg.ScheduleEvaluationContext, settings: Settings

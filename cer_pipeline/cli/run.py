@@ -248,7 +248,7 @@ def broken_steps(result: Any) -> dict[str, str]:
     """Steps that failed, with the line for the user where there is one, else the innermost reason."""
     out = {}
     blocked = {
-        "__".join(check.asset_key.path): check.description
+        f"{check.asset_key.to_python_identifier()}_{check.check_name}": check.description
         for check in result.get_asset_check_evaluations()
         if not check.passed and check.blocking and check.description
     }
