@@ -5,7 +5,6 @@ not belong here: the rules that are checked (`store.row_coverage`, `corpora.leak
 """
 
 # No postponed annotations here: Dagster reads them off the function as it is decorated.
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ import dagster as dg
 from assets.keys import asset_key
 from assets.partitions import corpus_shards
 from assets.step_errors import step_errors
+from assets.unstable import unstable_interfaces
 from cer_pipeline.corpora.labels.specs import LABELS
 from cer_pipeline.corpora.leaks.check import leaks_of
 from cer_pipeline.stage import StageSpec
@@ -100,8 +100,7 @@ def _table_check(
     table: str, name: str, description: str, blocking: bool = False
 ) -> Callable[[Callable[..., Any]], dg.AssetChecksDefinition]:
     def decorate(function: Callable[..., Any]) -> dg.AssetChecksDefinition:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", dg.PreviewWarning)  # Dagster 1.13 calls partitions of checks a preview
+        with unstable_interfaces():  # partitions of checks
             return dg.asset_check(
                 asset=asset_key(table),
                 name=name,

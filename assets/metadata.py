@@ -17,6 +17,7 @@ from typing import Any
 import dagster as dg
 
 from assets.keys import asset_key
+from assets.unstable import unstable_interfaces
 from cer_pipeline.compound.clear import Clear, clear_rows
 from cer_pipeline.lineage.columns import column_sources
 from cer_pipeline.report.plots import table_plot
@@ -120,8 +121,9 @@ def code_reference(path: str) -> dict[str, Any]:
     lines = Path(spec.origin).read_text("utf-8").splitlines()
     pattern = re.compile(rf"(class|def) {re.escape(name)}\b")
     number = next((number for number, line in enumerate(lines, 1) if pattern.match(line)), 1)
-    reference = dg.LocalFileCodeReference(file_path=spec.origin, line_number=number, label=path)
-    return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])}
+    with unstable_interfaces():
+        reference = dg.LocalFileCodeReference(file_path=spec.origin, line_number=number, label=path)
+        return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])}
 
 
 def column_lineage(spec: StageSpec, specs: Mapping[str, StageSpec]) -> dict[str, Any]:

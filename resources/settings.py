@@ -55,9 +55,8 @@ def as_overrides(sections: Mapping[str, Mapping[str, Any]]) -> list[str]:
     Raises:
         CerError: a value that TOML has no form for, such as null.
     """
-    return [
-        f"{name}.{key}={_toml(name, key, value)}" for name, items in sections.items() for key, value in items.items()
-    ]
+    settings = ((f"{section}.{key}", value) for section, values in sections.items() for key, value in values.items())
+    return [f"{name}={_toml(name, value)}" for name, value in settings]
 
 
 def _toml(name: str, value: Any) -> str:
