@@ -145,7 +145,7 @@ def test_a_mistake_in_a_section_is_refused_with_the_nearest_right_name(
 
 def test_a_setting_without_a_value_is_refused_in_one_line(tmp_home: Path) -> None:
     with pytest.raises(CerError, match=r"^a setting needs a value: windows.hop_s - give one or remove the line$"):
-        Settings(home=str(tmp_home), sections={"windows": {"hop_s": None}}).get_profile()
+        Settings(home=str(tmp_home), sections={"windows": {"hop_s": [None]}}).get_profile()
 
 
 @pytest.mark.parametrize(
