@@ -46,16 +46,10 @@ def table_metadata(table: TableSpec) -> dict[str, Any]:
     }
 
 
-def stage_metadata(spec: StageSpec, specs: Mapping[str, StageSpec]) -> dict[str, Any]:
-    """Return what holds for every materialisation of a stage: its table, its settings and models, and its source.
-
-    Args:
-        spec: the stage.
-        specs: all stages by table.
-    """
+def stage_metadata(spec: StageSpec) -> dict[str, Any]:
+    """Return what holds for every materialisation of a stage: its table, its settings and models, and its source."""
     return {
         **table_metadata(spec.table),
-        **column_lineage(spec, specs),
         **code_reference(spec.stage),
         "settings_read": ", ".join(f"[{section}]" for section in spec.config) or "none",
         "models": ", ".join((*spec.models, *spec.optional_models)) or "none",
@@ -127,7 +121,10 @@ def code_reference(path: str) -> dict[str, Any]:
 
 
 def column_lineage(spec: StageSpec, specs: Mapping[str, StageSpec]) -> dict[str, Any]:
-    """Return the column lineage of a stage's table; none for a table that is made from files alone."""
+    """Return the column lineage of a stage's table; none for a table that is made from files alone.
+
+    It belongs to every materialisation: the UI looks for it there and not in the definition.
+    """
     sources = {
         column: [dg.TableColumnDep(asset_key(table), name) for table, name in found]
         for column, found in column_sources(spec, specs).items()
