@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import dagster as dg
 
 from assets.keys import asset_key
-from assets.metadata import column_lineage, run_metadata, stage_metadata
+from assets.metadata import run_metadata, stage_metadata
 from assets.models import heads_of
 from assets.partitions import corpus_shards
 from assets.step_errors import step_errors
@@ -35,7 +35,6 @@ def stage_asset(spec: StageSpec, specs: Mapping[str, StageSpec], under: StageUnd
         specs: all stages by table.
         under: gives the stage under the settings of a run.
     """
-    lineage = column_lineage(spec, specs)
 
     @dg.asset(
         key=asset_key(spec.name),
@@ -46,7 +45,7 @@ def stage_asset(spec: StageSpec, specs: Mapping[str, StageSpec], under: StageUnd
         owners=OWNERS,
         code_version=spec.code_version,
         description=spec.description,
-        metadata=stage_metadata(spec),
+        metadata=stage_metadata(spec, specs),
         pool=spec.pool or None,
     )
     def compute(
@@ -64,7 +63,7 @@ def stage_asset(spec: StageSpec, specs: Mapping[str, StageSpec], under: StageUnd
         progress.finished(report)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(report.footer.data_version),
-            metadata=run_metadata(spec, report, tables, shard) | lineage,
+            metadata=run_metadata(spec, report, tables, shard),
         )
 
     return compute
