@@ -64,8 +64,8 @@ def test_a_run_records_the_table_of_scores_and_the_pictures(home: Path) -> None:
     first, second = evaluate(home, NAME, times=2)
     assert first.success
     metrics, report = recorded(first, "metrics"), recorded(first, "report")
-    records: Any = metrics.metadata["scores"].value
-    shown = {(record.data["units"], record.data["system"]) for record in records}
+    scores: Any = metrics.metadata["scores"]
+    shown = {(record.data["units"], record.data["system"]) for record in scores.records}
     assert shown >= {("dev segment", system) for system in ("face_static", "fused", "ppa", "pfsa")}
     assert ("train segment", "fused") not in shown, "the split that heads were trained on is not shown unless asked for"
     assert metrics.metadata["unchanged"].value is False
