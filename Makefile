@@ -60,7 +60,8 @@ check: install ## lint, format, types, layers, and whether Dagster can load the 
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/dagster definitions validate --module-name cer_pipeline.definitions --log-level warning
+	@mkdir -p .venv/dagster && cp dagster.yaml .venv/dagster
+	DAGSTER_HOME=$(CURDIR)/.venv/dagster $(BIN)/dg check defs
 
 format: install ## format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .

@@ -1,1 +1,1 @@
-"""The Dagster graph: what depends on what, partitions, metadata, checks, sensors. No computation lives here."""
+"""The Dagster graph: assets, partitions, metadata, checks, jobs, sensors, schedules. Nothing is computed here."""

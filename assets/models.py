@@ -1,22 +1,23 @@
 """The assets `models/BRANCH`: heads that are trained on registered corpora.
 
-Belongs here: turning a Trainer into an asset with its metadata. Does not belong here: any training
+Belongs here: the mapping of a Trainer to an asset with its metadata. Does not belong here: any training
 (`cer_pipeline.training`), or publishing (`cer_pipeline.zoo.trained`).
 
-They stand in a job of their own: processing a corpus never trains. What a branch predicts with hangs on the head in
-use, so its tables name it, and are out of date once another is published.
+They have a job of their own: processing a corpus never trains. The tables of a branch depend on its head, so they are
+out of date once another head is published.
 """
 
 # No postponed annotations here: Dagster reads them off the function as it is decorated.
-import base64
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import dagster as dg
 
-from assets.user_errors import user_errors
+from assets.keys import asset_key, model_key
+from assets.metadata import code_reference, numbers_by_key, picture_value, table_value
+from assets.step_errors import step_errors
 from cer_pipeline.stage import StageSpec
-from cer_pipeline.training.summary import headline, scores_markdown
+from cer_pipeline.training.summary import headline, score_rows
 from cer_pipeline.training.trainer import Request, Trainer, run_training, training_corpora, training_key
 from cer_pipeline.zoo.trained import TrainedHead, publish
 from cer_pipeline.zoo.weights import HEAD_PREFIX
@@ -24,45 +25,40 @@ from resources.progress import ProgressListener
 from resources.tables import Tables
 
 GROUP = "models"
-PREFIX = "models"
 
 
 class TrainConfig(dg.Config):
-    """What one training reads."""
+    """Corpora and options of one training."""
 
     corpora: list[str]
     options: dict[str, str] = {}  # noqa: RUF012 (a pydantic field, copied for each instance)
 
 
-def model_key(branch: str) -> dg.AssetKey:
-    """The asset of a trained head: scene_minilm -> models > scene_minilm."""
-    return dg.AssetKey([PREFIX, branch])
-
-
 def heads_of(spec: StageSpec) -> list[dg.AssetKey]:
-    """The trained heads that a stage predicts with, as assets."""
+    """Return the keys of the trained heads that a stage predicts with."""
     ids = (*spec.models, *spec.optional_models)
     return [model_key(zoo_id.removeprefix(HEAD_PREFIX)) for zoo_id in ids if zoo_id.startswith(HEAD_PREFIX)]
 
 
 def model_assets(specs: Sequence[StageSpec], trainers: Iterable[Trainer]) -> list[dg.AssetsDefinition]:
-    """One asset for every trainer; it depends on the tables that the trainer reads and the profile makes."""
+    """Return one asset for every trainer; it depends on the tables that the trainer reads and the profile makes."""
     made = {spec.name for spec in specs}
     return [model_asset(trainer, [name for name in trainer.reads if name in made]) for trainer in trainers]
 
 
 def model_asset(trainer: Trainer, reads: Sequence[str]) -> dg.AssetsDefinition:
-    """The asset that trains a head and publishes it. Its data version is the digest of the weights."""
+    """Return the asset that trains a head and publishes it. Its data version is the digest of the weights."""
 
     @dg.asset(
         key=model_key(trainer.name),
-        deps=[dg.AssetKey(name.split("/")) for name in reads],
+        deps=[asset_key(name) for name in reads],
         group_name=GROUP,
         kinds={"safetensors", "torch"},
         owners=["team:cer"],
         description=f"Trained here: {trainer.about} Launch it with the corpora to train on.",
         metadata={
-            "corpus formats": ", ".join(trainer.formats) or "any with labels and tables",
+            **code_reference(trainer.function),
+            "corpus_formats": ", ".join(trainer.formats) or "any with labels and tables",
             "models": ", ".join(trainer.models) or "none",
         },
     )
@@ -74,7 +70,7 @@ def model_asset(trainer: Trainer, reads: Sequence[str]) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         progress.training(trainer.name, context.log.info)
         home = tables.settings.get_home()
-        with user_errors():
+        with step_errors():
             corpora = training_corpora(home, trainer, config.corpora)
             key = training_key(corpora, config.options)
             request = Request(
@@ -100,12 +96,11 @@ def _metadata(head: TrainedHead, scores: dict[str, Any], config: TrainConfig) ->
         "sha256": head.sha256,
         "file": dg.MetadataValue.path(str(head.weights)),
         "corpora": ", ".join(config.corpora),
-        "scores": dg.MetadataValue.md(scores_markdown(scores)),
+        "scores": table_value(("systems", "metric", "percent [95 %]"), score_rows(scores)),
         "card": dg.MetadataValue.md((head.folder / f"{head.branch}.md").read_text("utf-8")),
     }
-    out |= headline(scores)
-    picture = head.folder / f"{head.branch}.png"
-    if picture.is_file():
-        data = base64.b64encode(picture.read_bytes()).decode()
-        out["curves"] = dg.MetadataValue.md(f"![{head.branch}](data:image/png;base64,{data})")
+    out |= numbers_by_key(headline(scores))
+    curves = head.folder / f"{head.branch}.png"
+    if curves.is_file():
+        out["curves"] = picture_value(head.branch, curves.read_bytes())
     return out

@@ -1,7 +1,8 @@
 """The two partition dimensions: shards of corpora, and whole corpora.
 
-Belongs here: the partitions definitions. A shard's key reads NAME-sNNN; `cer corpus add` and the sensor add keys. A
-corpus's key is its name; `cer evaluate` and the nightly schedule add keys.
+Belongs here: the partitions definitions. The key of a shard is NAME-sNNN; `cer corpus add` and the sensor add keys. The
+key of a corpus is its name; `cer evaluate` and the nightly schedule add keys. `cer corpus remove` and the sensor delete
+keys of corpora that are no longer registered.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The only place that wires assets and resources into Dagster's Definitions.
+"""Dagster's Definitions of the project: all assets, checks, jobs, schedules, sensors and resources.
 
-Belongs here: the wiring. Does not belong here: any asset, resource or computation. Loading it must stay light: every
-web server, daemon and run pays for it, so no model library may be imported on the way (a test holds that).
+Belongs here: the wiring. Does not belong here: any asset, resource or computation. Loading it must stay light, since
+every web server, daemon and run does so: it imports no model library (a test holds that).
 """
 
 from __future__ import annotations
@@ -13,14 +13,18 @@ from typing import Any
 
 import dagster as dg
 
-from assets.evaluation import evaluation_assets, nightly_schedule
+from assets.checks import no_leak, table_checks
+from assets.evaluation import evaluation_assets
 from assets.jobs import evaluate_job, process_shard_job, train_job
+from assets.keys import asset_key
 from assets.models import model_assets
+from assets.schedules import nightly_schedule
 from assets.sensors import corpus_changes_sensor
-from assets.stages import asset_key, stage_asset
+from assets.stages import stage_asset
 from cer_pipeline.pipeline import stage_under, stages
 from cer_pipeline.profiles import DEFAULT_PROFILE
 from cer_pipeline.trainers import trainers
+from resources.no_values import NoValues
 from resources.progress import LogProgress
 from resources.settings import Settings
 from resources.tables import Tables
@@ -31,7 +35,7 @@ PROFILE_VARIABLE = "CER_PROFILE"
 def build_definitions(
     settings: Settings | None = None, resource_overrides: Mapping[str, Any] | None = None
 ) -> dg.Definitions:
-    """A fresh Definitions: the one entry for the UI, the `cer` command and tests.
+    """Return new Definitions, for the UI, the `cer` command and tests.
 
     Args:
         settings: profile and home; by default `$CER_PROFILE` and `$CER_HOME`.
@@ -43,17 +47,22 @@ def build_definitions(
     settings = settings or Settings(profile=os.environ.get(PROFILE_VARIABLE, DEFAULT_PROFILE))
     profile = settings.get_profile()
     specs = stages(profile)
-    # What is typed in the launchpad must reach every resource that reads settings: one resource, given its values at
-    # launch, that the others depend on.
-    at_launch = Settings.configure_at_launch(profile=settings.profile, overrides=settings.overrides, home=settings.home)
+    by_name = {spec.name: spec for spec in specs}
+    # The settings of the launchpad must reach every resource that reads settings: one resource, configured at launch,
+    # that the others depend on.
+    at_launch = Settings.configure_at_launch(
+        profile=settings.profile, sections=settings.sections, overrides=settings.overrides, home=settings.home
+    )
     heads, scores = model_assets(specs, trainers(profile).values()), evaluation_assets(specs)
     resources: dict[str, Any] = {
         "settings": at_launch,
         "tables": Tables(settings=at_launch),
         "progress": LogProgress(),
+        "io_manager": NoValues(),
     }
     return dg.Definitions(
-        assets=[*(stage_asset(spec, partial(stage_under, loaded=specs)) for spec in specs), *heads, *scores],
+        assets=[*(stage_asset(spec, by_name, partial(stage_under, loaded=specs)) for spec in specs), *heads, *scores],
+        asset_checks=[*table_checks(specs), no_leak()],
         jobs=[process_shard_job([asset_key(spec.name) for spec in specs]), train_job(heads), evaluate_job(scores)],
         schedules=[nightly_schedule()],
         sensors=[corpus_changes_sensor()],

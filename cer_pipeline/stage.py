@@ -201,6 +201,8 @@ class StageSpec:
         description: one sentence for the Dagster UI and the docs.
         group: asset group: ingest, perception, features, probabilities, fusion or predictions.
         inputs: names of the tables that the stage reads.
+        reads: columns by table that the plan and the class read, for the column lineage in the Dagster UI (a test
+            compares them with what is read); tables of which only the content digests are used have no entry.
         plan: light function from the inputs to one row for each unit, with the columns `unit`, `inputs` and those that
             the class needs. It must not read blobs or load a model library.
         stage: import path of the class, "package.module:Class".
@@ -222,6 +224,7 @@ class StageSpec:
     plan: Callable[[Inputs, Profile], pa.Table]
     stage: str
     code_version: str
+    reads: Mapping[str, Sequence[str]] = field(default_factory=dict, hash=False)
     config: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     optional_models: tuple[str, ...] = ()

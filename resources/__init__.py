@@ -1,1 +1,1 @@
-"""Typed Dagster resources that hand library objects to assets. No computation lives here."""
+"""Typed Dagster resources through which assets reach the library. Nothing is computed here."""

@@ -1,7 +1,7 @@
-"""Who is told how far a materialisation is.
+"""Progress callbacks of materialisations and trainings.
 
-Belongs here: the protocol, and the default that writes to the run's log. Does not belong here: terminal
-drawing (`cli`).
+Belongs here: the protocol, and the default that writes to the run's log. Does not belong here: the progress bars of
+the terminal (`cli.progress`).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Protocol
 
 from cer_pipeline.store.materialise import Report
 
-LOG_EVERY_S = 15.0  # often enough to see life, rare enough for the event log
+LOG_EVERY_S = 15.0  # every line is an event, and the event log keeps all of them
 
 
 class ProgressListener(Protocol):
-    """Told about every materialisation of a run."""
+    """Callbacks of a run, called by its assets."""
 
     def started(self, table: str, key: str, log: Callable[[str], None]) -> None:
-        """A table of a shard is about to be made; `log` writes to the run's log."""
+        """The materialisation of a shard of a table starts; `log` writes to the run's log."""
         ...
 
     def advanced(self, table: str, key: str, done: int, total: int) -> None:
@@ -31,7 +31,7 @@ class ProgressListener(Protocol):
         ...
 
     def training(self, branch: str, log: Callable[[str], None]) -> None:
-        """A head is about to be trained; `log` writes to the run's log."""
+        """The training of a head starts; `log` writes to the run's log."""
         ...
 
     def trained(self, what: str, done: int, total: int) -> None:
@@ -59,8 +59,8 @@ class LogProgress:
 
     def finished(self, report: Report) -> None:
         """See `ProgressListener.finished`."""
-        done = "unchanged" if report.unchanged else f"{report.computed} computed, {report.cached} cached"
-        self._log(f"{report.table} {report.corpus}-{report.shard}: {done} in {report.seconds:.1f} s")
+        outcome = "unchanged" if report.unchanged else f"{report.computed} computed, {report.cached} cached"
+        self._log(f"{report.table} {report.corpus}-{report.shard}: {outcome} in {report.seconds:.1f} s")
 
     def training(self, branch: str, log: Callable[[str], None]) -> None:
         """See `ProgressListener.training`."""

@@ -1,6 +1,6 @@
-"""The table store as assets see it.
+"""The resource through which assets read and make tables.
 
-Belongs here: handing `store.materialise` its arguments. Does not belong here: any step of it.
+Belongs here: the arguments of `store.materialise`. Does not belong here: any of its steps.
 """
 
 # No postponed annotations here: Dagster reads ResourceDependency off the class as it is made.
@@ -16,7 +16,7 @@ from resources.settings import Settings
 
 
 class Tables(dg.ConfigurableResource):
-    """Reads and makes the tables of a corpus shard."""
+    """The tables of the corpora in the home folder."""
 
     settings: dg.ResourceDependency[Settings]
 
@@ -26,10 +26,10 @@ class Tables(dg.ConfigurableResource):
         return materialise(spec, home, self.inputs(key), profile, self.zoo(), run_chunks, run_id, progress)
 
     def zoo(self) -> Zoo:
-        """The weights of this machine, with the heads that were trained here."""
+        """Return the weights on this machine, among them the heads that were trained here."""
         return open_zoo(heads=self.settings.get_home().heads)
 
     def inputs(self, key: str) -> ShardInputs:
-        """Read access to one corpus shard."""
+        """Return read access to the shard of a partition key."""
         corpus, shard = parse_shard_key(key)
         return ShardInputs(self.settings.get_home(), corpus, shard)

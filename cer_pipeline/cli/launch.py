@@ -170,8 +170,11 @@ def execute(
 
 
 def _failures(result: dg.ExecuteInProcessResult) -> Iterator[StepFailure]:
-    blocking = {
-        "__".join(check.asset_key.path): check.description
+    blocking = {  # a check that blocks is a step of its own; its failure is reported for the table
+        f"{check.asset_key.to_python_identifier()}_{check.check_name}": (
+            "__".join(check.asset_key.path),
+            check.description,
+        )
         for check in result.get_asset_check_evaluations()
         if not check.passed and check.blocking and check.description
     }
@@ -180,7 +183,7 @@ def _failures(result: dg.ExecuteInProcessResult) -> Iterator[StepFailure]:
             continue
         failure = event.step_failure_data
         step, declared = str(event.step_key), failure.user_failure_data
-        expected = blocking.get(step) or (declared.description if declared else None)
+        step, expected = blocking.get(step, (step, declared.description if declared else None))
         if expected:
             yield StepFailure(step, expected, expected=True)
         elif error := failure.error:

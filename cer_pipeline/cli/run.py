@@ -200,7 +200,7 @@ def _launch(
 
     with TerminalProgress(quiet) as progress, launcher(home, progress, profile, overrides) as jobs:
         from assets.jobs import PROCESS_SHARD
-        from assets.stages import asset_key
+        from assets.keys import asset_key
 
         selected = _selected(jobs.definitions, select)
         if tables := sorted({table for table, _ in absent.reading if asset_key(table) in selected}):

@@ -82,7 +82,7 @@ def trained(
 
     with TerminalProgress(quiet) as progress, launcher(home, progress) as jobs:
         from assets.jobs import TRAIN
-        from assets.models import model_key
+        from assets.keys import model_key
 
         key = model_key(branch)
         config = {"ops": {"__".join(key.path): {"config": {"corpora": corpora, "options": options}}}}

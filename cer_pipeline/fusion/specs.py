@@ -20,6 +20,7 @@ from cer_pipeline import tables
 from cer_pipeline.arrow import texts
 from cer_pipeline.branch import BranchSpec
 from cer_pipeline.errors import CerError
+from cer_pipeline.labels import BASIC_COLUMNS
 from cer_pipeline.plans import SEGMENT_COLUMNS, contents, plan_of, repeated
 from cer_pipeline.profiles import Profile, nearest
 from cer_pipeline.stage import Inputs, StageSpec
@@ -90,6 +91,10 @@ def fusion_stages(
             description="One distribution per segment from all branches, with the weight of every branch and class; a "
             "named combination of branches has the same columns behind `NAME__`.",
             group="fusion",
+            reads={
+                "segments": ("segment_id", "video_id", "segment"),
+                **{f"probabilities/{name}": ("segment_id", "status", *BASIC_COLUMNS) for name in names},
+            },
             inputs=("segments", *(f"probabilities/{name}" for name in names)),
             plan=partial(_plan, names, modalities, further),
             stage="cer_pipeline.fusion.fuse:Fuse",

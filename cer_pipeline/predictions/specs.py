@@ -6,7 +6,7 @@ Does not belong here: the computation (`map_compounds`, `adjust`, `predict_frame
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from cer_pipeline import tables
 from cer_pipeline.arrow import texts
 from cer_pipeline.branch import BranchSpec
 from cer_pipeline.compound.adjust import Adjustment
+from cer_pipeline.labels import BASIC_COLUMNS, COMPOUND_COLUMNS
 from cer_pipeline.plans import SEGMENT_COLUMNS, contents, plan_of, repeated, values_by_video
 from cer_pipeline.profiles import Profile
 from cer_pipeline.stage import UNIT, Inputs, StageSpec
@@ -28,6 +29,29 @@ SCENE: Final = "scene_minilm"
 SCENE_HEAD: Final = "head_scene_minilm"
 COMPOUND_TABLE: Final = tables.COMPOUNDS.name
 CAPTIONS: Final = tables.CAPTIONS.name
+
+
+_FUSED_KEYS: Final = ("segment_id", "video_id", "segment")
+_FUSED_COLUMNS: Final = (*_FUSED_KEYS, "expressed", "agreement", *BASIC_COLUMNS, "status", "reason")
+_SCENE_COLUMNS: Final[Mapping[str, Sequence[str]]] = {
+    CAPTIONS: ("segment_id", "view", "status"),
+    f"features/{SCENE}": ("segment_id", "features", "status", "reason"),
+    f"probabilities/{SCENE}": ("segment_id", "model"),
+}
+
+
+def _columns_of_frames(names: Sequence[str], sampled: Sequence[str]) -> dict[str, Sequence[str]]:
+    """Return the columns that `frame_predictions` is computed from, by table."""
+    weights = [f"w_{name}" for name in names]
+    return {
+        "videos": ("video_id",),
+        "segments": ("video_id", "segment", "start_s", "end_s"),
+        "frames": ("frame_times",),
+        "fused": (*_FUSED_KEYS, *weights, *BASIC_COLUMNS, "status"),
+        COMPOUND_TABLE: ("video_id", "segment", "method", *COMPOUND_COLUMNS, "status", "reason"),
+        **{f"probabilities/{name}": ("segment_id", *BASIC_COLUMNS, "status") for name in names},
+        **{f"samples/{name}": ("sample", *BASIC_COLUMNS, "status") for name in sampled},
+    }
 
 
 def methods_of(branches: Sequence[str]) -> tuple[str, ...]:
@@ -65,6 +89,7 @@ def _compound_stage(branches: Sequence[str], combinations: Iterable[str]) -> Sta
         description="The 7 compound expressions of every segment, by each method whose inputs exist; PPA also of each "
         "named combination of branches, behind `NAME__`.",
         group="predictions",
+        reads={"fused": _FUSED_COLUMNS, **(_SCENE_COLUMNS if PFSA in methods else {})},
         inputs=inputs,
         plan=partial(_plan_compound, inputs, methods),
         stage="cer_pipeline.predictions.map_compounds:MapCompounds",
@@ -94,6 +119,7 @@ def compound_stages(branches: Sequence[BranchSpec], combinations: Iterable[str] 
             table=tables.FRAME_PREDICTIONS,
             description="Basic and compound probabilities of every frame: the mean over the windows that hold it.",
             group="predictions",
+            reads=_columns_of_frames(names, sampled),
             inputs=(*inputs, *(f"samples/{n}" for n in sampled)),
             plan=partial(_plan_frames, names, sampled),
             stage="cer_pipeline.predictions.predict_frames:PredictFrames",

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assets.leaks import NO_LEAK
+from assets.checks import NO_LEAK, ROWS_CONSERVED, no_leak, table_checks
+from assets.keys import asset_key
 from assets.partitions import CORPUS_SHARD
-from assets.stages import CONSERVED, asset_key, stage_asset
+from assets.stages import stage_asset
 from cer_pipeline.corpora import registry
 from cer_pipeline.labels import BASIC, COMPOUND
 from cer_pipeline.pipeline import stages
@@ -52,9 +53,10 @@ class Graph:
     def run(self, name: str, tables: tuple[str, ...] = TABLES) -> dg.ExecuteInProcessResult:
         settings = Settings(home=str(self.home))
         resources = {"settings": settings, "tables": Tables(settings=settings), "progress": LogProgress()}
-        made = [stage_asset(SPECS[table], lambda _, name: SPECS[name]) for table in tables]
+        specs = [SPECS[table] for table in tables]
+        assets = [stage_asset(spec, SPECS, lambda _, name: SPECS[name]) for spec in specs]
         return dg.materialize(
-            [*made, learned],
+            [*assets, *table_checks(specs), *([no_leak()] if "labels" in tables else []), learned],
             partition_key=f"{name}-s000",
             instance=self.instance,
             resources=resources,
@@ -93,7 +95,7 @@ Made = tuple[Graph, dg.ExecuteInProcessResult]
 
 def computed(result: dg.ExecuteInProcessResult, table: str) -> int:
     (event,) = result.asset_materializations_for_node(table)
-    return int(str(event.metadata["units computed"].value))
+    return int(str(event.metadata["units_computed"].value))
 
 
 def ran(result: dg.ExecuteInProcessResult, asset: str) -> bool:
@@ -323,7 +325,7 @@ def test_affwild2_labels_are_means_over_the_valid_frames_by_their_own_times(aff:
 
 def test_affwild2_frames_keep_their_classes_and_the_sentinel_has_none(aff: Made) -> None:
     graph, result = aff
-    assert all(e.passed for e in result.get_asset_check_evaluations() if e.check_name == CONSERVED)
+    assert all(e.passed for e in result.get_asset_check_evaluations() if e.check_name == ROWS_CONSERVED)
     rows = [r for r in graph.rows("aff", "frame_labels") if r["video_id"] == "1-30-1280x720"]
     assert [r["frame"] for r in rows] == list(range(60))
     assert [r["basic"] for r in rows] == ["Neutral"] * 20 + ["Fear"] * 10 + [None] * 30

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from assets.jobs import PROCESS_SHARD, TRAIN
-from assets.models import model_key
-from assets.stages import asset_key
+from assets.keys import asset_key, model_key
 from cer_pipeline.branches import registry
 from cer_pipeline.cli.train import train as train_command
 from cer_pipeline.corpora import registry as corpora
@@ -22,7 +21,7 @@ from cer_pipeline.errors import CerError
 from cer_pipeline.profiles import load_profile
 from cer_pipeline.store.home import Home
 from cer_pipeline.trainers import trainer, trainers
-from cer_pipeline.training.summary import headline, scores_markdown
+from cer_pipeline.training.summary import headline, score_rows
 from cer_pipeline.training.trainer import Request, training_key
 from cer_pipeline.zoo import open_zoo
 from cer_pipeline.zoo.head_file import save_head
@@ -77,7 +76,7 @@ def test_a_training_publishes_its_head_and_the_branch_uses_it(home):
     (event,) = result.get_asset_materialization_events()
     metadata = event.materialization.metadata
     assert metadata["sha256"].value == head.sha256
-    assert metadata["dev / macro_f1"].value == 50.5
+    assert metadata["dev/macro_f1"].value == 50.5
     assert "1 videos" in metadata["card"].value
     assert event.materialization.tags is not None
     assert event.materialization.tags["dagster/data_version"] == head.sha256[:32]
@@ -164,7 +163,7 @@ def test_a_training_of_other_data_or_options_starts_anew(home, tmp_path: Path):
 def test_scores_are_shown_with_what_they_are_of():
     scores = {"macro_f1": 12.345, "dev": {"all views": {"uar": [1.0, 0.5, 2.0], "f1": {"Fear": 3.0}}}, "n": 4}
     assert headline(scores) == {"macro_f1": 12.35, "dev / all views / uar": 1.0}
-    assert "| dev / all views | uar | 1.00 [0.50, 2.00] |" in scores_markdown(scores)
+    assert ("dev / all views", "uar", "1.00 [0.50, 2.00]") in score_rows(scores)
 
 
 def test_a_head_cannot_be_published_under_a_branch_that_did_not_make_it(tmp_path):

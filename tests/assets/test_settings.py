@@ -19,6 +19,7 @@ from assets.partitions import CORPUS_SHARD
 from cer_pipeline.cli.launch import JobResult
 from cer_pipeline.corpora import registry
 from cer_pipeline.definitions import build_definitions
+from cer_pipeline.errors import CerError
 from cer_pipeline.pipeline import changed_tables, stages
 from cer_pipeline.profiles import load_profile
 from cer_pipeline.stage import placeholder_rows
@@ -60,10 +61,16 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 def launch(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, tables: list[str], home: Path, *overrides: str
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    tables: list[str],
+    home: Path,
+    *overrides: str,
+    sections: dict[str, dict[str, Any]] | None = None,
 ) -> dg.ExecuteInProcessResult:
     """Run some assets as the UI's launchpad does: with the settings of the run in the run config."""
     settings: dict[str, Any] = {"home": str(home)} | ({"overrides": list(overrides)} if overrides else {})
+    settings |= {"sections": sections} if sections else {}
     return definitions.resolve_job_def(PROCESS_SHARD).execute_in_process(
         instance=instance,
         partition_key=KEY,
@@ -91,6 +98,8 @@ def test_a_setting_of_the_launchpad_reaches_every_asset_of_the_run(
     assert [row["start_s"] for row in rows(home, "segments")] == [0.0, 1.0, 2.0, 3.0]
     assert rows(home, "videos")[0]["segments"] == 4
     assert rows(home, "videos")[0]["row_key"] != first, "a setting enters the keys, so that no stale row is served"
+    assert launch(definitions, instance, UPSTREAM, home, sections={"windows": {"hop_s": 1}}).success
+    assert len(rows(home, "segments")) == 4, "settings by section say the same as text"
     assert launch(definitions, instance, UPSTREAM, home).success, "the settings of one run must not stay for the next"
     assert len(rows(home, "segments")) == 3
     assert rows(home, "videos")[0]["row_key"] == first
@@ -121,6 +130,41 @@ def test_a_run_whose_settings_make_another_graph_is_refused_in_one_line(
     failure = getattr(event.event_specific_data, "user_failure_data", None)
     assert failure is not None, "the UI shows the line, not a traceback"
     assert failure.description in line
+
+
+@pytest.mark.parametrize(
+    ("sections", "line"),
+    [
+        ({"windows": {"hops": 1.0}}, "unknown setting windows.hops: windows.hops=1.0 - did you mean windows.hop_s?"),
+        ({"window": {"hop_s": 1.0}}, "unknown section [window]: window.hop_s=1.0 - did you mean windows?"),
+    ],
+)
+def test_a_mistake_in_a_section_is_refused_with_the_nearest_right_name(
+    definitions: dg.Definitions, home: Path, instance: dg.DagsterInstance, sections: dict[str, Any], line: str
+) -> None:
+    result = launch(definitions, instance, ["videos"], home, sections=sections)
+    assert not result.success
+    assert reason_of(result, "videos").endswith(line)
+
+
+def test_a_setting_without_a_value_is_refused_in_one_line(tmp_home: Path) -> None:
+    with pytest.raises(CerError, match=r"^a setting needs a value: windows.hop_s - give one or remove the line$"):
+        Settings(home=str(tmp_home), sections={"windows": {"hop_s": [None]}}).get_profile()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"windows": {"hop_s": 0.5}, "branches": {"enabled": ["face_static"]}},
+        {"fusion": {"method": "dynamic"}, "describer": {"brows_raised": [0.25, 0.5]}},
+    ],
+)
+def test_sections_hold_in_the_profile_and_overrides_go_over_them(tmp_home: Path, values: dict[str, Any]) -> None:
+    profile = Settings(home=str(tmp_home), sections=values, overrides=["grid.rate_hz=4"]).get_profile()
+    assert {name: {key: profile[name][key] for key in section} for name, section in values.items()} == values
+    assert profile["grid"]["rate_hz"] == 4
+    both = Settings(home=str(tmp_home), sections={"grid": {"rate_hz": 2}}, overrides=["grid.rate_hz=4"])
+    assert both.get_profile()["grid"]["rate_hz"] == 4
 
 
 @pytest.mark.parametrize("override", ["windows.no_such=1", "windows.hop_s=often", "nonsense"])

@@ -114,7 +114,7 @@ def test_a_materialised_partition_shows_its_numbers_and_its_plot(browser: Any, p
     from selenium.webdriver.common.by import By
 
     browser.get(f"{page}/assets/probabilities/face_static?view=partitions&partition=ui-s000")
-    shown = wait(lambda: text if "rows by status" in (text := text_of(browser)) else "")
+    shown = wait(lambda: text if "rows_by_status" in (text := text_of(browser)) else "")
     assert "Materialized" in shown
     assert "process_shard" in shown
     assert "data.parquet" in shown

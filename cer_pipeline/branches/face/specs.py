@@ -6,6 +6,7 @@ Belongs here: their specs and plans; light at import. Does not belong here: any 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -72,6 +73,16 @@ where it is 0 the other values of the step mean nothing."""
 
 
 _FACE_TABLES: Final = ("faces", f"face_features/{ENCODER}")
+_FACE_COLUMNS: Final[Mapping[str, Sequence[str]]] = {
+    "faces": ("video_id", "sample", "face", "track", "subject_of", "blendshapes", "yaw", "pitch", "roll", "status"),
+    f"face_features/{ENCODER}": ("sample", "face", "features", "status", "reason"),
+}
+_ENCODED_COLUMNS: Final = (
+    *("sample", "face", "track", "verified", "is_subject"),
+    *("x", "y", "w", "h", "landmarks", "crop", "status", "reason"),
+)
+_FEATURE_COLUMNS: Final = ("segment_id", "features", "status", "reason")
+_SEGMENT_COLUMNS: Final = ("segment_id", "video_id", "segment", "first_sample", "samples", "status", "reason")
 
 
 def _videos(inputs: Inputs, _: Profile, sources: tuple[str, ...]) -> pa.Table:
@@ -93,6 +104,10 @@ ENCODE: Final = StageSpec(
     table=tables.face_features(ENCODER, ENCODER_SIZE),
     description="mini-XCEPTION on every face of a subject: 7 logits and the pooled last map, mean over several crops.",
     group="features",
+    reads={
+        "videos": ("video_id",),
+        "faces": ("video_id", *_ENCODED_COLUMNS),
+    },
     inputs=("videos", "faces"),
     plan=partial(_videos, sources=("faces",)),
     stage="cer_pipeline.branches.face.encode:Encode",
@@ -113,6 +128,7 @@ FACE_STATIC: Final = BranchSpec(
         table=tables.features(STATIC, len(STATIC_FEATURES)),
         description="What two experts, a network and action-unit prototypes, see in the subject's face, per window.",
         group="features",
+        reads={"segments": _SEGMENT_COLUMNS, **_FACE_COLUMNS},
         inputs=("segments", *_FACE_TABLES),
         # By video, as the resting level comes from the whole track.
         plan=partial(segment_units, sources=_FACE_TABLES, by="video_id"),
@@ -126,6 +142,7 @@ FACE_STATIC: Final = BranchSpec(
         table=tables.probabilities(STATIC),
         description="Weighted mean of the two experts on the subject's face, per window.",
         group="probabilities",
+        reads={"segments": _SEGMENT_COLUMNS, f"features/{STATIC}": _FEATURE_COLUMNS},
         inputs=("segments", f"features/{STATIC}"),
         plan=partial(segment_units, sources=(f"features/{STATIC}",), by="segment_id"),
         stage="cer_pipeline.branches.face.static:StaticProbabilities",
@@ -139,6 +156,7 @@ FACE_STATIC: Final = BranchSpec(
         table=tables.sample_probabilities(STATIC),
         description="The same prediction for every sample of the grid.",
         group="probabilities",
+        reads={"videos": ("video_id",), **_FACE_COLUMNS},
         inputs=("videos", *_FACE_TABLES),
         plan=partial(_videos, sources=_FACE_TABLES),
         stage="cer_pipeline.branches.face.static:StaticSamples",
@@ -162,6 +180,7 @@ def _temporal(name: str, title: str, table1: int, network: str) -> BranchSpec:
             table=tables.features(name, STEPS_PER_WINDOW * len(STEP_FEATURES)),
             description="The window's samples in order: blendshapes, expression logits, head pose, and whether seen.",
             group="features",
+            reads={"segments": _SEGMENT_COLUMNS, **_FACE_COLUMNS},
             inputs=("segments", *_FACE_TABLES),
             plan=partial(segment_units, sources=_FACE_TABLES, by="video_id"),
             stage=f"cer_pipeline.branches.face.temporal:{network}Features",
@@ -173,6 +192,7 @@ def _temporal(name: str, title: str, table1: int, network: str) -> BranchSpec:
             table=tables.probabilities(name),
             description=f"A {network} head over the sequence of the subject's face.",
             group="probabilities",
+            reads={"segments": _SEGMENT_COLUMNS, f"features/{name}": _FEATURE_COLUMNS},
             inputs=("segments", f"features/{name}"),
             plan=partial(segment_units, sources=(f"features/{name}",), by="segment_id"),
             stage=f"cer_pipeline.branches.face.temporal:{network}Probabilities",

@@ -36,6 +36,10 @@ from cer_pipeline.training.trainer import Trainer
 
 RULE_BASED: Final = "describer"  # the view of the rule-based captioner; every other view was imported
 CAPTIONS: Final = "captions"
+_TEXT_COLUMNS: Final = {
+    CAPTIONS: (*SEGMENT_COLUMNS, "view", "text", "status", "reason"),
+    "transcripts": (*SEGMENT_COLUMNS, "language", "text", "status", "reason"),
+}
 _PLAN: Final = pa.schema(
     [
         *(
@@ -113,6 +117,7 @@ def branch(
         table=tables.features(name, SIZE),
         description=f"MiniLM vectors of {source}.",
         group="features",
+        reads={source: _TEXT_COLUMNS[source]},
         inputs=(source,),
         plan=partial(_plan_texts, source),
         stage=embed,
@@ -125,6 +130,8 @@ def branch(
         table=tables.probabilities(name),
         description=f"Basic emotions of every segment from {source}, by a trained or a zero-shot head.",
         group="probabilities",
+        reads={features.name: (*SEGMENT_COLUMNS, "features", "status", "reason")}
+        | ({source: _TEXT_COLUMNS[source]} if source == CAPTIONS else {}),
         inputs=(source, features.name) if source == CAPTIONS else (features.name,),
         plan=partial(_plan_features, source, features.name),
         stage=predict,

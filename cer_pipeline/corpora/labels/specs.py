@@ -9,6 +9,7 @@ These tables are inputs of metrics and training alone; a test checks that no sta
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
@@ -79,11 +80,18 @@ def frame_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"video_id": unit[UNIT], "frame": NO_FRAME}]
 
 
+ANNOTATED_COLUMNS: Final[Mapping[str, Sequence[str]]] = {
+    "videos": ("video_id", "duration_s", "fps", "nominal_fps", "frames"),
+    "frames": ("frame_times",),
+}
+"""Columns that both stages read: lengths and times of the frames."""
+
 LABELS: Final = StageSpec(
     table=LABELS_TABLE,
     description="The annotation of every segment: the distribution over its annotated frames. Read by metrics and "
     "training alone.",
     group="ingest",
+    reads={"segments": ("segment_id", "video_id", "segment", "start_s", "end_s"), **ANNOTATED_COLUMNS},
     inputs=("videos", "segments", "frames"),
     plan=plan_labels,
     stage="cer_pipeline.corpora.labels.stages:SegmentLabels",
@@ -95,6 +103,7 @@ FRAME_LABELS: Final = StageSpec(
     table=FRAME_LABELS_TABLE,
     description="The annotation of every annotated frame. Read by metrics alone.",
     group="ingest",
+    reads=ANNOTATED_COLUMNS,
     inputs=("videos", "frames"),
     plan=plan_frame_labels,
     stage="cer_pipeline.corpora.labels.stages:FrameLabels",

@@ -17,7 +17,7 @@ import dagster as dg
 import pytest
 from typer.testing import CliRunner, Result
 
-from assets.user_errors import user_errors
+from assets.step_errors import step_errors
 from cer_pipeline.cli import launch
 from cer_pipeline.cli.app import Interrupted, app, main
 from cer_pipeline.cli.output import PLAIN, plain_output
@@ -115,7 +115,7 @@ def test_a_run_that_ctrl_c_ends_is_interrupted_and_not_failed(default_sigint):
 
 def test_a_failed_run_names_its_steps_with_the_line_of_the_mistake():
     def mistake() -> None:
-        with user_errors():
+        with step_errors():
             raise CerError("no such corpus", "c", "run `cer corpus list`")
 
     def defect() -> None:

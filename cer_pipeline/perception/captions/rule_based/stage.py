@@ -62,6 +62,13 @@ CAPTIONS = StageSpec(
     table=TABLE,
     description="What is visible and audible in every segment, in plain sentences without any word for an emotion.",
     group="perception",
+    reads={
+        "segments": ("video_id", "segment", "start_s", "end_s", "first_sample", "samples"),
+        "frames": ("sample", "time_s", "height", "jpeg", "status"),
+        "faces": ("sample", "h", "verified", "subject_of", "yaw", "pitch", "roll", "blendshapes", "status"),
+        "audio": ("flac", "status"),
+        "speech": ("start_s", "end_s", "status"),
+    },
     inputs=READS,
     plan=_plan,
     stage="cer_pipeline.perception.captions.rule_based.stage:DescribeSegments",
