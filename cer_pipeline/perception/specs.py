@@ -11,7 +11,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from cer_pipeline import tables
-from cer_pipeline.perception.captions.stage import CAPTIONS
+from cer_pipeline.perception.captions.specs import captions_stage
 from cer_pipeline.profiles import Profile
 from cer_pipeline.stage import INPUTS, UNIT, Inputs, StageSpec
 from cer_pipeline.store.fingerprint import digest
@@ -111,5 +111,12 @@ TRANSCRIPTS: Final = StageSpec(
     placeholder_keys=_no_words,
     chunk_units=4,
 )
-STAGES: tuple[StageSpec, ...] = (FACES, SPEECH, TRANSCRIPTS, CAPTIONS)
-"""In the order of the design's tables."""
+
+
+def perception_stages(profile: Profile) -> tuple[StageSpec, ...]:
+    """The stages of perception, in the order of docs/tables.md.
+
+    Raises:
+        CerError: the profile chooses a captioner that does not exist.
+    """
+    return FACES, SPEECH, TRANSCRIPTS, captions_stage(profile)

@@ -14,15 +14,20 @@ import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cer_pipeline.errors import CerError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 DEFAULT_PROFILE = "embedded"
 EXECUTION = "execution"
 REPORT = "report"
+PLUGIN_SECTIONS = "cer_pipeline.profile_sections"
+"""Entry point group of the sections of plug-ins: name -> a `sections.Section` whose every field has a default."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,20 @@ def profile_text(name: str) -> str:
     return (resources.files("cer_pipeline.profiles") / f"{name}.toml").read_text("utf-8")
 
 
+def shipped_values(name: str) -> dict[str, dict[str, Any]]:
+    """Section -> setting -> value of a shipped profile, with the defaults of the sections of plug-ins."""
+    plugins = metadata.entry_points(group=PLUGIN_SECTIONS)
+    return {point.name: point.load()().model_dump() for point in plugins} | tomllib.loads(profile_text(name))
+
+
+def section_model(section: str) -> type[BaseModel]:
+    """The pydantic model of a section, shipped or of a plug-in."""
+    from cer_pipeline.profiles.sections import SECTIONS  # the process that opens media reads no profile: start fast
+
+    plugins = metadata.entry_points(group=PLUGIN_SECTIONS)
+    return SECTIONS[section] if section in SECTIONS else plugins[section].load()
+
+
 def load_profile(name: str = DEFAULT_PROFILE, settings: Path | None = None, overrides: Iterable[str] = ()) -> Profile:
     """Read a shipped profile, then the user's settings file over it, then single overrides.
 
@@ -80,7 +99,7 @@ def load_profile(name: str = DEFAULT_PROFILE, settings: Path | None = None, over
         CerError: unknown profile, section or setting, a value of another type or out of range, or a file that is no
             TOML.
     """
-    sections = {key: dict(value) for key, value in tomllib.loads(profile_text(name)).items()}
+    sections = {key: dict(value) for key, value in shipped_values(name).items()}
     origins: dict[str, str] = {}
     if settings is not None and settings.is_file():
         for section, values in _parse(settings.read_text("utf-8"), str(settings)).items():
@@ -134,10 +153,8 @@ def _checked(section: str, values: dict[str, Any], origins: Mapping[str, str]) -
     """The values of a section as its model takes them: whole numbers become fractions where these are meant."""
     from pydantic import ValidationError  # the process that opens media reads no profile and must start fast
 
-    from cer_pipeline.profiles.sections import SECTIONS
-
     try:
-        return SECTIONS[section](**values).model_dump()
+        return section_model(section)(**values).model_dump()
     except ValidationError as error:
         first = error.errors()[0]
         key = f"{section}.{first['loc'][0]}"

@@ -98,6 +98,12 @@ class Report(Section):
     least_confidence: float = setting("least lead of the first compound over the second", **SHARE)
 
 
+class Captions(Section):
+    """Which captioner writes the texts on segments. No setting of this section enters a key: the captioner does."""
+
+    backend: str = setting("name of the captioner: rule_based, imported, or a plug-in")
+
+
 class Describer(Section):
     """Thresholds of the rule-based captioner."""
 
@@ -296,6 +302,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "compound": Compound,
     "report": Report,
     "frames_out": FramesOut,
+    "captions": Captions,
     "describer": Describer,
     "mini_xception": MiniXception,
     "face_static": FaceStatic,

@@ -1,7 +1,7 @@
 """The branches that read what a caption says of a segment: scene_minilm and scene_label.
 
 Belongs here: their specs (light at import) and stages. Does not belong here: captions
-(`perception.captions.rule_based.stage`), which texts of a segment are read (`branches.sentences.stages`), the encoder
+(`perception.captions.rule_based`), which texts of a segment are read (`branches.sentences.stages`), the encoder
 (`branches.sentences.minilm`) or the arithmetic of the heads (`branches.sentences.zero_shot`,
 `branches.scene.caption_head`).
 

@@ -414,7 +414,7 @@ def test_a_raised_mouth_and_a_bowed_head_lean_to_their_emotions(minilm: MiniLM):
 def test_reading_the_specs_loads_no_model_library():
     import subprocess
 
-    modules = "branches.scene.branch", "branches.text.branch", "perception.captions.rule_based.stage"
+    modules = "branches.scene.branch", "branches.text.branch", "perception.captions.rule_based.captioner"
     code = "".join(f"import cer_pipeline.{module}; " for module in modules) + "import sys; "
     code += "sys.exit(str([m for m in ('torch', 'transformers', 'cv2', 'av') if m in sys.modules] or ''))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

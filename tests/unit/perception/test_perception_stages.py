@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cer_pipeline import tables
 from cer_pipeline.errors import CerError
 from cer_pipeline.perception.faces.crops import expand
-from cer_pipeline.perception.specs import FACES, SPEECH, STAGES, TRANSCRIPTS
+from cer_pipeline.perception.specs import FACES, SPEECH, TRANSCRIPTS, perception_stages
 from cer_pipeline.perception.speech import asr
 from cer_pipeline.perception.speech.asr import Word
 from cer_pipeline.profiles import load_profile
@@ -115,7 +115,7 @@ def test_a_video_that_could_not_be_computed_keeps_a_row_for_every_sample_and_seg
 
 def test_the_stages_stand_in_an_order_in_which_they_can_run() -> None:
     made = {"videos", "segments", "frames", "audio"}
-    for spec in STAGES:
+    for spec in perception_stages(load_profile()):
         assert set(spec.inputs) <= made
         made.add(spec.name)
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from cer_pipeline import tables
-from cer_pipeline.perception.captions.rule_based.stage import CAPTIONS
 from cer_pipeline.perception.captions.rule_based.text import PROMPT
+from cer_pipeline.perception.captions.specs import captions_stage
 from cer_pipeline.perception.faces.blendshapes import INDEX
 from cer_pipeline.profiles import load_profile
 from cer_pipeline.sound_file import write_sound_file
@@ -20,6 +20,7 @@ from cer_pipeline.status import Status
 from tests.helpers.memory_inputs import MemoryInputs, context, rows, segment
 
 PROFILE = load_profile()
+CAPTIONS = captions_stage(PROFILE)
 SPECS = {
     "segments": tables.SEGMENTS,
     "frames": tables.FRAMES,

@@ -1,0 +1,62 @@
+"""Which captioners there are and which of them a profile chooses: `captions.backend`.
+
+Belongs here: the list, plug-ins, and the check of names. Light: it imports no captioner. Does not belong here: what a
+captioner is (`captioner`) or does (a module or package each).
+
+A plug-in is a distribution with an entry point in the group `cer_pipeline.captioners`: its name is the captioner's
+name, its object a `CaptionerSpec`. It is loaded only where a profile chooses it; a section of its own is declared by an
+entry point in the group `cer_pipeline.profile_sections` (`profiles.plugin_sections`).
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Final
+
+from cer_pipeline.errors import CerError
+from cer_pipeline.perception.captions.captioner import CaptionerSpec
+from cer_pipeline.profiles import Profile, nearest
+from cer_pipeline.profiles.sections import Describer
+
+GROUP: Final = "cer_pipeline.captioners"
+RULE_BASED_VIEW: Final = "describer"
+"""View, prompt prefix and profile section of the rule-based captioner: an id in published tables."""
+
+RULE_BASED: Final = CaptionerSpec(
+    name="rule_based",
+    captioner="cer_pipeline.perception.captions.rule_based.captioner:RuleBasedCaptioner",
+    code_version="3",
+    views=lambda _: (RULE_BASED_VIEW,),
+    section="describer",
+    settings=Describer,
+    reads=("segments", "frames", "faces", "audio", "speech"),
+    kinds=("parquet", "numpy"),
+)
+IMPORTED: Final = CaptionerSpec(
+    name="imported",
+    captioner="cer_pipeline.perception.captions.imported:ImportedCaptions",
+    code_version="1",
+    views=lambda _: (),  # those of the corpus
+)
+CAPTIONERS: Final = {spec.name: spec for spec in (RULE_BASED, IMPORTED)}
+
+
+def captioner_of(profile: Profile) -> CaptionerSpec:
+    """The captioner that a profile chooses.
+
+    Raises:
+        CerError: a name that no captioner has, or a plug-in that is no captioner.
+    """
+    name: str = profile["captions"]["backend"]
+    return CAPTIONERS[name] if name in CAPTIONERS else _plugin(name, profile)
+
+
+def _plugin(name: str, profile: Profile) -> CaptionerSpec:
+    points = metadata.entry_points(group=GROUP)
+    if name not in points.names:
+        origin = profile.origins.get("captions.backend", f"captions.backend={name}")
+        raise CerError(f"no such captioner: {name}", origin, nearest(name, CAPTIONERS.keys() | points.names))
+    spec = points[name].load()
+    if not isinstance(spec, CaptionerSpec) or spec.name != name:
+        raise CerError("the plug-in does not hold the captioner that it names", f"{name} = {points[name].value}")
+    return spec
