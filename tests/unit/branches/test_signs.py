@@ -15,7 +15,7 @@ from cer_pipeline.branches.scene.caption_head import CLASSES
 from cer_pipeline.branches.scene.train_au import fit, signs_of
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
-from cer_pipeline.perception.captions.rule_based.text import SIGNS
+from cer_pipeline.perception.captions.rule_based.text import ACTIONS
 from cer_pipeline.zoo.head_file import save_head
 
 
@@ -36,10 +36,10 @@ def test_a_text_without_a_sign_tells_a_face_at_rest():
     assert in_plain_words("") == NOTHING
 
 
-@pytest.mark.parametrize("sign", [*SIGNS])
+@pytest.mark.parametrize("sign", [*ACTIONS])
 def test_every_sign_that_comes_or_holds_is_told_in_plain_words(sign):
     """No word of the describer's own stays that captions do not use."""
-    for phrase in (SIGNS[sign].state.format(""), SIGNS[sign].state.format("slightly "), SIGNS[sign].comes):
+    for phrase in (ACTIONS[sign].state.format(""), ACTIONS[sign].state.format("slightly "), ACTIONS[sign].onset):
         plain = in_plain_words(f"{phrase[0].upper()}{phrase[1:]}.")
         assert plain != NOTHING
         assert not re.search(r"\bbrows\b|lip corners?\b|opened wide", plain), plain

@@ -20,9 +20,8 @@ from cer_pipeline.perception.captions.rule_based import measures
 from cer_pipeline.perception.captions.rule_based.text import (
     PROMPT,
     Face,
-    Light,
     Measurements,
-    Settings,
+    PictureStats,
     Sound,
     describe,
 )
@@ -40,10 +39,8 @@ class RuleBasedCaptioner:
     """Windows -> one caption each, the view `RULE_BASED_VIEW`."""
 
     def __init__(self, context: StageContext, settings: Describer) -> None:
-        section = settings.model_dump()
         self.inputs = context.inputs
-        self.settings = Settings.of(section)
-        self.voice = measures.VoiceSettings(**{n: section[n] for n in measures.VoiceSettings.__dataclass_fields__})
+        self.settings = settings
 
     def __call__(self, segments: Sequence[Segment]) -> Iterator[Caption]:
         """One caption for each segment; loudness and pitch are compared over all windows of its video."""
@@ -59,19 +56,19 @@ class RuleBasedCaptioner:
         self, segment: Segment, pictures: _Pictures, faces: _Faces, sound: Sound | None, sound_status: str
     ) -> Caption:
         samples = segment.sample_range
-        light = pictures.light(samples, self.settings.cut)
-        if light is None and sound is None:
+        stats = pictures.stats(samples, self.settings.cut)
+        if stats is None and sound is None:
             status = pictures.status(samples)
             reason = f"neither picture nor sound: picture {status}, sound {sound_status}"
             return Caption(segment, RULE_BASED_VIEW, status=status, reason=reason)
         missing = faces.not_detected(samples)
-        if light is not None and missing is not None:
+        if stats is not None and missing is not None:
             reason = "the faces were not looked for"
             return Caption(segment, RULE_BASED_VIEW, status=missing, reason=reason)
         measured = Measurements(
-            people=None if light is None else faces.people(samples),
-            face=None if light is None else faces.subject(segment, pictures),
-            light=light,
+            people=None if stats is None else faces.people(samples),
+            face=None if stats is None else faces.subject(segment, pictures),
+            pictures=stats,
             sound=sound,
         )
         return Caption(segment, RULE_BASED_VIEW, describe(measured, self.settings), PROMPT, RULE_BASED_VIEW)
@@ -80,21 +77,21 @@ class RuleBasedCaptioner:
         return [row for batch in self.inputs.batches(table, video, columns) for row in batch.to_pylist()]
 
     def _pictures(self, video: str) -> _Pictures:
-        found = _Pictures()
+        pictures = _Pictures()
         before: np.ndarray | None = None
         for batch in self.inputs.batches("frames", video, ["sample", "time_s", "height", "jpeg", "status"]):
             for row in batch.to_pylist():
                 pixels = _decode(row["jpeg"]) if row["status"] == Status.OK else None
-                found.add(row, pixels, before)
+                pictures.add(row, pixels, before)
                 before = None if pixels is None else measures.luma(pixels)
-        return found
+        return pictures
 
     def _faces(self, video: str) -> _Faces:
         columns = ["sample", "h", "verified", "subject_of", "yaw", "pitch", "roll", "blendshapes", "status"]
-        found = _Faces()
+        faces = _Faces()
         for row in self._rows("faces", video, columns):
-            found.rows[row["sample"]].append(row)
-        return found
+            faces.rows[row["sample"]].append(row)
+        return faces
 
     def _sounds(self, video: str, segments: Sequence[Segment]) -> tuple[list[Sound | None], str]:
         """The sound of every segment, and the status of the video's sound."""
@@ -103,13 +100,13 @@ class RuleBasedCaptioner:
             return [None] * len(segments), row["status"]
         samples, rate = read_sound_file(row["flac"])
         speech = self._speech(video)
-        found: list[Sound | None] = []
+        sounds: list[Sound | None] = []
         for segment in segments:
             start = round(segment.start_s * rate)
             wave = samples[start : start + round((segment.end_s - segment.start_s) * rate), 0]
             empty = not len(wave)  # the sound may end before the picture
-            found.append(None if empty else measures.measure_sound(wave, rate, segment.start_s, speech, self.voice))
-        return measures.relate(found), row["status"]
+            sounds.append(None if empty else measures.measure_sound(wave, rate, segment.start_s, speech, self.settings))
+        return measures.relate(sounds), row["status"]
 
     def _speech(self, video: str) -> list[tuple[float, float]] | None:
         rows = self._rows("speech", video, ["start_s", "end_s", "status"])
@@ -120,29 +117,29 @@ class RuleBasedCaptioner:
 
 @dataclass
 class _Pictures:
-    """What is kept of the pictures of a video: a few numbers per sample."""
+    """Measurements of the pictures of a video, by sample."""
 
     statuses: dict[int, str] = field(default_factory=dict)
     times: dict[int, float] = field(default_factory=dict)
     heights: dict[int, int] = field(default_factory=dict)
-    looks: dict[int, np.ndarray] = field(default_factory=dict)
+    measures: dict[int, np.ndarray] = field(default_factory=dict)
     motion: dict[int, float] = field(default_factory=dict)
 
     def add(self, row: dict[str, Any], pixels: np.ndarray | None, before: np.ndarray | None) -> None:
-        """Take in the next sample; `before` is the luma of the one before it, None where that has no picture."""
+        """Add the next sample; `before` is the luma of the sample before, None where that has no picture."""
         sample = row["sample"]
         self.statuses[sample] = row["status"]
         if pixels is None:
             return
         self.times[sample] = row["time_s"]
         self.heights[sample] = row["height"]
-        self.looks[sample] = measures.measure_picture(pixels)
+        self.measures[sample] = measures.measure_picture(pixels)
         self.motion[sample] = np.nan if before is None else float(np.abs(measures.luma(pixels) - before).mean())
 
-    def light(self, samples: range, cut: float) -> Light | None:
-        there = [k for k in samples if k in self.looks]
-        looks = np.array([self.looks[k] for k in there])
-        return measures.measure_light(looks, np.array([self.motion[k] for k in there]), cut)
+    def stats(self, samples: range, cut: float) -> PictureStats | None:
+        present = [k for k in samples if k in self.measures]
+        rows = np.array([self.measures[k] for k in present])
+        return measures.summarise_pictures(rows, np.array([self.motion[k] for k in present]), cut)
 
     def status(self, samples: range) -> str:
         return status_without_pictures({"status": self.statuses[k]} for k in samples if k in self.statuses)
@@ -160,10 +157,10 @@ class _Faces:
             for row in self.rows.get(k, ()):
                 if row["status"] in NOT_DETECTED:
                     return row["status"]
-        # A missing model answers once for the whole video, whatever the sample.
-        everything = [row for rows in self.rows.values() for row in rows]
-        if everything and all(row["status"] in NOT_DETECTED for row in everything):
-            return everything[0]["status"]
+        # Where a model is missing, one row stands for the whole video, at whatever sample.
+        all_rows = [row for rows in self.rows.values() for row in rows]
+        if all_rows and all(row["status"] in NOT_DETECTED for row in all_rows):
+            return all_rows[0]["status"]
         return None
 
     def people(self, samples: range) -> int:
@@ -171,18 +168,18 @@ class _Faces:
 
     def subject(self, segment: Segment, pictures: _Pictures) -> Face | None:
         samples = segment.sample_range
-        found = [
+        rows = [
             (k, row)
             for k in samples
             for row in self.rows.get(k, ())
             if segment.segment in row["subject_of"] and row["blendshapes"] is not None and k in pictures.heights
         ]
         return measures.measure_face(
-            blendshapes=np.array([row["blendshapes"] for _, row in found]),
-            angles=np.array([[row["yaw"] or 0.0, row["pitch"] or 0.0, row["roll"] or 0.0] for _, row in found]),
-            heights=np.array([(row["h"] or 0.0) / pictures.heights[k] for k, row in found]),
-            times=np.array([pictures.times[k] for k, _ in found]),
-            place=np.array([(k - samples.start) / len(samples) for k, _ in found]),
+            blendshapes=np.array([row["blendshapes"] for _, row in rows]),
+            angles=np.array([[row["yaw"] or 0.0, row["pitch"] or 0.0, row["roll"] or 0.0] for _, row in rows]),
+            heights=np.array([(row["h"] or 0.0) / pictures.heights[k] for k, row in rows]),
+            times=np.array([pictures.times[k] for k, _ in rows]),
+            place=np.array([(k - samples.start) / len(samples) for k, _ in rows]),
             samples=sum(k in pictures.heights for k in samples),
         )
 
