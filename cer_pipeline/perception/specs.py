@@ -1,7 +1,7 @@
 """The stages of perception: faces, speech, transcripts, captions.
 
-Belongs here: their specs and plans; light at import. Does not belong here: any computation (`faces`, `speech`,
-`perception.speech.asr`).
+Belongs here: their specs and plans; light at import. Does not belong here: any computation (`faces`, `speech`), or the
+spec of captions (`captions.specs`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _plan_faces(inputs: Inputs, _: Profile) -> pa.Table:
 
 
 def _no_faces(unit: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every sample has a row, also where nobody could look."""
+    """Every sample has a row."""
     return [{"sample": sample, "face": 0} for sample in unit["samples"]]
 
 
@@ -86,7 +86,7 @@ FACES: Final = StageSpec(
 )
 SPEECH: Final = StageSpec(
     table=tables.SPEECH,
-    description="Intervals in which somebody speaks.",
+    description="Intervals of speech.",
     group="perception",
     inputs=("videos", "audio"),
     plan=_plan_speech,
@@ -100,7 +100,7 @@ SPEECH: Final = StageSpec(
 )
 TRANSCRIPTS: Final = StageSpec(
     table=tables.TRANSCRIPTS,
-    description="The words that are heard in every segment, with their times.",
+    description="The words of every segment, with their times.",
     group="perception",
     inputs=("videos", "segments", "audio", "speech"),
     plan=_plan_transcripts,

@@ -130,7 +130,7 @@ def follow(sightings: Iterable[Sighting], *, least: float, gap: int) -> dict[tup
 
 
 def _owners(tracks: Sequence[_Track], faces: Sequence[Sighting], least: float) -> dict[int, _Track]:
-    """Index in `faces` -> the track that goes on there; tracks that were seen last choose first."""
+    """Index in `faces` -> the track that goes on there; tracks of the latest sample choose first."""
     owner: dict[int, _Track] = {}
     for last in sorted({track.sample for track in tracks}, reverse=True):
         waiting = [track for track in tracks if track.sample == last]

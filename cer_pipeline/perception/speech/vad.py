@@ -1,11 +1,10 @@
-"""When somebody speaks: Silero VAD over the sound of a video.
+"""Voice activity detection: Silero VAD over the sound of a video.
 
-Belongs here: the network, the level at which it and the recogniser hear the sound, the rules that make intervals of its
-probabilities, the stage behind the speech table. Does not belong here: what is said (`asr`) or how it sounds
-(`branches.audio.specs`).
+Belongs here: the network, the gain of quiet sound for it and the recogniser, the rules from probabilities to intervals,
+the rows of `speech`. Does not belong here: words (`asr`) or emotions of the voice (`branches.audio.specs`).
 
-Source of network and rules: snakers4/silero-vad, version 6. The network hears 512 new samples at 16 kHz after the last
-64 of the chunk before, and keeps a state over the whole sound.
+Source of network and rules: snakers4/silero-vad, version 6. The input of a step is the last 64 samples of the
+chunk before and 512 new ones at 16 kHz; the state is kept over the whole sound.
 """
 
 from __future__ import annotations
@@ -35,11 +34,11 @@ BLOCK: Final = 320  # samples of a block whose level is measured: 20 ms
 
 @dataclass(frozen=True)
 class Rules:
-    """How probabilities become intervals.
+    """Rules from probabilities to intervals.
 
     Args:
         threshold: speech starts with the first step at or above it.
-        release: speech goes on until steps fall below it; lower than `threshold`, so that it does not flutter.
+        release: speech ends with steps below it; lower than `threshold`, so that intervals do not flicker.
         min_speech_s: shorter intervals are no speech.
         min_silence_s: shorter silences do not end an interval.
         max_speech_s: longer intervals are cut at their least probable step.
@@ -56,7 +55,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Loudness:
-    """How quiet sound is brought to a level at which words are heard; louder sound stays as it is.
+    """The gain of quiet sound; louder sound is not changed.
 
     Args:
         level_dbfs: level that the louder parts of a quiet sound are brought to, dB of full scale.
@@ -85,7 +84,7 @@ class SileroVad:
 
     def __init__(self, model: Path) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # one small step after the other: more threads only wait
+        options.intra_op_num_threads = 1  # steps are sequential and small: more threads would idle
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
@@ -103,8 +102,8 @@ class SileroVad:
         rate = np.array(RATE, np.int64)
         probabilities = np.empty(steps, np.float32)
         for i in range(steps):
-            heard = padded[None, i * CHUNK : i * CHUNK + CONTEXT + CHUNK]
-            out, state = self._session.run(None, {"input": heard, "state": state, "sr": rate})
+            chunk = padded[None, i * CHUNK : i * CHUNK + CONTEXT + CHUNK]
+            out, state = self._session.run(None, {"input": chunk, "state": state, "sr": rate})
             probabilities[i] = np.asarray(out)[0, 0]
         return probabilities
 
@@ -118,12 +117,12 @@ def intervals(probabilities: Sequence[float] | NDArray[np.float32], duration_s: 
         rules: see `Rules`.
     """
     p = np.asarray(probabilities, np.float64)
-    found = []
+    steps: list[tuple[int, int]] = []
     for run in _runs(p, rules):
         if (run[1] - run[0]) * STEP_S >= rules.min_speech_s:
-            found += _cut(p, run, int(rules.max_speech_s / STEP_S))
-    edges = [(start * STEP_S, min(end * STEP_S, duration_s)) for start, end in found]
-    scores = [float(p[start:end].mean()) for start, end in found]
+            steps += _cut(p, run, int(rules.max_speech_s / STEP_S))
+    edges = [(start * STEP_S, min(end * STEP_S, duration_s)) for start, end in steps]
+    scores = [float(p[start:end].mean()) for start, end in steps]
     return [Interval(*edge, score) for edge, score in zip(_padded(edges, duration_s, rules.pad_s), scores, strict=True)]
 
 
@@ -182,7 +181,7 @@ def read_sound(flac: bytes) -> NDArray[np.float32]:
 def loud_level(sound: NDArray[np.float32]) -> float:
     """RMS that blocks of 20 ms reach for a second in total, or for a tenth of a sound of less than 10 s.
 
-    It stands for the loudest words: clicks and slams are shorter, and the pauses of a long recording do not count.
+    It estimates the level of the loudest words: clicks and slams are shorter, and pauses have no influence.
 
     Args:
         sound: mono, 16 kHz, at least one sample.
@@ -194,8 +193,8 @@ def loud_level(sound: NDArray[np.float32]) -> float:
     return float(np.sqrt(np.partition(power, -rank)[-rank]))
 
 
-def audible(sound: NDArray[np.float32], loudness: Loudness) -> NDArray[np.float32]:
-    """The sound as the speech detector and the recogniser hear it: quiet sound is amplified, nothing is attenuated.
+def amplified(sound: NDArray[np.float32], loudness: Loudness) -> NDArray[np.float32]:
+    """The input of the speech detector and the recogniser: quiet sound is amplified, nothing is attenuated.
 
     Args:
         sound: mono, 16 kHz, -1..1, of any number of samples.
@@ -223,14 +222,14 @@ class Speech:
         return pa.Table.from_pylist(rows, schema=SPEECH.schema)
 
     def _video(self, video: str) -> list[dict[str, Any]]:
-        sounds = [row for batch in self._context.inputs.batches("audio", video) for row in batch.to_pylist()]
-        if not sounds or sounds[0]["status"] != Status.OK:
-            status, reason = (sounds[0]["status"], sounds[0]["reason"]) if sounds else (Status.NO_AUDIO, "no sound")
+        rows = [row for batch in self._context.inputs.batches("audio", video) for row in batch.to_pylist()]
+        if not rows or rows[0]["status"] != Status.OK:
+            status, reason = (rows[0]["status"], rows[0]["reason"]) if rows else (Status.NO_AUDIO, "no sound")
             return [{"video_id": video, "interval": 0, "status": str(status), "reason": reason}]
-        sound = audible(read_sound(sounds[0]["flac"]), self._loudness)
-        found = intervals(self._vad(sound), len(sound) / RATE, self._rules)
+        sound = amplified(read_sound(rows[0]["flac"]), self._loudness)
+        speech = intervals(self._vad(sound), len(sound) / RATE, self._rules)
         self._context.counters["calls/silero_vad"] += 1
-        if not found:
+        if not speech:
             reason = "no speech was heard"
             return [{"video_id": video, "interval": 0, "status": str(Status.NO_SPEECH), "reason": reason}]
         return [
@@ -242,5 +241,5 @@ class Speech:
                 "score": interval.score,
                 "status": str(Status.OK),
             }
-            for i, interval in enumerate(found)
+            for i, interval in enumerate(speech)
         ]

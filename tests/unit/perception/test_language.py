@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cer_pipeline.perception.speech.language import Rules, Span, Stretch, believed, compression, stretches
+from cer_pipeline.perception.speech.language import Rules, Span, Stretch, compression, plausible, stretches
 from cer_pipeline.profiles import load_profile
 
 SETTINGS = load_profile()["transcripts"]
@@ -90,4 +90,4 @@ def test_the_compression_of_invented_loops_is_above_the_limit_and_that_of_speech
 def test_words_are_believed_where_the_language_is_sure_or_the_words_are(
     english: float, words: list[tuple[str, float]], kept: bool
 ) -> None:
-    assert believed(Stretch(((0, 3),), {"de": 1 - english, "en": english}), "en", words, RULES) is kept
+    assert plausible(Stretch(((0, 3),), {"de": 1 - english, "en": english}), "en", words, RULES) is kept

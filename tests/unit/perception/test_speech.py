@@ -15,7 +15,7 @@ from cer_pipeline.perception.speech.vad import (
     Loudness,
     Rules,
     SileroVad,
-    audible,
+    amplified,
     intervals,
     loud_level,
 )
@@ -129,22 +129,22 @@ def test_neither_clicks_nor_pauses_move_the_level() -> None:
 def test_quiet_sound_is_brought_to_the_level_by_at_most_the_gain_and_loud_sound_stays(level_dbfs: float) -> None:
     sound = noise(2, level_dbfs)
     before = 20 * np.log10(loud_level(sound))
-    after = 20 * np.log10(loud_level(audible(sound, QUIET)))
+    after = 20 * np.log10(loud_level(amplified(sound, QUIET)))
     assert after == pytest.approx(max(before, min(QUIET.level_dbfs, before + QUIET.gain_db)), abs=0.01)
     if before >= QUIET.level_dbfs:
-        assert audible(sound, QUIET) is sound
+        assert amplified(sound, QUIET) is sound
 
 
 @pytest.mark.parametrize("samples", [0, 1, 319, 16_000])
 def test_silence_stays_silence(samples: int) -> None:
     silence = np.zeros(samples, np.float32)
-    assert np.array_equal(audible(silence, QUIET), silence)
+    assert np.array_equal(amplified(silence, QUIET), silence)
 
 
 def test_a_loud_moment_in_quiet_sound_is_clipped_and_does_not_wrap() -> None:
     sound = noise(4, -60)
     sound[100:200] = 0.9
-    assert np.abs(audible(sound, QUIET)).max() == 1
+    assert np.abs(amplified(sound, QUIET)).max() == 1
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +183,7 @@ def stored(sound: np.ndarray, change_db: float) -> np.ndarray:
 
 def spoken_s(vad: SileroVad, sound: np.ndarray) -> float:
     settings = load_profile()
-    loud = audible(sound, Loudness(**settings["loudness"]))
+    loud = amplified(sound, Loudness(**settings["loudness"]))
     found = intervals(vad(loud), len(sound) / 16_000, Rules(**settings["speech"]))
     return sum(i.end_s - i.start_s for i in found)
 
