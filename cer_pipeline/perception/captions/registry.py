@@ -15,8 +15,10 @@ from typing import Final
 
 from cer_pipeline.errors import CerError
 from cer_pipeline.perception.captions.captioner import CaptionerSpec
+from cer_pipeline.perception.captions.endpoint.prompts import VERSION as PROMPT_VERSION
+from cer_pipeline.perception.captions.endpoint.prompts import view_name
 from cer_pipeline.profiles import Profile, nearest
-from cer_pipeline.profiles.sections import Describer
+from cer_pipeline.profiles.sections import CaptionsEndpoint, Describer
 
 GROUP: Final = "cer_pipeline.captioners"
 RULE_BASED_VIEW: Final = "describer"
@@ -38,7 +40,18 @@ IMPORTED: Final = CaptionerSpec(
     code_version="1",
     views=lambda _: (),  # those of the corpus
 )
-CAPTIONERS: Final = {spec.name: spec for spec in (RULE_BASED, IMPORTED)}
+ENDPOINT: Final = CaptionerSpec(
+    name="endpoint",
+    captioner="cer_pipeline.perception.captions.endpoint.captioner:EndpointCaptioner",
+    code_version=f"1/{PROMPT_VERSION}",
+    views=lambda settings: [view_name(settings.model, prompt) for prompt in settings.prompts],
+    section="captions_endpoint",
+    settings=CaptionsEndpoint,
+    reads=("segments", "frames"),
+    kinds=("parquet", "openai"),
+    chunk_units=32,  # more videos a batch than requests at a time, however short they are
+)
+CAPTIONERS: Final = {spec.name: spec for spec in (RULE_BASED, IMPORTED, ENDPOINT)}
 
 
 def captioner_of(profile: Profile) -> CaptionerSpec:

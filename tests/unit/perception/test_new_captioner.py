@@ -130,7 +130,7 @@ def test_a_wrong_name_is_refused_with_the_nearest_one_and_a_plug_in_must_have_it
 
 
 def test_without_a_match_all_captioners_are_named() -> None:
-    with pytest.raises(CerError, match="choose one of: imported, rule_based"):
+    with pytest.raises(CerError, match="choose one of: endpoint, imported, rule_based"):
         captioner_of(load_profile(overrides=["captions.backend=zzz"]))
 
 
