@@ -22,7 +22,7 @@ class Status(StrEnum):
     NOT_ENGLISH = "not_english"  # speech of another language, where what reads it knows English only
     UNDECODABLE = "undecodable"  # the file, or the span of it, is damaged
     MODEL_UNAVAILABLE = "model_unavailable"  # a weight or a trained head is not on this machine
-    NO_CAPTION = "no_caption"  # an imported view has no text for this segment
+    NO_CAPTION = "no_caption"  # a view has no text for this segment, or none that is a caption
     NO_LABEL = "no_label"  # nobody annotated it, or every annotation in it is a sentinel
     NOT_APPLICABLE = "not_applicable"  # the method says nothing of this kind of input; nothing is missing
     FAILED = "failed"  # an unforeseen error; `reason` says which; tried again on the next materialisation

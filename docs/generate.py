@@ -19,7 +19,7 @@ MEANING = {
     "not_english": "the speech is of another language, and what reads it knows English only",
     "undecodable": "the file, or this span of it, is damaged",
     "model_unavailable": "a weight or a trained head is not on this machine",
-    "no_caption": "an imported view has no text for this segment",
+    "no_caption": "a view has no text for this segment, or none that is a caption; `reason` says which",
     "no_label": "nobody annotated it, or every annotation in it is a sentinel",
     "not_applicable": "the method does not judge this kind of input (PFSA: the describer's texts); nothing is missing",
     "failed": "an unforeseen error, told in `reason`; tried again by the next run",

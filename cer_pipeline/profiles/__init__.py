@@ -4,8 +4,9 @@ Belongs here: reading, merging and checking settings, and where each came from. 
 means and which values it may have (`sections`), or what it does (the code that reads it). Every number that is a choice
 stands in a profile file with a comment that says why.
 
-Sections other than [execution] and [report] change results and so enter the keys of the rows that read them.
-[execution] holds what must not: threads, time and memory limits. [report] holds what is shown of the results.
+Sections other than [execution], [report] and [captions] change results and so enter the keys of the rows that read
+them. [execution] holds what must not: threads, time and memory limits. [report] holds what is shown of the results.
+[captions] chooses the captioner, whose own section enters the keys, and says how a server is reached.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 DEFAULT_PROFILE = "embedded"
 EXECUTION = "execution"
 REPORT = "report"
+CAPTIONS = "captions"
 PLUGIN_SECTIONS = "cer_pipeline.profile_sections"
 """Entry point group of the sections of plug-ins: name -> a `sections.Section` whose every field has a default."""
 

@@ -15,8 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from cer_pipeline import tables
+from cer_pipeline.cli.app import app
 from cer_pipeline.errors import CerError
 from cer_pipeline.perception.captions import registry
 from cer_pipeline.perception.captions.captioner import Caption, CaptionerSpec, Segment, with_frames
@@ -142,6 +144,19 @@ def test_settings_of_other_captioners_change_no_key() -> None:
     assert keys("captions.backend=imported") == keys("captions.backend=imported", "describer.uneven=0.3")
     assert keys() != keys("describer.uneven=0.3")
     assert keys() != keys("captions.backend=imported")
+
+
+@pytest.mark.parametrize(
+    ("key", "cost"),
+    [
+        ("captions.url", "where the captioner becomes another one; else no result"),
+        ("captions_endpoint.max_tokens", "no result while captions.backend names another captioner"),
+        ("describer.uneven", "computes captions anew"),
+    ],
+)
+def test_the_command_says_what_a_setting_of_a_captioner_costs(key: str, cost: str) -> None:
+    done = CliRunner().invoke(app, ["settings", "explain", key])
+    assert done.exit_code == 0 and cost in done.output
 
 
 def test_the_frames_of_a_window_are_those_between_its_first_and_its_last_sample() -> None:
