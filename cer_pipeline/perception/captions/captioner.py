@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from cer_pipeline.profiles import Profile
 from cer_pipeline.profiles.sections import Section
-from cer_pipeline.stage import Inputs, StageContext
+from cer_pipeline.stage import Inputs, StageContext, video_rows
 from cer_pipeline.status import Status
 
 FRAME_COLUMNS: Final = ("sample", "time_s", "height", "jpeg", "status")
@@ -153,7 +153,7 @@ def with_frames(
     """
     if not segments:
         return
-    rows = (r for batch in inputs.batches("frames", segments[0].video_id, columns) for r in batch.to_pylist())
+    rows = video_rows(inputs, "frames", segments[0].video_id, columns)
     window: deque[dict[str, Any]] = deque()
     row = next(rows, None)
     for segment in sorted(segments, key=lambda s: s.first_sample):

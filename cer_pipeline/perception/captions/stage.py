@@ -16,7 +16,7 @@ import pyarrow as pa
 from cer_pipeline.perception.captions.captioner import Caption, Segment
 from cer_pipeline.perception.captions.registry import IMPORTED, captioner_of
 from cer_pipeline.perception.captions.specs import SEGMENTS, VIEWS, row_key
-from cer_pipeline.stage import UNIT, StageContext
+from cer_pipeline.stage import UNIT, StageContext, video_rows
 from cer_pipeline.status import Status
 from cer_pipeline.tables import CAPTIONS as TABLE
 
@@ -55,9 +55,8 @@ class Captions:
         return pa.Table.from_pylist([key | _columns(captions[k]) for k, key in expected.items()], schema=TABLE.schema)
 
     def _segments(self, video: str) -> list[Segment]:
-        batches = self.inputs.batches("segments", video, SEGMENT_COLUMNS)
-        rows = [Segment(**row) for batch in batches for row in batch.to_pylist()]
-        return sorted(rows, key=lambda s: s.segment)
+        rows = video_rows(self.inputs, "segments", video, SEGMENT_COLUMNS)
+        return sorted((Segment(**row) for row in rows), key=lambda s: s.segment)
 
 
 def _without_import(segment: Segment) -> Caption:

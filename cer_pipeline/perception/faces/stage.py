@@ -22,7 +22,8 @@ from cer_pipeline.perception.faces.crops import cut, expand, quarter_turns, tilt
 from cer_pipeline.perception.faces.detector import Box, CenterFace
 from cer_pipeline.perception.faces.landmarks import FaceMesh, Mesh, bounds, mesh_tilt
 from cer_pipeline.perception.faces.tracks import Sighting, Stillness, follow, motion, subjects
-from cer_pipeline.stage import UNIT, StageContext
+from cer_pipeline.perception.jpeg import decode_jpeg, encode_jpeg
+from cer_pipeline.stage import UNIT, StageContext, video_rows
 from cer_pipeline.status import Status
 from cer_pipeline.tables import FACES
 
@@ -72,7 +73,8 @@ class Faces:
             return pa.concat_tables([self._video(video, mesh) for video in units.column(UNIT).to_pylist()])
 
     def _video(self, video: str, mesh: Callable[[], FaceMesh]) -> pa.Table:
-        faces = [face for frame in self._frames(video) for face in self._sample(frame, mesh)]
+        frames = video_rows(self._context.inputs, "frames", video, ["sample", "jpeg", "status", "reason"])
+        faces = [face for frame in frames for face in self._sample(frame, mesh)]
         if not faces:
             faces = [_Face(0, 0, Status.NO_VIDEO, "the video has no sample")]
         sightings = [
@@ -86,13 +88,9 @@ class Faces:
         windows = self._windows(video)
         return _rows(video, faces, numbers, subjects(sightings, numbers, windows, moving, still), windows)
 
-    def _frames(self, video: str) -> Iterator[dict[str, Any]]:
-        for batch in self._context.inputs.batches("frames", video, ["sample", "jpeg", "status", "reason"]):
-            yield from batch.to_pylist()
-
     def _windows(self, video: str) -> dict[int, range]:
         columns = ["segment", "first_sample", "samples"]
-        rows = [row for batch in self._context.inputs.batches("segments", video, columns) for row in batch.to_pylist()]
+        rows = video_rows(self._context.inputs, "segments", video, columns)
         return {row["segment"]: range(row["first_sample"], row["first_sample"] + row["samples"]) for row in rows}
 
     def _sample(self, frame: dict[str, Any], mesh: Callable[[], FaceMesh]) -> Iterator[_Face]:
@@ -143,20 +141,14 @@ def box_tilt(box: Box) -> float:
 
 def _picture(jpeg: bytes) -> NDArray[np.uint8]:
     """A JPEG as RGB, uint8 [height, width, 3]."""
-    bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise ValueError("the frame is no readable JPEG")
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+    return np.asarray(cv2.cvtColor(decode_jpeg(jpeg), cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def _jpeg(crop: NDArray[np.uint8], side: int, quality: int) -> bytes:
     """An RGB crop as JPEG, shrunk to `side` where it is larger, never enlarged."""
     if crop.shape[0] > side:
         crop = np.asarray(cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not done:
-        raise ValueError("the crop could not be written as JPEG")
-    return data.tobytes()
+    return encode_jpeg(cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), quality)
 
 
 def _rows(

@@ -37,8 +37,9 @@ from numpy.typing import NDArray
 
 from cer_pipeline.errors import CerError
 from cer_pipeline.perception.speech.language import ENGLISH, Rules, Span, Stretch, plausible, stretches
-from cer_pipeline.perception.speech.vad import RATE, Loudness, amplified, read_sound
-from cer_pipeline.stage import UNIT, StageContext
+from cer_pipeline.perception.speech.vad import RATE, amplified, read_sound
+from cer_pipeline.profiles.sections import Loudness
+from cer_pipeline.stage import UNIT, StageContext, video_rows
 from cer_pipeline.status import Status
 from cer_pipeline.tables import TRANSCRIPTS
 
@@ -352,7 +353,7 @@ class Transcripts:
         ]
 
     def _read(self, table: str, video: str, columns: Sequence[str]) -> list[dict[str, Any]]:
-        return [row for batch in self._context.inputs.batches(table, video, columns) for row in batch.to_pylist()]
+        return list(video_rows(self._context.inputs, table, video, columns))
 
     def _transcribe(self, video: str, speech: Sequence[Span]) -> list[Transcribed]:
         """The transcript of a video, stretch by stretch."""

@@ -19,8 +19,10 @@ import onnxruntime
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cer_pipeline.profiles.sections import Loudness
+from cer_pipeline.profiles.sections import Speech as Rules
 from cer_pipeline.sound_file import read_sound_file
-from cer_pipeline.stage import UNIT, StageContext
+from cer_pipeline.stage import UNIT, StageContext, video_rows
 from cer_pipeline.status import Status
 from cer_pipeline.tables import SPEECH
 
@@ -30,40 +32,6 @@ CONTEXT: Final = 64  # samples of the chunk before, at 16 kHz
 STATE: Final = (2, 1, 128)  # of the recurrent layer
 STEP_S: Final = CHUNK / RATE
 BLOCK: Final = 320  # samples of a block whose level is measured: 20 ms
-
-
-@dataclass(frozen=True)
-class Rules:
-    """Rules from probabilities to intervals.
-
-    Args:
-        threshold: speech starts with the first step at or above it.
-        release: speech ends with steps below it; lower than `threshold`, so that intervals do not flicker.
-        min_speech_s: shorter intervals are no speech.
-        min_silence_s: shorter silences do not end an interval.
-        max_speech_s: longer intervals are cut at their least probable step.
-        pad_s: added on both ends; where two intervals would meet, each gets half of the silence.
-    """
-
-    threshold: float
-    release: float
-    min_speech_s: float
-    min_silence_s: float
-    max_speech_s: float
-    pad_s: float
-
-
-@dataclass(frozen=True)
-class Loudness:
-    """The gain of quiet sound; louder sound is not changed.
-
-    Args:
-        level_dbfs: level that the louder parts of a quiet sound are brought to, dB of full scale.
-        gain_db: greatest gain.
-    """
-
-    level_dbfs: float
-    gain_db: float
 
 
 @dataclass(frozen=True)
@@ -114,7 +82,7 @@ def intervals(probabilities: Sequence[float] | NDArray[np.float32], duration_s: 
     Args:
         probabilities: one per step.
         duration_s: length of the sound, s; no interval ends later.
-        rules: see `Rules`.
+        rules: section [speech] of the profile.
     """
     p = np.asarray(probabilities, np.float64)
     steps: list[tuple[int, int]] = []
@@ -198,7 +166,7 @@ def amplified(sound: NDArray[np.float32], loudness: Loudness) -> NDArray[np.floa
 
     Args:
         sound: mono, 16 kHz, -1..1, of any number of samples.
-        loudness: see `Loudness`.
+        loudness: section [loudness] of the profile.
     """
     level = loud_level(sound) if len(sound) else 0.0
     if level == 0:  # digital silence has no level
@@ -222,7 +190,7 @@ class Speech:
         return pa.Table.from_pylist(rows, schema=SPEECH.schema)
 
     def _video(self, video: str) -> list[dict[str, Any]]:
-        rows = [row for batch in self._context.inputs.batches("audio", video) for row in batch.to_pylist()]
+        rows = list(video_rows(self._context.inputs, "audio", video))
         if not rows or rows[0]["status"] != Status.OK:
             status, reason = (rows[0]["status"], rows[0]["reason"]) if rows else (Status.NO_AUDIO, "no sound")
             return [{"video_id": video, "interval": 0, "status": str(status), "reason": reason}]

@@ -18,12 +18,12 @@ from itertools import groupby
 from typing import Any, Final
 
 import cv2
-import numpy as np
 
 from cer_pipeline.perception.captions.captioner import Caption, Segment, status_without_pictures, with_frames
 from cer_pipeline.perception.captions.endpoint.client import AnswerCache, ChatClient, Completion, EndpointError, Limits
 from cer_pipeline.perception.captions.endpoint.prompts import VERSION, prompt_text, view_name
 from cer_pipeline.perception.captions.endpoint.quality import STATUS, Answer, assess, labels_in
+from cer_pipeline.perception.jpeg import decode_jpeg, encode_jpeg
 from cer_pipeline.profiles.sections import CaptionsEndpoint
 from cer_pipeline.stage import StageContext
 from cer_pipeline.status import Status
@@ -175,16 +175,13 @@ def _picture(jpeg: bytes, longest_px: int) -> str:
     Raises:
         ValueError: the picture is no JPEG.
     """
-    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError("the frame is no readable JPEG")
+    image = decode_jpeg(jpeg)
     height, width = image.shape[:2]
     scale = longest_px / max(height, width)
     if scale < 1:
         size = max(1, round(width * scale)), max(1, round(height * scale))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(image, JPEG_QUALITY)).decode()
 
 
 def _shown(text: str) -> str:

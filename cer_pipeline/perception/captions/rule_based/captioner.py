@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from cer_pipeline.perception.captions.captioner import Caption, Segment, status_without_pictures
+from cer_pipeline.perception.captions.captioner import FRAME_COLUMNS, Caption, Segment, status_without_pictures
 from cer_pipeline.perception.captions.registry import RULE_BASED_VIEW
 from cer_pipeline.perception.captions.rule_based import measures
 from cer_pipeline.perception.captions.rule_based.text import (
@@ -27,7 +27,7 @@ from cer_pipeline.perception.captions.rule_based.text import (
 )
 from cer_pipeline.profiles.sections import Describer
 from cer_pipeline.sound_file import read_sound_file
-from cer_pipeline.stage import StageContext
+from cer_pipeline.stage import StageContext, video_rows
 from cer_pipeline.status import Status
 
 NOT_DETECTED: Final = (Status.MODEL_UNAVAILABLE, Status.FAILED)
@@ -74,16 +74,15 @@ class RuleBasedCaptioner:
         return Caption(segment, RULE_BASED_VIEW, describe(measured, self.settings), PROMPT, RULE_BASED_VIEW)
 
     def _rows(self, table: str, video: str, columns: Sequence[str]) -> list[dict[str, Any]]:
-        return [row for batch in self.inputs.batches(table, video, columns) for row in batch.to_pylist()]
+        return list(video_rows(self.inputs, table, video, columns))
 
     def _pictures(self, video: str) -> _Pictures:
         pictures = _Pictures()
         before: np.ndarray | None = None
-        for batch in self.inputs.batches("frames", video, ["sample", "time_s", "height", "jpeg", "status"]):
-            for row in batch.to_pylist():
-                pixels = _decode(row["jpeg"]) if row["status"] == Status.OK else None
-                pictures.add(row, pixels, before)
-                before = None if pixels is None else measures.luma(pixels)
+        for row in video_rows(self.inputs, "frames", video, FRAME_COLUMNS):
+            pixels = _decode(row["jpeg"]) if row["status"] == Status.OK else None
+            pictures.add(row, pixels, before)
+            before = None if pixels is None else measures.luma(pixels)
         return pictures
 
     def _faces(self, video: str) -> _Faces:
@@ -188,7 +187,7 @@ def _decode(jpeg: bytes) -> np.ndarray:
     """A JPEG as RGB of `PICTURE_SIZE`, decoded at an eighth of its size."""
     import cv2
 
-    small = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_REDUCED_COLOR_8)
-    if small is None:
-        raise ValueError("a stored frame is no JPEG")
+    from cer_pipeline.perception.jpeg import decode_jpeg
+
+    small = decode_jpeg(jpeg, cv2.IMREAD_REDUCED_COLOR_8)
     return cv2.cvtColor(cv2.resize(small, PICTURE_SIZE, interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB)
