@@ -69,7 +69,7 @@ def test_chunks_hold_all_speech_fit_the_recogniser_and_hold_no_long_silence(span
         assert all(start - end <= 2.0 for (_, end), (start, _) in pairwise(inside))
 
 
-def test_neighbouring_speech_is_heard_together() -> None:
+def test_neighbouring_speech_makes_one_chunk() -> None:
     assert chunks([(0, 2), (3, 5), (9, 10)], 29.5, 2.0) == [(0, 5), (9, 10)]
 
 
@@ -88,7 +88,7 @@ def test_a_phrase_in_a_loop_is_cut_to_its_first_three(heard: str, kept: str) -> 
 
 
 @given(st.lists(st.sampled_from("ab"), max_size=30).map(" ".join))
-def test_no_loop_is_left_and_no_word_is_made_up(heard: str) -> None:
+def test_no_loop_is_left_and_no_word_is_added(heard: str) -> None:
     words = said(heard)
     kept = without_loops(words, 4, 2)
     plain = text(kept).split()
@@ -147,7 +147,7 @@ def test_a_recogniser_of_all_languages_keeps_sure_words_of_each() -> None:
     assert (found.status, found.language, text(found.words)) == (Status.OK, "de", "ich bin traurig")
 
 
-def test_a_window_says_what_is_heard_in_it_in_one_language() -> None:
+def test_the_words_of_a_window_are_of_one_language() -> None:
     english = Transcribed(spell(0, 3, 0.99), "en", said("I am so sad", 0, 0.7))
     german = transcribed(spell(4, 8, 0.02), "", [], RULES, TINY)
     first, both, last = (
@@ -213,7 +213,7 @@ def detector(weights: Zoo) -> Whisper:
         ("obama_speech.mp4", "today after two years of negotiations the united states together"),
     ],
 )
-def test_the_words_read_right_and_come_in_order(whisper: Whisper, media: Path, clip: str, heard: str) -> None:
+def test_the_words_are_right_and_in_order(whisper: Whisper, media: Path, clip: str, heard: str) -> None:
     sound = waveform_of(media / clip)
     words = whisper(sound)
     assert heard in " ".join(re.findall(r"\w+", text(words).casefold()))
@@ -225,7 +225,7 @@ def test_the_words_read_right_and_come_in_order(whisper: Whisper, media: Path, c
 
 @pytest.mark.slow
 @pytest.mark.parametrize("clip", ["obama_speech.mp4", "speaker_a.mp4", "talking_1.mp4", "talking_4.mp4"])
-def test_english_is_recognised_and_the_same_sound_backwards_has_no_believed_word(
+def test_english_is_recognised_and_the_same_sound_backwards_has_no_plausible_word(
     whisper: Whisper, detector: Whisper, media: Path, clip: str
 ) -> None:
     sound = waveform_of(media / clip)[: 5 * 16_000]
@@ -241,7 +241,7 @@ def test_english_is_recognised_and_the_same_sound_backwards_has_no_believed_word
 
 @pytest.mark.slow
 @pytest.mark.parametrize("clip", ["26_german", "26b_french", "26c_spanish"])
-def test_speech_of_another_language_has_no_believed_word(
+def test_speech_of_another_language_has_no_plausible_word(
     whisper: Whisper, detector: Whisper, media: Path, clip: str
 ) -> None:
     spoken_by_a_program = media.parents[1] / "cases" / "08-not-english" / "input" / f"{clip}.mp4"

@@ -1,4 +1,4 @@
-"""The face mesh: head pose and its signs, the rule that accepts a mesh, and real faces."""
+"""The face mesh: head pose and its signs, the bounds of a mesh, and real faces."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def turned(yaw: float, pitch: float, roll: float) -> NDArray[np.float64]:
     Axes: x to the right of the picture, y up, z towards the camera; the person's left is the picture's right.
     """
     a, b, c = np.radians([yaw, pitch, roll])
-    lean = np.array([[np.cos(c), np.sin(c), 0], [-np.sin(c), np.cos(c), 0], [0, 0, 1]])  # crown moves to +x
+    roll_matrix = np.array([[np.cos(c), np.sin(c), 0], [-np.sin(c), np.cos(c), 0], [0, 0, 1]])  # crown moves to +x
     tilt = np.array([[1, 0, 0], [0, np.cos(b), np.sin(b)], [0, -np.sin(b), np.cos(b)]])  # gaze moves to +y
     turn = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])  # gaze moves to +x
     matrix = np.eye(4)
-    matrix[:3, :3] = turn @ tilt @ lean
+    matrix[:3, :3] = turn @ tilt @ roll_matrix
     return matrix
 
 

@@ -83,7 +83,7 @@ def test_every_segment_is_described_from_its_own_samples():
 
 
 @pytest.mark.parametrize(
-    ("parts", "told"),
+    ("parts", "sentence"),
     [
         ({"face": "no_face"}, "No face is visible."),
         ({"sound": "no_audio", "speech": "no_audio"}, "There is no sound."),
@@ -92,9 +92,9 @@ def test_every_segment_is_described_from_its_own_samples():
         ({"picture": "no_video", "face": "no_video"}, "There is no picture."),
     ],
 )
-def test_what_is_left_is_described(parts: dict[str, str], told: str):
+def test_the_parts_that_a_window_has_are_described(parts: dict[str, str], sentence: str):
     for row in described(video("v", **parts)):
-        assert row["status"] == "ok" and told in row["text"]
+        assert row["status"] == "ok" and sentence in row["text"]
 
 
 @pytest.mark.parametrize(

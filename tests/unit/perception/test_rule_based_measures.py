@@ -1,4 +1,4 @@
-"""The describer's measurements against signals whose values are known."""
+"""The measurements of the rule-based captioner against signals whose values are known."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_every_sample_falls_in_exactly_one_third(values: list[float]):
     assert [course.start, course.middle, course.end] == [float(np.median(part)) for part in parts]
 
 
-def test_a_face_is_measured_from_both_sides_and_leans_to_the_stronger():
+def test_a_face_is_measured_on_both_sides_and_its_asymmetry_has_the_sign_of_the_stronger():
     b = np.zeros((4, 52))
     b[:, INDEX["mouthSmileLeft"]] = 0.8
     b[:, INDEX["mouthSmileRight"]] = 0.2

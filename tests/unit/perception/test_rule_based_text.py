@@ -1,4 +1,4 @@
-"""The describer says what is there, in words that name no emotion."""
+"""The sentences of the rule-based captioner name what is measured, and no emotion."""
 
 from __future__ import annotations
 
@@ -99,10 +99,10 @@ REST = Face(
 DAY = PictureStats(brightness=0.5, contrast=0.2, warmth=0.02, colour=0.3, motion=0.02)
 
 
-def face(**signs: float | TimeProfile) -> Face:
-    """A face at rest but for some signs."""
-    given_signs = {n: v if isinstance(v, TimeProfile) else TimeProfile(v, v, v, v) for n, v in signs.items()}
-    return replace(REST, actions={**REST.actions, **given_signs})
+def face(**actions: float | TimeProfile) -> Face:
+    """A face at rest but for some actions."""
+    given = {n: v if isinstance(v, TimeProfile) else TimeProfile(v, v, v, v) for n, v in actions.items()}
+    return replace(REST, actions={**REST.actions, **given})
 
 
 def text_of(f: Face, sound: Sound | None = None) -> str:
@@ -132,7 +132,7 @@ def test_no_phrase_of_any_sign_names_an_emotion():
 
 
 @pytest.mark.parametrize("name", sorted(ACTIONS))
-def test_every_sign_is_told_above_its_threshold_by_degree_and_not_below(name: str):
+def test_every_action_above_its_threshold_is_named_with_its_degree_and_none_below(name: str):
     slight, clear = getattr(S, name)
     rest = text_of(REST)
     assert "at rest" in rest
@@ -145,7 +145,7 @@ def test_every_sign_is_told_above_its_threshold_by_degree_and_not_below(name: st
 
 
 @pytest.mark.parametrize("name", sorted(ACTIONS))
-def test_a_sign_that_comes_goes_or_passes_is_told_as_such(name: str):
+def test_onset_offset_and_peak_of_an_action_are_named(name: str):
     top = min(getattr(S, name)[1] + 0.2, 1.0)
     words = ACTIONS[name]
     assert words.onset in text_of(face(**{name: TimeProfile(top / 2, 0.0, top / 2, top)}))
@@ -178,29 +178,29 @@ def test_lowered_brows_pressed_lips_a_turning_gaze_and_a_flat_voice():
 
 
 def test_raised_lip_corners_with_raised_cheeks_and_teeth():
-    told = text_of(face(lip_corners_up=0.8, eyes_narrowed=0.4, upper_lip_raised=0.7))
-    assert "The teeth show, the lip corners are pulled up and back, and the cheeks are raised." in told
+    text = text_of(face(lip_corners_up=0.8, eyes_narrowed=0.4, upper_lip_raised=0.7))
+    assert "The teeth show, the lip corners are pulled up and back, and the cheeks are raised." in text
     assert "cheeks" not in text_of(face(lip_corners_up=0.8, eyes_narrowed=0.1))
     assert "cheeks" not in text_of(face(eyes_narrowed=0.4))
 
 
 def test_shut_eyes_over_closed_lips_do_not_make_raised_lip_corners():
-    told = text_of(face(lip_corners_up=0.7, eyes_closed=0.8, eyes_narrowed=0.5))
-    assert "the closed lips are drawn tight and wide" in told and "corners" not in told
+    text = text_of(face(lip_corners_up=0.7, eyes_closed=0.8, eyes_narrowed=0.5))
+    assert "the closed lips are drawn tight and wide" in text and "corners" not in text
     assert "lip corners are pulled up" in text_of(face(lip_corners_up=0.7, eyes_closed=0.8, upper_lip_raised=0.7))
 
 
 def test_inner_brows_that_are_raised_and_lowered_at_once_are_one_sign():
-    told = text_of(face(inner_brows_raised=0.8, brows_lowered=0.6))
-    assert told.count("brows") == 1 and "raised and drawn together" in told
+    text = text_of(face(inner_brows_raised=0.8, brows_lowered=0.6))
+    assert text.count("brows") == 1 and "raised and drawn together" in text
 
 
-def test_a_face_that_is_not_always_there_is_told():
+def test_a_face_that_is_hidden_at_times_is_reported():
     assert "part of the time the face is not visible" in text_of(replace(REST, visible_share=0.5))
     assert "not visible" not in text_of(REST)
 
 
-def test_gaze_is_not_told_behind_closed_lids():
+def test_the_gaze_of_closed_eyes_is_not_reported():
     down = replace(face(eyes_closed=0.9), gaze_up=TimeProfile(-0.8, -0.8, -0.8, -0.8))
     assert "gaze" not in text_of(down)
     assert "The gaze is directed down." in text_of(replace(REST, gaze_up=TimeProfile(-0.8, -0.8, -0.8, -0.8)))
@@ -212,9 +212,9 @@ def test_a_moving_mouth_is_speech_only_where_somebody_speaks():
     assert "opens and closes" in text_of(moving, Sound(-30.0, speech_share=0.0))
 
 
-def test_what_is_missing_is_said_and_the_rest_still_told():
-    nobody = describe(Measurements(people=0, pictures=DAY, sound=Sound(-30.0, speech_share=0.0)), S)
-    assert nobody.startswith("No face is visible. There is sound, but nobody speaks.")
+def test_missing_parts_are_named_and_the_others_described():
+    text = describe(Measurements(people=0, pictures=DAY, sound=Sound(-30.0, speech_share=0.0)), S)
+    assert text.startswith("No face is visible. There is sound, but nobody speaks.")
     assert describe(Measurements(sound=Sound(-20.0, speech_share=1.0, voice_dbfs=-20.0)), S) == (
         "There is no picture. A voice speaks nearly all the time."
     )

@@ -158,18 +158,18 @@ def listen(vad: SileroVad, clip: Path) -> list[Interval]:
 
 
 @pytest.mark.parametrize("clip", ["small.mp4", "single_face.mp4", "nine_faces.mp4"])
-def test_no_speech_is_heard_where_nobody_speaks(vad: SileroVad, media: Path, clip: str) -> None:
+def test_clips_without_speech_have_no_interval(vad: SileroVad, media: Path, clip: str) -> None:
     assert listen(vad, media / clip) == []
 
 
-def test_speech_is_heard_where_somebody_speaks_and_not_in_the_pause(vad: SileroVad, media: Path) -> None:
+def test_speech_is_detected_and_its_pause_is_not(vad: SileroVad, media: Path) -> None:
     found = listen(vad, media / "talking_1.mp4")
     assert found[0].start_s < 0.3
     assert not any(i.start_s < 3.0 < i.end_s for i in found)  # she pauses from 2.6 to 3.4 s
     assert sum(i.end_s - i.start_s for i in found) > 3
 
 
-def test_the_network_remembers_what_it_heard(vad: SileroVad, media: Path) -> None:
+def test_the_network_keeps_its_state_over_the_sound(vad: SileroVad, media: Path) -> None:
     sound = waveform_of(media / "obama_speech.mp4")
     late = 4 * 16_000 // 512
     assert not np.array_equal(vad(sound)[late:], vad(sound[late * 512 :]))
@@ -189,7 +189,7 @@ def spoken_s(vad: SileroVad, sound: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("clip", ["obama_speech.mp4", "talking_1.mp4"])
-def test_speech_is_heard_at_any_level(vad: SileroVad, media: Path, clip: str) -> None:
+def test_speech_is_detected_at_any_level(vad: SileroVad, media: Path, clip: str) -> None:
     sound = waveform_of(media / clip)
     usual = spoken_s(vad, sound)
     for change_db in (-30, -40, -50):
