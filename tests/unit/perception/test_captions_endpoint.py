@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -430,3 +432,10 @@ def test_an_answer_without_end_is_given_up_on(serve: Callable[..., Server]) -> N
 
 def test_an_empty_cache_knows_no_answer(tmp_path: Path) -> None:
     assert AnswerCache(tmp_path / "none").get({"model": MODEL}) is None
+
+
+def test_a_process_ends_without_waiting_for_its_requests() -> None:
+    module = "cer_pipeline.perception.captions.endpoint.captioner"
+    code = f"import time; from {module} import _in_thread; _in_thread(lambda _: time.sleep(60), {{}}); print('end')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=True)
+    assert done.stdout == "end\n"

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from itertools import groupby
+from threading import Thread
 from typing import Any, Final
 
 import cv2
@@ -58,24 +59,20 @@ class EndpointCaptioner:
     def __call__(self, segments: Sequence[Segment]) -> Iterator[Caption]:
         """One caption for each segment and prompt, in the order in which answers arrive."""
         pending: _Pending = {}
-        pool = ThreadPoolExecutor(self._connections)
-        try:
-            for segment, prompt, payload in self._requests(segments):
-                if isinstance(payload, Caption):
-                    yield payload
-                elif (answer := self._cache.get(payload)) is not None:
-                    self._count("captions/from_cache")
-                    yield self._caption(segment, prompt, answer)
-                elif self._cannot_answer():
-                    yield self._failed(segment, prompt, self._down)
-                else:
-                    pending[pool.submit(self._ask, payload)] = segment, prompt
-                    while len(pending) >= self._connections:
-                        yield from self._finished(pending)
-            while pending:
-                yield from self._finished(pending)
-        finally:
-            pool.shutdown(cancel_futures=True)
+        for segment, prompt, payload in self._requests(segments):
+            if isinstance(payload, Caption):
+                yield payload
+            elif (answer := self._cache.get(payload)) is not None:
+                self._count("captions/from_cache")
+                yield self._caption(segment, prompt, answer)
+            elif self._cannot_answer():
+                yield self._failed(segment, prompt, self._down)
+            else:
+                pending[_in_thread(self._ask, payload)] = segment, prompt
+                while len(pending) >= self._connections:
+                    yield from self._finished(pending)
+        while pending:
+            yield from self._finished(pending)
 
     def _requests(self, segments: Sequence[Segment]) -> Iterator[tuple[Segment, str, Any]]:
         """Segment, prompt, and the request, or the caption where there is no picture to send."""
@@ -167,6 +164,20 @@ class EndpointCaptioner:
 
     def _count(self, name: str, n: int = 1) -> None:
         self._context.counters[name] += int(n)
+
+
+def _in_thread(call: Callable[[dict[str, Any]], Completion], payload: dict[str, Any]) -> Future[Completion]:
+    """The call in a daemon thread; an executor would keep an interrupted process until all answers have come."""
+    future: Future[Completion] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call(payload))
+        except Exception as error:  # noqa: BLE001 - whoever reads the result gets it
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future
 
 
 def _picture(jpeg: bytes, longest_px: int) -> str:
