@@ -18,7 +18,7 @@ from cer_pipeline.corpora.shards import ShardInputs
 from cer_pipeline.errors import CerError
 from cer_pipeline.fusion.specs import combinations_of, fusion_stages
 from cer_pipeline.media.specs import STAGES as MEDIA_STAGES
-from cer_pipeline.perception.specs import STAGES as PERCEPTION_STAGES
+from cer_pipeline.perception.specs import perception_stages
 from cer_pipeline.predictions.specs import compound_stages
 from cer_pipeline.profiles import Profile
 from cer_pipeline.stage import StageSpec, Weights
@@ -70,7 +70,7 @@ def stages(profile: Profile) -> tuple[StageSpec, ...]:
         ValueError: two stages make one table, a stage reads a table that nobody makes, or the graph has a cycle.
     """
     enabled = branches(profile)
-    specs: list[StageSpec] = [*MEDIA_STAGES, *LABEL_STAGES, *PERCEPTION_STAGES]
+    specs: list[StageSpec] = [*MEDIA_STAGES, *LABEL_STAGES, *perception_stages(profile)]
     for branch in enabled:
         specs += [*branch.extra, branch.features, branch.probabilities]
         specs += [branch.samples] if branch.samples else []

@@ -145,6 +145,14 @@ class Inputs(Protocol):
         ...
 
 
+def video_rows(
+    inputs: Inputs, table: str, video_id: str, columns: Sequence[str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """One video's rows of a table in key order, streamed batch by batch; see `Inputs.batches`."""
+    for batch in inputs.batches(table, video_id, columns):
+        yield from batch.to_pylist()
+
+
 class Weights(Protocol):
     """Verified weights by zoo id."""
 

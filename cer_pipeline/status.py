@@ -22,7 +22,7 @@ class Status(StrEnum):
     NOT_ENGLISH = "not_english"  # speech in another language, for a model that knows English only
     UNDECODABLE = "undecodable"  # the file, or this part of it, is damaged
     MODEL_UNAVAILABLE = "model_unavailable"  # a weight or a trained head is not on this machine
-    NO_CAPTION = "no_caption"  # an imported view has no text for this segment
+    NO_CAPTION = "no_caption"  # a view has no text for this segment, or none that is a caption
     NO_LABEL = "no_label"  # there is no annotation, or all annotations mean "not annotated"
     NOT_APPLICABLE = "not_applicable"  # the method does not apply to this kind of input; nothing is missing
     FAILED = "failed"  # unexpected error, given in `reason`; the next materialisation computes the unit again

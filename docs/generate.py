@@ -29,7 +29,7 @@ MEANING = {
     "not_english": "the speech is in another language, and the branch reads English only",
     "undecodable": "the file, or this part of it, is damaged",
     "model_unavailable": "a weight or a trained head is not on this machine",
-    "no_caption": "an imported view has no text for this segment",
+    "no_caption": "a view has no text for this segment, or none that is a caption; `reason` names the cause",
     "no_label": "the segment is not annotated, or every annotation in it is a sentinel",
     "not_applicable": "the method does not apply to this input (PFSA: texts of the rule-based captioner)",
     "failed": "an unforeseen error, named in `reason`; the next run computes the row again",

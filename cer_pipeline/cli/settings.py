@@ -13,7 +13,7 @@ import typer
 from cer_pipeline.cli.options import Json, Overrides, ProfileName, settings_of
 from cer_pipeline.cli.output import print_json, print_table, safe
 from cer_pipeline.errors import CerError
-from cer_pipeline.profiles import DEFAULT_PROFILE, EXECUTION, REPORT, nearest
+from cer_pipeline.profiles import CAPTIONS, DEFAULT_PROFILE, EXECUTION, REPORT, nearest
 
 if TYPE_CHECKING:
     from cer_pipeline.profiles.explain import Setting
@@ -88,10 +88,16 @@ def _lines(setting: Setting) -> list[tuple[str, str]]:
 
 
 def _cost(section: str, first: list[str], later: list[str]) -> str:
+    from cer_pipeline.perception.captions.registry import CAPTIONERS
+
     if section == EXECUTION:
         return "no result; nothing is recomputed"
     if section == REPORT:
         return "no table, but pictures, summaries and exports"
+    if section == CAPTIONS:
+        return "captions and the tables made from them, if another captioner is chosen; otherwise no result"
+    if not first and section in {spec.section for spec in CAPTIONERS.values()}:
+        return "no result while captions.backend names another captioner"
     if not first:
         return "the graph: the tables of the branches, fused, and the tables made from it"
     text = f"recomputes {', '.join(first)}"

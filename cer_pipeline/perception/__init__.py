@@ -1,1 +1,1 @@
-"""What is seen and heard in a video, before anyone judges an emotion: faces, speech, words, captions."""
+"""Faces, speech, words and captions of a video, before any prediction of emotions."""

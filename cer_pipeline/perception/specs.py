@@ -1,7 +1,7 @@
 """The stages of perception: faces, speech, transcripts, captions.
 
-Belongs here: their specs and plans; light at import. Does not belong here: any computation (`faces`, `speech`,
-`perception.speech.asr`).
+Belongs here: their specs and plans; light at import. Does not belong here: any computation (`faces`, `speech`), or the
+spec of captions (`captions.specs`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from cer_pipeline import tables
 from cer_pipeline.arrow import texts
-from cer_pipeline.perception.captions.stage import CAPTIONS
+from cer_pipeline.perception.captions.specs import captions_stage
 from cer_pipeline.plans import SEGMENT_COLUMNS, contents, listed, plan_of, segment_keys, values_by_video, with_segments
 from cer_pipeline.profiles import Profile
 from cer_pipeline.stage import Inputs, StageSpec
@@ -34,7 +34,7 @@ def _plan_faces(inputs: Inputs, _: Profile) -> pa.Table:
 
 
 def _no_faces(unit: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every sample has a row, also where nobody could look."""
+    """Every sample has a row."""
     return [{"sample": sample, "face": 0} for sample in unit["samples"]]
 
 
@@ -71,7 +71,7 @@ FACES: Final = StageSpec(
 )
 SPEECH: Final = StageSpec(
     table=tables.SPEECH,
-    description="Intervals in which somebody speaks.",
+    description="Intervals of speech.",
     group="perception",
     reads={"videos": ("video_id",), "audio": ("flac", "status", "reason")},
     inputs=("videos", "audio"),
@@ -86,7 +86,7 @@ SPEECH: Final = StageSpec(
 )
 TRANSCRIPTS: Final = StageSpec(
     table=tables.TRANSCRIPTS,
-    description="The words that are heard in every segment, with their times.",
+    description="The words of every segment, with their times.",
     group="perception",
     reads={
         "videos": ("video_id",),
@@ -103,5 +103,12 @@ TRANSCRIPTS: Final = StageSpec(
     placeholder_keys=segment_keys,
     chunk_units=4,
 )
-STAGES: tuple[StageSpec, ...] = (FACES, SPEECH, TRANSCRIPTS, CAPTIONS)
-"""In the order of the design's tables."""
+
+
+def perception_stages(profile: Profile) -> tuple[StageSpec, ...]:
+    """The stages of perception, in the order of docs/tables.md.
+
+    Raises:
+        CerError: the profile chooses a captioner that does not exist.
+    """
+    return FACES, SPEECH, TRANSCRIPTS, captions_stage(profile)

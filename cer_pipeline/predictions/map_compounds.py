@@ -28,7 +28,7 @@ from cer_pipeline.compound.ppa import ppa
 from cer_pipeline.fusion.inputs import combinations_in
 from cer_pipeline.fusion.uncertainty import confidence, entropy
 from cer_pipeline.labels import BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS
-from cer_pipeline.perception.captions.rule_based.stage import MODEL as RULE_BASED
+from cer_pipeline.perception.captions.registry import RULE_BASED_VIEW as RULE_BASED
 from cer_pipeline.plans import SEGMENT_COLUMNS
 from cer_pipeline.predictions.specs import CAPTIONS, PFSA, PPA, SCENE, SCENE_HEAD
 from cer_pipeline.stage import UNIT, Inputs, StageContext

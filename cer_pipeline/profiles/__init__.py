@@ -4,8 +4,9 @@ Belongs here: reading, merging and validating settings, and their origins. Does 
 setting (`sections`), or its effect (the code that reads it). Every number that is a choice is in a profile file, with
 the reason as a comment.
 
-Sections other than [execution] and [report] change results, so they are part of the keys of the rows that depend on
-them. [execution] has limits of threads, time and memory; [report] decides how results are shown.
+Sections other than [execution], [report] and [captions] change results, so they are part of the keys of the rows that
+depend on them. [execution] has limits of threads, time and memory; [report] decides how results are shown; [captions]
+chooses the captioner, whose own section enters the keys, and says how a server is reached.
 """
 
 from __future__ import annotations
@@ -14,15 +15,21 @@ import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cer_pipeline.errors import CerError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 DEFAULT_PROFILE = "embedded"
 EXECUTION = "execution"
 REPORT = "report"
+CAPTIONS = "captions"
+PLUGIN_SECTIONS = "cer_pipeline.profile_sections"
+"""Entry point group of the sections of plug-ins: name -> a `sections.Section` whose every field has a default."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,20 @@ def profile_text(name: str) -> str:
     return (resources.files("cer_pipeline.profiles") / f"{name}.toml").read_text("utf-8")
 
 
+def shipped_values(name: str) -> dict[str, dict[str, Any]]:
+    """Section -> setting -> value of a shipped profile, with the defaults of the sections of plug-ins."""
+    plugins = metadata.entry_points(group=PLUGIN_SECTIONS)
+    return {point.name: point.load()().model_dump() for point in plugins} | tomllib.loads(profile_text(name))
+
+
+def section_model(section: str) -> type[BaseModel]:
+    """The pydantic model of a section, shipped or of a plug-in."""
+    from cer_pipeline.profiles.sections import SECTIONS  # the process that opens media reads no profile: start fast
+
+    plugins = metadata.entry_points(group=PLUGIN_SECTIONS)
+    return SECTIONS[section] if section in SECTIONS else plugins[section].load()
+
+
 def load_profile(name: str = DEFAULT_PROFILE, settings: Path | None = None, overrides: Iterable[str] = ()) -> Profile:
     """Read a shipped profile, then apply the settings file of the user, then single overrides.
 
@@ -80,7 +101,7 @@ def load_profile(name: str = DEFAULT_PROFILE, settings: Path | None = None, over
         CerError: unknown profile, section or setting, a value of another type or out of range, or a file that is
             not valid TOML.
     """
-    sections = {key: dict(value) for key, value in tomllib.loads(profile_text(name)).items()}
+    sections = {key: dict(value) for key, value in shipped_values(name).items()}
     origins: dict[str, str] = {}
     if settings is not None and settings.is_file():
         for section, values in _parse(settings.read_text("utf-8"), str(settings)).items():
@@ -134,10 +155,8 @@ def _checked(section: str, values: dict[str, Any], origins: Mapping[str, str]) -
     """Return the validated values of a section; whole numbers become floats where the model declares floats."""
     from pydantic import ValidationError  # imported late: the process that opens media must start fast
 
-    from cer_pipeline.profiles.sections import SECTIONS
-
     try:
-        return SECTIONS[section](**values).model_dump()
+        return section_model(section)(**values).model_dump()
     except ValidationError as error:
         first = error.errors()[0]
         key = f"{section}.{first['loc'][0]}"

@@ -6,7 +6,6 @@ them (`cli.settings`) or the tables that depend on a setting (`pipeline`).
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +13,7 @@ from typing import Any
 import tomlkit
 
 from cer_pipeline.errors import CerError
-from cer_pipeline.profiles import Profile, nearest, profile_text
-from cer_pipeline.profiles.sections import SECTIONS
+from cer_pipeline.profiles import Profile, nearest, profile_text, section_model, shipped_values
 
 
 @dataclass(frozen=True)
@@ -52,10 +50,9 @@ class Setting:
 
 def settings(profile: Profile) -> Iterator[Setting]:
     """Yield all settings of a profile, in the order of its file."""
-    text = profile_text(profile.name)
-    defaults, comments = tomllib.loads(text), tomlkit.parse(text)
-    for section, values in defaults.items():
-        fields = SECTIONS[section].model_fields
+    comments = tomlkit.parse(profile_text(profile.name))
+    for section, values in shipped_values(profile.name).items():
+        fields = section_model(section).model_fields
         for name, default in values.items():
             field, key = fields[name], f"{section}.{name}"
             extra: Any = field.json_schema_extra or {}
@@ -102,5 +99,7 @@ def _type(annotation: Any) -> str:
 
 def _comment(document: Any, section: str, name: str) -> str:
     """Return the comment on the line of a setting, else on the line of its section."""
+    if section not in document:  # of a plug-in
+        return ""
     table = document[section]
     return (table.item(name).trivia.comment or table.trivia.comment).removeprefix("#").strip()

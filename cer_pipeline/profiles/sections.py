@@ -120,6 +120,39 @@ class Report(Section):
     least_confidence: float = setting("minimum of the difference between the first and the second compound", **SHARE)
 
 
+class Captions(Section):
+    """Which captioner writes the texts on segments, and how a server is reached. No setting here enters a key."""
+
+    backend: str = setting("name of the captioner: rule_based, imported, endpoint, or a plug-in")
+    url: str = setting(
+        "address of an OpenAI-compatible server, with its version", pattern=r"^https?://[^/\s?#]+[^\s?#]*$"
+    )
+    key_variable: str = setting("environment variable that holds the server's key", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    connections: int = setting("requests at a time", "requests", ge=1, le=256)
+    timeout_s: float = setting("waiting time for one answer", "s", **POSITIVE)
+    retries: int = setting("further requests after one that failed", "requests", ge=0)
+    backoff_s: float = setting("wait before the first retry; doubled with each", "s", ge=0)
+
+
+def _unique(values: list[str]) -> list[str]:
+    if len(set(values)) != len(values):
+        raise ValueError("a value stands twice")
+    return values
+
+
+Prompts = Annotated[list[Literal["prompt1", "prompt2"]], Field(min_length=1), AfterValidator(_unique)]
+
+
+class CaptionsEndpoint(Section):
+    """What the captioner `endpoint` asks, and which answers it takes."""
+
+    model: str = setting("name of the model on the server", min_length=1)
+    prompts: Prompts = setting("prompts of every window; each gives a view")
+    picture_px: int = setting("longer side of the pictures that are sent", "pixels", ge=28)
+    max_tokens: int = setting("longest answer", "tokens", ge=1)
+    longest_words: int = setting("words from which an answer is too long to be used", "words", ge=1)
+
+
 class Describer(Section):
     """Thresholds of the rule-based captioner."""
 
@@ -323,6 +356,8 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "compound": Compound,
     "report": Report,
     "frames_out": FramesOut,
+    "captions": Captions,
+    "captions_endpoint": CaptionsEndpoint,
     "describer": Describer,
     "mini_xception": MiniXception,
     "face_static": FaceStatic,

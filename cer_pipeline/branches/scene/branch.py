@@ -1,8 +1,8 @@
 """The branches over captions: scene_minilm and scene_label.
 
 Belongs here: their specs (light at import) and stages. Does not belong here: captions
-(`perception.captions.rule_based.stage`), the choice of the texts of a segment (`branches.sentences.stages`), the
-encoder (`branches.sentences.minilm`) or the arithmetic of the heads (`branches.sentences.zero_shot`,
+(`perception.captions.rule_based`), which texts of a segment are read (`branches.sentences.stages`), the encoder
+(`branches.sentences.minilm`) or the arithmetic of the heads (`branches.sentences.zero_shot`,
 `branches.scene.caption_head`, `branches.scene.au_head`).
 
 scene_minilm stands for the paper's fine-tuned caption encoders (Table 1, IDs 6 to 8), scene_label for its image-label

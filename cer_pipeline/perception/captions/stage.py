@@ -1,109 +1,78 @@
-"""The stage `captions`: what the describer says of a segment, and the texts that were imported for it.
+"""The rows of `captions`: the texts of the chosen captioner and the imported ones, a row for each segment and view.
 
-Belongs here: the spec with its plan (light at import), and putting both kinds of text into one table, a row for each
-segment and view. Does not belong here: the describer (`perception.captions.rule_based.stage`) or reading files
-(`corpora.formats.captions`).
+Does not belong here: the spec and its plan (`specs`), or any captioner (`registry` names them).
 
-Where there is no media there is nothing to describe: the views are the imported ones alone.
+A corpus without media has imported texts alone. Where a captioner and the corpus have a view of one name, the imported
+text counts, and the captioner's where the import has none for the segment.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable
 from typing import Any, Final
 
 import pyarrow as pa
 
-from cer_pipeline.corpora.annotations import read_captions
-from cer_pipeline.perception.captions.rule_based import stage as describer_stage
-from cer_pipeline.profiles import Profile
-from cer_pipeline.stage import INPUTS, UNIT, Inputs, StageContext
+from cer_pipeline.perception.captions.captioner import SEGMENT_COLUMNS, Caption, Segment
+from cer_pipeline.perception.captions.registry import IMPORTED, captioner_of
+from cer_pipeline.perception.captions.specs import SEGMENTS, VIEWS, row_key
+from cer_pipeline.stage import UNIT, StageContext, video_rows
 from cer_pipeline.status import Status
-from cer_pipeline.store.fingerprint import digest
 from cer_pipeline.tables import CAPTIONS as TABLE
 
-SEGMENTS: Final = "indices"  # plan column: window indices of the video
-VIEWS: Final = "views"  # plan column: views that its rows have
-DESCRIBER: Final = describer_stage.MODEL
-
-
-def _plan(inputs: Inputs, _: Profile) -> pa.Table:
-    segments = inputs.table("segments", ["video_id", "segment"])
-    indices: defaultdict[str, list[int]] = defaultdict(list)
-    for video, index in zip(*(segments.column(n).to_pylist() for n in ("video_id", "segment")), strict=True):
-        indices[video].append(index)
-    corpus = inputs.registered()
-    imported = {f.video_id: f.captions for f in corpus.files_of(inputs.shard) if f.captions}
-    views = _views(inputs) if imported else {}
-    described = describer_stage.READS if corpus.has_media else ("segments",)
-    seen = [inputs.digests(name) for name in described]
-    keys = [digest(*(d.get(video, "") for d in seen), imported.get(video, "")) for video in indices]
-    own = [DESCRIBER] if corpus.has_media else []
-    return pa.table(
-        {
-            UNIT: pa.array(list(indices), pa.string()),
-            INPUTS: pa.array(keys, pa.string()),
-            SEGMENTS: pa.array(list(indices.values()), pa.list_(pa.int32())),
-            VIEWS: pa.array([[*own, *views.get(video, ())] for video in indices], pa.list_(pa.string())),
-        }
-    )
-
-
-def _views(inputs: Inputs) -> dict[str, list[str]]:
-    found = read_captions(inputs.registered().annotations, inputs.shard)
-    return {video: sorted({c.view for c in captions}) for video, captions in found.items()}
-
-
-def _keys(video_id: str, segment: int, view: str) -> dict[str, Any]:
-    return {"segment_id": f"{video_id}/{segment:04d}", "video_id": video_id, "segment": segment, "view": view}
-
-
-def _placeholder_keys(unit: dict[str, Any]) -> list[dict[str, Any]]:
-    return [_keys(unit[UNIT], index, view) for index in unit[SEGMENTS] for view in unit[VIEWS] or [DESCRIBER]]
-
-
-CAPTIONS: Final = replace(
-    describer_stage.CAPTIONS,
-    description="What is visible and audible in every segment: our describer's sentences, and every imported view.",
-    plan=_plan,
-    stage="cer_pipeline.perception.captions.stage:Captions",
-    code_version="3",
-    placeholder_keys=_placeholder_keys,
-)
+SHOWN_KEYS: Final = 3  # keys that an error message names
 
 
 class Captions:
     """Units (videos) -> one caption per segment and view."""
 
     def __init__(self, context: StageContext) -> None:
-        corpus = context.inputs.registered()
-        self.describer = describer_stage.DescribeSegments(context) if corpus.has_media else None
-        self.imported = read_captions(corpus.annotations, context.inputs.shard)
-        self.counters = context.counters
+        self.inputs = context.inputs
+        chosen = captioner_of(context.profile)
+        generated = chosen is not IMPORTED and context.inputs.registered().has_media
+        self.captioners = [spec.load(context) for spec in ([chosen, IMPORTED] if generated else [IMPORTED])]
 
     def __call__(self, units: pa.Table) -> pa.Table:
-        """Rows of `captions` for videos of the plan."""
-        tables = [] if self.describer is None else [self.describer(units)]
-        rows = [row for unit in units.to_pylist() for row in self._imported(unit)]
-        return pa.concat_tables([*tables, pa.Table.from_pylist(rows, schema=TABLE.schema)])
+        """Rows of `captions` for videos of the plan.
 
-    def _imported(self, unit: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        captions = self.imported.get(unit[UNIT], ())
-        self.counters["captions/without_window"] += sum(c.segment not in unit[SEGMENTS] for c in captions)
-        texts = {(c.segment, c.view): c for c in captions}
-        for index in unit[SEGMENTS]:
-            for view in _imported_views(unit):
-                caption = texts.get((index, view))
-                row = _keys(unit[UNIT], index, view)
-                model, _, prompt = view.rpartition("_")
-                if caption is not None and caption.text:
-                    row |= {"text": caption.text, "status": str(Status.OK), "reason": None}
-                else:
-                    row |= {"status": str(Status.NO_CAPTION), "reason": f"{view} has no text for this segment"}
-                yield row | {"prompt": prompt, "model": model}
+        Raises:
+            ValueError: a captioner has left out a segment or a view, or has given one twice or unasked.
+        """
+        plan = units.to_pylist()
+        segments = {s.id: s for unit in plan for s in self._segments(unit[UNIT])}
+        keys = [row_key(unit[UNIT], index, view) for unit in plan for index in unit[SEGMENTS] for view in unit[VIEWS]]
+        expected = {(key["segment_id"], key["view"]): key for key in keys}
+        captions = {k: _without_import(segments[k[0]]) for k in expected if k[1] == IMPORTED.name}
+        for captioner in self.captioners:
+            made = _by_key(captioner(list(segments.values())))
+            captions |= {k: c for k, c in made.items() if c.text is not None or k not in captions}
+        missing, unexpected = (sorted(a.keys() - b.keys()) for a, b in ((expected, captions), (captions, expected)))
+        if missing or unexpected:
+            raise ValueError(
+                f"the captioner left out {missing[:SHOWN_KEYS]} and answered unasked for {unexpected[:SHOWN_KEYS]}"
+            )
+        return pa.Table.from_pylist([key | _columns(captions[k]) for k, key in expected.items()], schema=TABLE.schema)
+
+    def _segments(self, video: str) -> list[Segment]:
+        rows = video_rows(self.inputs, "segments", video, SEGMENT_COLUMNS)
+        return sorted((Segment(**row) for row in rows), key=lambda s: s.segment)
 
 
-def _imported_views(unit: dict[str, Any]) -> Iterable[str]:
-    return (view for view in unit[VIEWS] if view != DESCRIBER)
+def _without_import(segment: Segment) -> Caption:
+    """The only caption of a segment whose video has neither a captioner nor imported texts."""
+    reason = "no text was imported for this video"
+    return Caption(segment, IMPORTED.name, status=str(Status.NO_CAPTION), reason=reason)
+
+
+def _by_key(captions: Iterable[Caption]) -> dict[tuple[str, str], Caption]:
+    out: dict[tuple[str, str], Caption] = {}
+    for caption in captions:
+        key = (caption.segment.id, caption.view)
+        if key in out:
+            raise ValueError(f"the captioner answered twice for {key}")
+        out[key] = caption
+    return out
+
+
+def _columns(caption: Caption) -> dict[str, Any]:
+    return {name: getattr(caption, name) for name in ("prompt", "text", "model", "status", "reason")}

@@ -1,13 +1,13 @@
-"""The square around a face: where it lies, and the picture in it.
+"""The square crop around a face: its place in the frame, and its pixels.
 
 Belongs here: the one definition of the expanded crop, which the mesh, the stored crop and every face branch share, so
 that landmarks (pixels of the frame) can be mapped into the crop: subtract (left, top), divide by `side`.
 Does not belong here: detection, or what a network makes of the crop.
 
-The stored square is upright and is not turned by the head's roll: a reader that wants a levelled face has the roll and
-the landmarks. The mesh model levels a face that leans by up to about a right angle; of one that is upside down it lays
-a mesh the wrong way up. So it is shown the crop after as many quarter turns as bring the face upright. Quarter turns
-move whole pixels: nothing is interpolated.
+The stored crop is not rotated by the head's roll; readers that need an upright face rotate it by roll and landmarks.
+The mesh model handles tilts of up to about 90 degrees and returns an inverted mesh for a face that is upside down. It
+is therefore given the crop after as many quarter turns as bring the face upright. Quarter turns move whole pixels:
+nothing is interpolated.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def expand(x: float, y: float, w: float, h: float, margin: float) -> Square:
 
 
 def cut(picture: NDArray[np.uint8], square: Square) -> NDArray[np.uint8]:
-    """The picture in a square, black where the square lies outside: padded, never squeezed.
+    """The pixels of a square, black where it lies outside the picture; never resized.
 
     Args:
         picture: uint8 [height, width, channels].
@@ -62,25 +62,25 @@ def cut(picture: NDArray[np.uint8], square: Square) -> NDArray[np.uint8]:
     return crop
 
 
-def lean(eyes: Sequence[float] | NDArray[np.floating], mouth: Sequence[float] | NDArray[np.floating]) -> float:
-    """How far a face leans in the picture, degrees in (-180, 180]: 0 is upright, 90 has its crown at the right.
+def tilt(eyes: Sequence[float] | NDArray[np.floating], mouth: Sequence[float] | NDArray[np.floating]) -> float:
+    """Tilt of a face in the picture plane, degrees in (-180, 180]: 0 is upright, 90 has its crown at the right.
 
-    The line from the eyes to the mouth tells it, not the line through the eyes, which is short in a profile.
+    It is the angle of the line from the eyes to the mouth: the line through the eyes is short in a profile.
 
     Args:
-        eyes: x, y of the middle of both eyes, pixels.
-        mouth: x, y of the middle of the mouth, pixels.
+        eyes: x, y of the midpoint of both eyes, pixels.
+        mouth: x, y of the midpoint of the mouth, pixels.
     """
     return float(np.degrees(np.arctan2(float(eyes[0] - mouth[0]), float(mouth[1] - eyes[1]))))
 
 
-def quarter_turns(lean_deg: float) -> int:
-    """Counter-clockwise quarter turns, 0 to 3, that leave a face leaning by at most 45 degrees.
+def quarter_turns(tilt_deg: float) -> int:
+    """Counter-clockwise quarter turns, 0 to 3, after which a face is tilted by at most 45 degrees.
 
     Args:
-        lean_deg: how far it leans now, see `lean`.
+        tilt_deg: its tilt before, see `tilt`.
     """
-    return round(lean_deg / 90) % 4
+    return round(tilt_deg / 90) % 4
 
 
 def turned(crop: NDArray[np.uint8], quarters: int) -> NDArray[np.uint8]:

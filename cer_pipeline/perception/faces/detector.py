@@ -20,6 +20,8 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from cer_pipeline.perception.faces.boxes import Rectangle, iou
+
 STRIDE: Final = 4  # pixels of the input per cell of the output maps (paper, section 3.1)
 MULTIPLE: Final = 32  # the network halves its input five times
 KEYPOINTS: Final = 5  # eyes, nose tip, corners of the mouth
@@ -31,7 +33,7 @@ class Box:
     """A detected face: left and top edge, width and height in pixels of the picture, score 0..1.
 
     `keypoints` are x and y, pixels of the picture, of the person's right eye, left eye, nose tip, right and left corner
-    of the mouth; empty where nobody looked for them. They may lie outside the box and the picture.
+    of the mouth; empty where they were not detected. They may lie outside the box and the picture.
     """
 
     x: float
@@ -40,6 +42,11 @@ class Box:
     h: float
     score: float
     keypoints: tuple[float, ...] = ()
+
+    @property
+    def rectangle(self) -> Rectangle:
+        """Left, top, width, height."""
+        return self.x, self.y, self.w, self.h
 
     @property
     def area(self) -> float:
@@ -66,7 +73,7 @@ class CenterFace:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # Waiting threads sleep: they would take the cores from the stages beside this one.
+        # Waiting threads sleep instead of spinning, which would slow concurrent stages down.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(free_sizes(model), options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
@@ -177,20 +184,10 @@ def clip(boxes: NDArray[np.float64], width: int, height: int) -> NDArray[np.floa
     return np.concatenate([low, high - low], axis=1)
 
 
-def iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes, 0..1."""
-    across = min(a.x + a.w, b.x + b.w) - max(a.x, b.x)
-    down = min(a.y + a.h, b.y + b.h) - max(a.y, b.y)
-    if across <= 0 or down <= 0:
-        return 0.0
-    shared = across * down
-    return shared / (a.area + b.area - shared)
-
-
 def suppress(boxes: list[Box], overlap: float) -> list[Box]:
     """Greedy non-maximum suppression: the strongest box stays, all that overlap it by more than `overlap` go."""
     kept: list[Box] = []
     for box in sorted(boxes, key=lambda box: -box.score):
-        if all(iou(box, other) <= overlap for other in kept):
+        if all(iou(box.rectangle, other.rectangle) <= overlap for other in kept):
             kept.append(box)
     return kept

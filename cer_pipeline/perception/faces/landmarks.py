@@ -1,7 +1,8 @@
-"""MediaPipe FaceLandmarker: is there a face in the crop, and how does it look.
+"""MediaPipe FaceLandmarker on one crop: mesh, blendshapes and head pose.
 
-Belongs here: the mesh model on one crop, the way back to pixels of the frame, head pose, the rule that accepts a mesh.
-Does not belong here: where to look (`detector`), the crop's geometry (`crops`), any meaning of an expression.
+Belongs here: the mesh model, the mapping of its points to pixels of the frame, head pose. Does not belong here:
+detection (`detector`), the crop's geometry (`crops`), the rule that accepts a mesh (`stage`), any meaning of an
+expression.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from mediapipe.tasks.python import BaseOptions, vision
 from numpy.typing import NDArray
 
 from cer_pipeline.perception.faces.blendshapes import BLENDSHAPES
-from cer_pipeline.perception.faces.crops import Square, lean, turned, turned_back
+from cer_pipeline.perception.faces.boxes import Rectangle
+from cer_pipeline.perception.faces.crops import Square, tilt, turned, turned_back
 
 EYES: Final = (33, 133, 263, 362)  # of the mesh: outer and inner corner of the person's right eye, then of the left one
 MOUTH: Final = (61, 291)  # corners
@@ -31,7 +33,7 @@ class Pose:
     """Direction of the head against the camera, degrees; 0, 0, 0 looks straight into it.
 
     `yaw` is positive where the head turns to the right of the picture (an upright person's left), `pitch` where it
-    looks up, `roll` where it leans towards the person's left shoulder, -180 to 180.
+    looks up, `roll` where it tilts towards the person's left shoulder, -180 to 180.
     """
 
     yaw: float
@@ -55,9 +57,9 @@ class Mesh:
 
 
 class FaceMesh:
-    """The mesh model in IMAGE mode: every crop is judged on its own, no state passes from one to the next.
+    """The mesh model in IMAGE mode: no state passes from one crop to the next.
 
-    A context manager: the library runs a thread of its own and fails loudly where nobody closes it before the
+    A context manager: the library runs a thread of its own and raises an error where it is not closed before the
     interpreter ends.
 
     Args:
@@ -93,21 +95,21 @@ class FaceMesh:
             quarters: counter-clockwise quarter turns of the crop before the model sees it; points and pose are those of
                 the frame all the same.
         """
-        found = self._landmarker.detect(
+        result = self._landmarker.detect(
             mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=turned(crop, quarters))
         )
-        if not found.face_landmarks:
+        if not result.face_landmarks:
             return None
         # Normalised by the crop's size; z is in the scale of x (MediaPipe, NormalizedLandmark).
-        points = np.array([(p.x, p.y, p.z) for p in found.face_landmarks[0]], np.float64)
+        points = np.array([(p.x, p.y, p.z) for p in result.face_landmarks[0]], np.float64)
         points = turned_back(points, quarters) * square.side
         points[:, 0] += square.left
         points[:, 1] += square.top
-        scores = {shape.category_name: shape.score for shape in found.face_blendshapes[0]}
+        scores = {shape.category_name: shape.score for shape in result.face_blendshapes[0]}
         return Mesh(
             points.astype(np.float32),
             np.array([scores[name] for name in BLENDSHAPES], np.float32),
-            pose(_clockwise(quarters) @ np.asarray(found.facial_transformation_matrixes[0], np.float64)),
+            pose(_clockwise(quarters) @ np.asarray(result.facial_transformation_matrixes[0], np.float64)),
         )
 
 
@@ -123,8 +125,8 @@ def pose(matrix: NDArray[np.float64]) -> Pose:
     """Head pose from MediaPipe's facial transformation matrix.
 
     The matrix maps the canonical face (x to the right of the picture, y up, z out of the face towards the camera) into
-    the camera's space with the same axes. Its rotation is read as turn, then tilt, then lean:
-    R = Ry(yaw) Rx(-pitch) Rz(-roll), so that the viewing direction R z alone tells yaw and pitch.
+    the camera's space with the same axes. Its rotation is decomposed as R = Ry(yaw) Rx(-pitch) Rz(-roll), so that yaw
+    and pitch follow from the viewing direction R z alone.
 
     Args:
         matrix: [4, 4]; a scale in it is ignored.
@@ -136,39 +138,29 @@ def pose(matrix: NDArray[np.float64]) -> Pose:
     return Pose(*(float(np.degrees(angle)) for angle in (yaw, pitch, roll)))
 
 
-def agreement(points: NDArray[np.float32], box: tuple[float, float, float, float]) -> float:
-    """Intersection over union of the mesh's bounding box and the detector's box, 0..1.
-
-    A mesh is accepted from a least agreement on. Inside the margin there may be a second face, or a pattern that the
-    mesh model takes for one: its mesh lies far from the box that asked, and would put another's expression there.
+def bounds(points: NDArray[np.float32]) -> Rectangle:
+    """The smallest box around a mesh.
 
     Args:
         points: [478, 3], pixels of the frame.
-        box: left, top, width, height, pixels of the frame.
     """
-    (left, top), (right, bottom) = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
-    x, y, w, h = box
-    across = min(x + w, right) - max(x, left)
-    down = min(y + h, bottom) - max(y, top)
-    if across <= 0 or down <= 0:
-        return 0.0
-    shared = float(across * down)
-    return shared / (w * h + float((right - left) * (bottom - top)) - shared)
+    left, top, right, bottom = (float(v) for v in (*points[:, :2].min(axis=0), *points[:, :2].max(axis=0)))
+    return left, top, right - left, bottom - top
 
 
-def mesh_lean(points: NDArray[np.float32]) -> float:
-    """How far the face of a mesh leans in the picture, degrees, see `crops.lean`.
+def mesh_tilt(points: NDArray[np.float32]) -> float:
+    """Tilt of the face of a mesh in the picture, degrees, see `crops.tilt`.
 
     Args:
         points: [478, 3], pixels of the frame.
     """
     eyes, mouth = (points[list(ids), :2].mean(axis=0, dtype=np.float64) for ids in (EYES, MOUTH))
-    return lean(eyes, mouth)
+    return tilt(eyes, mouth)
 
 
 @contextmanager
 def _native_log_hidden() -> Iterator[None]:
-    """Send the process's stderr nowhere while the native library starts: it greets there, and no setting stops it."""
+    """Discard the process's stderr while the native library starts: no setting stops the messages that it writes."""
     sys.stderr.flush()
     saved = os.dup(2)
     sink = os.open(os.devnull, os.O_WRONLY)

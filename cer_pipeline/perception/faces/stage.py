@@ -1,4 +1,4 @@
-"""The stage behind the faces table: detect, verify, crop, track, choose the subject; one video streamed at a time.
+"""The rows of `faces`: detect, verify, crop, track, choose the subject; one video streamed at a time.
 
 Belongs here: the order of these steps and the rows that come out. Does not belong here: any of the steps (`detector`,
 `landmarks`, `crops`, `tracks`).
@@ -17,11 +17,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cer_pipeline.perception.faces.crops import cut, expand, lean, quarter_turns
+from cer_pipeline.perception.faces.boxes import iou
+from cer_pipeline.perception.faces.crops import cut, expand, quarter_turns, tilt
 from cer_pipeline.perception.faces.detector import Box, CenterFace
-from cer_pipeline.perception.faces.landmarks import FaceMesh, Mesh, agreement, mesh_lean
+from cer_pipeline.perception.faces.landmarks import FaceMesh, Mesh, bounds, mesh_tilt
 from cer_pipeline.perception.faces.tracks import Sighting, Stillness, follow, motion, subjects
-from cer_pipeline.stage import UNIT, StageContext
+from cer_pipeline.perception.jpeg import decode_jpeg, encode_jpeg
+from cer_pipeline.stage import UNIT, StageContext, video_rows
 from cer_pipeline.status import Status
 from cer_pipeline.tables import FACES
 
@@ -66,16 +68,17 @@ class Faces:
         """Rows of the faces table for a batch of videos."""
         with contextlib.ExitStack() as stack:
             confidence = self._settings["mesh_confidence"]
-            # Loading it takes longer than many a video without any picture or face.
+            # Loaded with the first face: loading takes longer than processing a video without any.
             mesh = cache(lambda: stack.enter_context(FaceMesh(self._mesh_model, confidence=confidence)))
             return pa.concat_tables([self._video(video, mesh) for video in units.column(UNIT).to_pylist()])
 
     def _video(self, video: str, mesh: Callable[[], FaceMesh]) -> pa.Table:
-        faces = [face for frame in self._frames(video) for face in self._sample(frame, mesh)]
+        frames = video_rows(self._context.inputs, "frames", video, ["sample", "jpeg", "status", "reason"])
+        faces = [face for frame in frames for face in self._sample(frame, mesh)]
         if not faces:
             faces = [_Face(0, 0, Status.NO_VIDEO, "the video has no sample")]
         sightings = [
-            Sighting(face.sample, face.face, (box.x, box.y, box.w, box.h), verified=face.mesh is not None)
+            Sighting(face.sample, face.face, box.rectangle, verified=face.mesh is not None)
             for face in faces
             if (box := face.box) is not None
         ]
@@ -85,13 +88,9 @@ class Faces:
         windows = self._windows(video)
         return _rows(video, faces, numbers, subjects(sightings, numbers, windows, moving, still), windows)
 
-    def _frames(self, video: str) -> Iterator[dict[str, Any]]:
-        for batch in self._context.inputs.batches("frames", video, ["sample", "jpeg", "status", "reason"]):
-            yield from batch.to_pylist()
-
     def _windows(self, video: str) -> dict[int, range]:
         columns = ["segment", "first_sample", "samples"]
-        rows = [row for batch in self._context.inputs.batches("segments", video, columns) for row in batch.to_pylist()]
+        rows = video_rows(self._context.inputs, "segments", video, columns)
         return {row["segment"]: range(row["first_sample"], row["first_sample"] + row["samples"]) for row in rows}
 
     def _sample(self, frame: dict[str, Any], mesh: Callable[[], FaceMesh]) -> Iterator[_Face]:
@@ -110,48 +109,46 @@ class Faces:
         square = expand(box.x, box.y, box.w, box.h, self._settings["margin"])
         crop = cut(rgb, square)
         jpeg = _jpeg(crop, self._settings["crop_side"], self._settings["crop_quality"])
-        leans = box_lean(box)
-        mesh = model(crop, square, quarter_turns(leans))
+        tilt_deg = box_tilt(box)
+        mesh = model(crop, square, quarter_turns(tilt_deg))
         self._context.counters["calls/face_landmarker"] += 1
         if mesh is None:
             return _Face(sample, face, Status.NO_FACE, "no mesh was found in the box", box, crop=jpeg)
-        if reason := self._misfit(mesh, box, leans):
+        if reason := self._misfit(mesh, box, tilt_deg):
             return _Face(sample, face, Status.NO_FACE, reason, box, crop=jpeg)
         return _Face(sample, face, Status.OK, None, box, mesh, jpeg)
 
-    def _misfit(self, mesh: Mesh, box: Box, leans: float) -> str:
-        """Why the mesh is not that of the face in the box; empty where it is."""
-        share = agreement(mesh.points, (box.x, box.y, box.w, box.h))
+    def _misfit(self, mesh: Mesh, box: Box, tilt_deg: float) -> str:
+        """Why the mesh is not that of the face in the box; empty where it is.
+
+        Inside the crop's margin there may be a second face, or a pattern that the mesh model takes for one, whose mesh
+        would put another expression into this row.
+        """
+        share = iou(bounds(mesh.points), box.rectangle)
         if share < self._settings["mesh_agreement"]:
             return f"the mesh lies elsewhere than the box (overlap {share:.2f})"
-        apart = abs((mesh_lean(mesh.points) - leans + 180) % 360 - 180)
+        apart = abs((mesh_tilt(mesh.points) - tilt_deg + 180) % 360 - 180)
         if apart > self._settings["mesh_lean_deg"]:
             return f"the mesh lies another way up than the face ({apart:.0f} degrees apart)"
         return ""
 
 
-def box_lean(box: Box) -> float:
-    """How far the face in a detector's box leans, degrees, see `crops.lean`."""
+def box_tilt(box: Box) -> float:
+    """Tilt of the face in a detector's box, degrees, see `crops.tilt`."""
     right_eye, left_eye, _, right_corner, left_corner = np.reshape(box.keypoints, (-1, 2))
-    return lean((right_eye + left_eye) / 2, (right_corner + left_corner) / 2)
+    return tilt((right_eye + left_eye) / 2, (right_corner + left_corner) / 2)
 
 
 def _picture(jpeg: bytes) -> NDArray[np.uint8]:
     """A JPEG as RGB, uint8 [height, width, 3]."""
-    bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise ValueError("the frame is no readable JPEG")
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+    return np.asarray(cv2.cvtColor(decode_jpeg(jpeg), cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def _jpeg(crop: NDArray[np.uint8], side: int, quality: int) -> bytes:
     """An RGB crop as JPEG, shrunk to `side` where it is larger, never enlarged."""
     if crop.shape[0] > side:
         crop = np.asarray(cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not done:
-        raise ValueError("the crop could not be written as JPEG")
-    return data.tobytes()
+    return encode_jpeg(cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), quality)
 
 
 def _rows(
@@ -166,8 +163,8 @@ def _rows(
     meshes = [face.mesh for face in faces]
     poses = [mesh.pose if mesh else None for mesh in meshes]
     tracks = [numbers.get((face.sample, face.face)) for face in faces]
-    of = _windows_of(chosen, windows)
-    subject_of = [of.get((face.sample, track), []) for face, track in zip(faces, tracks, strict=True)]
+    windows_of = _windows_of(chosen, windows)
+    subject_of = [windows_of.get((face.sample, track), []) for face, track in zip(faces, tracks, strict=True)]
     columns: dict[str, Any] = {
         "video_id": [video] * len(faces),
         "sample": [face.sample for face in faces],
@@ -176,7 +173,7 @@ def _rows(
         "keypoints": [box.keypoints if box else None for box in boxes],
         "verified": [mesh is not None if box else None for box, mesh in zip(boxes, meshes, strict=True)],
         "track": tracks,
-        "is_subject": [bool(found) for found in subject_of],
+        "is_subject": [bool(indices) for indices in subject_of],
         "subject_of": subject_of,
         **{name: [getattr(pose, name) if pose else None for pose in poses] for name in ("yaw", "pitch", "roll")},
         "blendshapes": [mesh.blendshapes if mesh else None for mesh in meshes],
@@ -190,8 +187,8 @@ def _rows(
 
 def _windows_of(chosen: dict[int, int], windows: dict[int, range]) -> dict[tuple[int, int | None], list[int]]:
     """(sample, track) -> windows that hold the sample and whose subject is the track, ascending."""
-    of: dict[tuple[int, int | None], list[int]] = {}
+    out: dict[tuple[int, int | None], list[int]] = {}
     for window in sorted(chosen):
         for sample in windows[window]:
-            of.setdefault((sample, chosen[window]), []).append(window)
-    return of
+            out.setdefault((sample, chosen[window]), []).append(window)
+    return out

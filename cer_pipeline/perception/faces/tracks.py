@@ -1,25 +1,27 @@
-"""Which faces of consecutive samples are one person, and whom a window is about.
+"""Tracks of faces over consecutive samples, and the subject of every window.
 
 Belongs here: pure functions over boxes, mesh points and samples. Does not belong here: pictures, models, tables.
 
 Rules:
 
 * Two boxes fit by their distance-IoU, IoU - d^2 / c^2, with d the distance of their centres and c the diagonal of the
-  smallest box around both (Zheng et al., "Distance-IoU Loss", AAAI 2020, equation 7). It is still told apart where the
-  boxes no longer overlap, which 200 ms of motion can do.
+  smallest box around both (Zheng et al., "Distance-IoU Loss", AAAI 2020, equation 7). It still ranks pairs of boxes
+  that no longer overlap, as after 200 ms of fast motion.
 * On every sample the faces are given to the tracks so that the sum of (fit - least fit) is greatest; a pair below the
   least fit is no pair. A face without a pair opens a track.
-* Tracks seen on the sample before are served first, then those of a gap, by its length (the matching cascade of Wojke
-  et al., "Simple Online and Realtime Tracking with a Deep Association Metric", ICIP 2017): an old place says less.
+* Tracks seen on the sample before are served first, then those with a gap, shortest first (the matching cascade of
+  Wojke et al., "Simple Online and Realtime Tracking with a Deep Association Metric", ICIP 2017): an older place is less
+  reliable.
 * Boxes without a mesh take part, so that a person who turns away and back stays one track; only verified faces are
   given its number, and a track without any has none.
 * A track waits for `gap` samples without a face, then it ends. It never continues at a place that does not fit, so a
-  cut to another picture opens new tracks as far as the places of the faces tell.
-* A face moves where its mesh changes its form from one sample to the next, by more than an affine map: that a portrait
-  on a wall undergoes as well, before a camera that shakes, pans or zooms. A track is judged over the whole video, since
-  a person may keep still for a window. A track of a small face or of few samples is not called still.
-* The subject of a window is the track whose face areas sum to most over the window's samples (largest and longest);
-  of equal ones, the lower track number. Where a face moves, those that keep still all through the video do not count.
+  cut to another picture opens new tracks unless a face appears at the same place.
+* A face moves where its mesh changes from one sample to the next by more than an affine map, which a shaking, panning
+  or zooming camera applies to a portrait on a wall as well. Motion is decided for a track over the whole video, since a
+  person may keep still for a window. A track of a small face or of few samples is not called still.
+* The subject of a window is the track whose face areas sum to most over the window's samples (largest and longest); of
+  equal ones, the lower track number. Where a face of the window moves, tracks that keep still all through the video do
+  not count.
 """
 
 from __future__ import annotations
@@ -31,8 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-Rectangle = tuple[float, float, float, float]
-"""Left, top, width, height."""
+from cer_pipeline.perception.faces.boxes import Rectangle, iou
 
 
 @dataclass(frozen=True)
@@ -73,15 +74,11 @@ class _Track:
 
 def distance_iou(a: Rectangle, b: Rectangle) -> float:
     """Distance-IoU of two boxes with an area: 1 for equal ones, towards -1 for small ones far apart."""
-    across = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    down = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    shared = max(0.0, across) * max(0.0, down)
-    union = a[2] * a[3] + b[2] * b[3] - shared
     width = max(a[0] + a[2], b[0] + b[2]) - min(a[0], b[0])
     height = max(a[1] + a[3], b[1] + b[3]) - min(a[1], b[1])
     dx = a[0] + a[2] / 2 - b[0] - b[2] / 2
     dy = a[1] + a[3] / 2 - b[1] - b[3] / 2
-    return shared / union - (dx * dx + dy * dy) / (width * width + height * height)
+    return iou(a, b) - (dx * dx + dy * dy) / (width * width + height * height)
 
 
 def pair(old: Sequence[Rectangle], new: Sequence[Rectangle], least: float) -> list[tuple[int, int]]:
@@ -133,7 +130,7 @@ def follow(sightings: Iterable[Sighting], *, least: float, gap: int) -> dict[tup
 
 
 def _owners(tracks: Sequence[_Track], faces: Sequence[Sighting], least: float) -> dict[int, _Track]:
-    """Index in `faces` -> the track that goes on there; tracks that were seen last choose first."""
+    """Index in `faces` -> the track that goes on there; tracks of the latest sample choose first."""
     owner: dict[int, _Track] = {}
     for last in sorted({track.sample for track in tracks}, reverse=True):
         waiting = [track for track in tracks if track.sample == last]
@@ -144,7 +141,7 @@ def _owners(tracks: Sequence[_Track], faces: Sequence[Sighting], least: float) -
 
 
 def deformation(before: NDArray[np.floating], after: NDArray[np.floating]) -> float:
-    """How much the form of a mesh changes: what the best affine map from one to the other leaves, RMS in pixels.
+    """Non-affine change of a mesh: the RMS residual of the least-squares affine map from one to the other, pixels.
 
     Args:
         before: [n, 2] points.
@@ -168,7 +165,7 @@ def motion(
     numbers: Mapping[tuple[int, int], int],
     rule: Stillness,
 ) -> tuple[set[int], set[int]]:
-    """The tracks that move and those that keep still all through the video; one that cannot be judged is in neither.
+    """The tracks that move and those that keep still all through the video; an undecided one is in neither.
 
     Args:
         sightings: detected faces; only verified ones count.
@@ -180,8 +177,8 @@ def motion(
     for sighting in sorted((s for s in sightings if s.verified), key=lambda s: s.sample):
         tracks.setdefault(numbers[sighting.sample, sighting.face], []).append(sighting)
     moving, still = set(), set()
-    for number, seen in tracks.items():
-        points = {s.sample: np.asarray(shapes[s.sample, s.face], np.float64) for s in seen}
+    for number, track in tracks.items():
+        points = {s.sample: np.asarray(shapes[s.sample, s.face], np.float64) for s in track}
         moved = [
             deformation(points[k], points[k + 1]) > max(rule.share * spread(points[k]), rule.least_px)
             for k in points
@@ -189,7 +186,7 @@ def motion(
         ]
         if sum(moved) > rule.moved * len(moved):
             moving.add(number)
-        elif len(moved) >= rule.steps and sum(s.box[3] for s in seen) >= rule.height * len(seen):
+        elif len(moved) >= rule.steps and sum(s.box[3] for s in track) >= rule.height * len(track):
             still.add(number)
     return moving, still
 

@@ -1,1 +1,1 @@
-"""The tables `speech` and `transcripts`: when somebody speaks, and what is said."""
+"""The tables `speech` and `transcripts`: voice activity detection and speech recognition."""

@@ -1,19 +1,19 @@
-"""What is said: Whisper over the speech of a video, and the words of every window.
+"""Speech recognition: Whisper over the speech of a video, and the words of every window.
 
-Belongs here: the recogniser, the chunks that it hears, the guards against invented words, the stage behind the
-transcripts table. Does not belong here: when somebody speaks (`speech`), which language it is (`language`) or what the
-words mean (`branches.text.branch`).
+Belongs here: the recogniser, the chunks of its input, the guards against invented words, the rows of `transcripts`.
+Does not belong here: speech detection (`vad`), the rules on languages (`language`) or emotions of words
+(`branches.text.branch`).
 
 Rules:
 
-* Whisper hears speech only: neighbouring speech intervals make one chunk while the silence between them is short and
+* Whisper is given speech only: neighbouring speech intervals make one chunk while the silence between them is short and
   the chunk fits into its 30 s (Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022).
-* Whisper tiny.en knows English alone and invents English words for anything else. So Whisper base, which tells 99
-  languages apart, hears every stretch of a few seconds first; see `language` for what follows. Where the profile makes
-  Whisper base the recogniser, every stretch is written down in its own language.
-* Both hear quiet sound louder, by the gain that the speech detector uses (`speech.audible`).
+* Whisper tiny.en is trained on English alone and invents English words for other languages. Whisper base therefore
+  predicts the language of every stretch of a few seconds first, out of 99; `language` has the rules. Where Whisper base
+  is the recogniser as well, every stretch is transcribed in its own language.
+* Both are given the sound with the gain of the speech detector (`vad.amplified`).
 * Decoding is deterministic: beam search at temperature 0, no retry by sampling, no text of the chunk before.
-* A stretch that the model itself calls silent and is unsure of is dropped (`no_speech_prob` above and mean log
+* A stretch with a high probability of silence and improbable words is dropped (`no_speech_prob` above and mean log
   probability below a limit: the rule of openai/whisper).
 * A phrase that repeats itself in direct succession is a decoding loop: the first few stay, the rest goes.
 * A word that touches no speech interval is dropped.
@@ -36,19 +36,20 @@ from faster_whisper.audio import pad_or_trim
 from numpy.typing import NDArray
 
 from cer_pipeline.errors import CerError
-from cer_pipeline.perception.speech.language import ENGLISH, Rules, Span, Stretch, believed, stretches
-from cer_pipeline.perception.speech.vad import RATE, Loudness, audible, read_sound
-from cer_pipeline.stage import UNIT, StageContext
+from cer_pipeline.perception.speech.language import ENGLISH, Rules, Span, Stretch, plausible, stretches
+from cer_pipeline.perception.speech.vad import RATE, amplified, read_sound
+from cer_pipeline.profiles.sections import Loudness
+from cer_pipeline.stage import UNIT, StageContext, video_rows
 from cer_pipeline.status import Status
 from cer_pipeline.tables import TRANSCRIPTS
 
 MODELS: Final = ("whisper_tiny_en", "whisper_base")
-"""Zoo ids of the recognisers; the second one also tells languages apart."""
+"""Zoo ids of the recognisers; the second one also predicts the language."""
 DETECTOR: Final = "whisper_base"
 NO_WORD: Final = "speech was heard, but no word recognised"
 
 _FRAMES: Final = 100  # log-mel frames a second
-_HEARD_S: Final = (4.0, 30.0)  # least and greatest length of what the encoder is given to tell the language
+_ENCODER_INPUT_S: Final = (4.0, 30.0)  # least and greatest length of the encoder's input for predicting the language
 _SILENCE_S: Final = 1.0  # behind the speech, as in the 30 s that Whisper was trained on
 
 
@@ -97,19 +98,19 @@ class Whisper:
         self._log_probability = log_probability
 
     def languages(self, sound: NDArray[np.float32]) -> dict[str, float]:
-        """Probability of every language that the model knows, by its code.
+        """Probability of every language of the model, by its code.
 
         The encoder is given the sound and a second of silence, not Whisper's 30 s: for 5 s that takes a fifth of the
         time and differs by 0.05 at most in the clips of one language.
 
         Args:
-            sound: mono, 16 kHz, -1..1; what lies beyond 30 s is not heard.
+            sound: mono, 16 kHz, -1..1; anything beyond 30 s is ignored.
         """
-        shortest, longest = _HEARD_S
-        heard_s = min(longest, max(shortest, len(sound) / RATE + _SILENCE_S))
-        mel = pad_or_trim(self._model.feature_extractor(sound), round(heard_s * _FRAMES))
-        found = self._model.model.detect_language(self._model.encode(mel))[0]
-        return {token.strip("<|>"): float(probability) for token, probability in found}
+        shortest, longest = _ENCODER_INPUT_S
+        input_s = min(longest, max(shortest, len(sound) / RATE + _SILENCE_S))
+        mel = pad_or_trim(self._model.feature_extractor(sound), round(input_s * _FRAMES))
+        languages = self._model.model.detect_language(self._model.encode(mel))[0]
+        return {token.strip("<|>"): float(probability) for token, probability in languages}
 
     def __call__(self, sound: NDArray[np.float32], language: str = ENGLISH) -> list[Word]:
         """Words of a sound of at most 30 s, with times from its start.
@@ -118,11 +119,11 @@ class Whisper:
             sound: mono, 16 kHz, -1..1.
             language: code of the language; a model of one language ignores it.
         """
-        heard, _ = self._model.transcribe(
+        segments, _ = self._model.transcribe(
             sound,
             language=language,
             beam_size=self._beam_size,
-            temperature=[0.0],  # one temperature: nothing to fall back to
+            temperature=[0.0],  # one temperature: no retry by sampling
             compression_ratio_threshold=None,
             log_prob_threshold=self._log_probability,
             no_speech_threshold=self._no_speech,
@@ -132,8 +133,8 @@ class Whisper:
         )
         return [
             Word(word.word, float(word.start), float(word.end), float(word.probability))
-            for part in heard
-            for word in part.words or ()
+            for segment in segments
+            for word in segment.words or ()
         ]
 
 
@@ -177,13 +178,13 @@ def _plain(word: str) -> str:
     return "".join(c for c in word.casefold() if c.isalnum())
 
 
-def spoken(words: Sequence[Word], speech: Sequence[Span], slack_s: float) -> list[Word]:
-    """The words that touch speech.
+def within_speech(words: Sequence[Word], speech: Sequence[Span], slack_s: float) -> list[Word]:
+    """The words that overlap with speech.
 
     Args:
         words: any words.
         speech: intervals.
-        slack_s: how far a word may lie beside an interval, since its times come from attention and are not exact.
+        slack_s: distance from an interval at which a word still counts, since its times are estimated from attention.
     """
     return [
         word
@@ -205,15 +206,15 @@ def in_window(words: Sequence[Word], window: Span, last: bool) -> list[Word]:
 
 
 @dataclass(frozen=True)
-class Heard:
-    """A stretch of speech and what became of it.
+class Transcribed:
+    """A stretch of speech with its transcript.
 
     Args:
         stretch: when, with the language probabilities.
         language: code of the language of its words, or of the likeliest one where there are none.
-        words: words whose middle lies in it or next to it; empty where they are not believed.
+        words: words whose middle lies in it or next to it; empty where they are implausible.
         status: ok, or why there are no words.
-        reason: the same for people.
+        reason: the status in words.
     """
 
     stretch: Stretch
@@ -223,14 +224,14 @@ class Heard:
     reason: str | None = None
 
 
-def judged(stretch: Stretch, language: str, words: list[Word], rules: Rules, model: str) -> Heard:
+def transcribed(stretch: Stretch, language: str, words: list[Word], rules: Rules, model: str) -> Transcribed:
     """The words of a stretch, or the reason why they are not kept.
 
     Args:
-        stretch: what was heard.
-        language: what the recogniser took it for; empty where it did not listen.
-        words: what the recogniser wrote down.
-        rules: when words are believed.
+        stretch: the speech.
+        language: the language that the recogniser assumed; empty where it was not run.
+        words: its words.
+        rules: when words are plausible.
         model: zoo id of the recogniser, for the reason.
     """
     likeliest = stretch.likeliest
@@ -238,51 +239,51 @@ def judged(stretch: Stretch, language: str, words: list[Word], rules: Rules, mod
     likely = english if likeliest == ENGLISH else f"{likeliest} {stretch.probability(likeliest):.2f}, {english}"
     if not language:
         reason = f"the language is another one ({likely}), and {model} knows English only"
-        return Heard(stretch, likeliest, [], Status.NOT_ENGLISH, reason)
-    if words and believed(stretch, language, [(word.word, word.probability) for word in words], rules):
-        return Heard(stretch, language, words)
+        return Transcribed(stretch, likeliest, [], Status.NOT_ENGLISH, reason)
+    if words and plausible(stretch, language, [(word.word, word.probability) for word in words], rules):
+        return Transcribed(stretch, language, words)
     other = model != DETECTOR and likeliest != ENGLISH
     status = Status.NOT_ENGLISH if other else Status.EMPTY_TRANSCRIPT
     what = f"the words are not believed: mean probability {_mean(words):.2f}" if words else NO_WORD
-    return Heard(stretch, likeliest, [], status, f"{what}, language {likely}" if words or other else what)
+    return Transcribed(stretch, likeliest, [], status, f"{what}, language {likely}" if words or other else what)
 
 
 def _mean(words: Sequence[Word]) -> float:
     return sum(word.probability for word in words) / len(words)
 
 
-def window_row(heard: Sequence[Heard], window: Span, last: bool) -> dict[str, Any] | None:
-    """Text, words, language and status of a window; None where nobody speaks in it.
+def window_row(transcript: Sequence[Transcribed], window: Span, last: bool) -> dict[str, Any] | None:
+    """Text, words, language and status of a window; None for a window without speech.
 
-    The text is in one language, that of most of the speech whose words are kept. Without any word the stretch with most
-    speech in the window gives the reason.
+    The text is in one language, that of most of the speech whose words are kept. Without words, the status and reason
+    are those of the stretch with most speech in the window.
 
     Args:
-        heard: the stretches of the video, in order.
+        transcript: the stretches of the video, in order.
         window: start and end, s.
         last: whether the window ends with the video.
     """
-    shares = [part.stretch.overlap_s(window) for part in heard]
-    inside = [part for part, share in zip(heard, shares, strict=True) if share > 0]
+    shares = [part.stretch.overlap_s(window) for part in transcript]
+    inside = [part for part, share in zip(transcript, shares, strict=True) if share > 0]
     row: dict[str, Any] = {}
     if inside:
         total = sum(shares)
-        english = sum(part.stretch.probability(ENGLISH) * share for part, share in zip(heard, shares, strict=True))
+        english = sum(part.stretch.probability(ENGLISH) * share for part, share in zip(transcript, shares, strict=True))
         row["english"] = english / total
-    said = [(part, in_window(part.words, window, last)) for part in heard]
-    spoken_s: dict[str, float] = {}
-    for (part, words), share in zip(said, shares, strict=True):
+    words_of = [(part, in_window(part.words, window, last)) for part in transcript]
+    speech_s: dict[str, float] = {}
+    for (part, words), share in zip(words_of, shares, strict=True):
         if words:
-            spoken_s[part.language] = spoken_s.get(part.language, 0.0) + share
-    if spoken_s:
-        language = max(spoken_s, key=lambda code: spoken_s[code])
-        words = [word for part, mine in said if part.language == language for word in mine]
+            speech_s[part.language] = speech_s.get(part.language, 0.0) + share
+    if speech_s:
+        language = max(speech_s, key=lambda code: speech_s[code])
+        words = [word for part, inside_words in words_of if part.language == language for word in inside_words]
         text = "".join(word.word for word in words).strip()
         stored = [_stored(word) for word in words]
         return row | {"status": str(Status.OK), "text": text, "words": stored, "language": language}
     if not inside:
         return None
-    main = heard[max(range(len(heard)), key=lambda i: shares[i])]
+    main = transcript[max(range(len(transcript)), key=lambda i: shares[i])]
     status, reason = (main.status, main.reason) if main.status != Status.OK else (Status.EMPTY_TRANSCRIPT, NO_WORD)
     return row | {"status": str(status), "reason": reason, "language": main.language}
 
@@ -319,7 +320,7 @@ class Transcripts:
 
     @cached_property
     def _whisper(self) -> Whisper:
-        """The recogniser; loaded where somebody speaks."""
+        """The recogniser; loaded with the first speech."""
         return self._detector if self._model == DETECTOR else self._load(self._model)
 
     @cached_property
@@ -334,7 +335,7 @@ class Transcripts:
     def _video(self, video: str) -> list[dict[str, Any]]:
         intervals = self._read("speech", video, ["start_s", "end_s", "status", "reason"])
         speech = [(row["start_s"], row["end_s"]) for row in intervals if row["status"] == Status.OK]
-        heard = self._listen(video, speech) if speech else []
+        transcript = self._transcribe(video, speech) if speech else []
         silence = (
             {"status": str(Status.NO_SPEECH), "reason": "no speech was heard"}
             if not intervals or intervals[0]["status"] in (Status.OK, Status.NO_SPEECH)
@@ -346,28 +347,28 @@ class Transcripts:
                 "video_id": video,
                 "segment": segment["segment"],
                 "model": self._model,
-                **(window_row(heard, (segment["start_s"], segment["end_s"]), segment["is_tail"]) or silence),
+                **(window_row(transcript, (segment["start_s"], segment["end_s"]), segment["is_tail"]) or silence),
             }
             for segment in self._read("segments", video, ["segment_id", "segment", "start_s", "end_s", "is_tail"])
         ]
 
     def _read(self, table: str, video: str, columns: Sequence[str]) -> list[dict[str, Any]]:
-        return [row for batch in self._context.inputs.batches(table, video, columns) for row in batch.to_pylist()]
+        return list(video_rows(self._context.inputs, table, video, columns))
 
-    def _listen(self, video: str, speech: Sequence[Span]) -> list[Heard]:
-        """What is heard in the speech of a video, stretch by stretch."""
-        sound = audible(read_sound(self._read("audio", video, ["flac"])[0]["flac"]), self._loudness)
-        heard: list[Heard] = []
-        # Neighbours of one language are heard together, since a recogniser needs the context.
-        for language, group in groupby(self._stretches(sound, speech), self._taken_for):
+    def _transcribe(self, video: str, speech: Sequence[Span]) -> list[Transcribed]:
+        """The transcript of a video, stretch by stretch."""
+        sound = amplified(read_sound(self._read("audio", video, ["flac"])[0]["flac"]), self._loudness)
+        transcript: list[Transcribed] = []
+        # Neighbours of one language are transcribed together, since a recogniser needs the context.
+        for language, group in groupby(self._stretches(sound, speech), self._assumed_language):
             run = list(group)
             intervals = [interval for stretch in run for interval in stretch.speech]
             words, loops = self._words(sound, intervals, language) if language else ([], set())
             for i, stretch in enumerate(run):
-                mine = [word for word in words if _nearest(run, word.middle_s) == i]
-                found = judged(stretch, language, mine, self._rules, self._model)
-                heard.append(replace(found, words=[word for word in found.words if word not in loops]))
-        return heard
+                nearest = [word for word in words if _nearest(run, word.middle_s) == i]
+                part = transcribed(stretch, language, nearest, self._rules, self._model)
+                transcript.append(replace(part, words=[word for word in part.words if word not in loops]))
+        return transcript
 
     def _stretches(self, sound: NDArray[np.float32], speech: Sequence[Span]) -> Iterator[Stretch]:
         settings = self._settings
@@ -378,25 +379,25 @@ class Transcripts:
                 yield Stretch(part, self._detector.languages(sound[first:last]))
                 self._context.counters[f"calls/{DETECTOR}"] += 1
 
-    def _taken_for(self, stretch: Stretch) -> str:
-        """The language that the recogniser takes a stretch for; empty where it knows none that it can be."""
+    def _assumed_language(self, stretch: Stretch) -> str:
+        """The language that the recogniser assumes for a stretch; empty where it is to be left out."""
         if self._model == DETECTOR:
             return stretch.likeliest
         return ENGLISH if stretch.probability(ENGLISH) >= self._rules.least else ""
 
     def _words(self, sound: NDArray[np.float32], speech: Sequence[Span], language: str) -> tuple[list[Word], set[Word]]:
-        """The words in speech, and those of them that only go on with a loop: they tell that it is one."""
+        """The words in speech, and those of them that continue a loop, which `plausible` must see as well."""
         settings = self._settings
         words: list[Word] = []
         loops: set[Word] = set()
         for start, end in chunks(speech, settings["chunk_s"], settings["chunk_silence_s"]):
             first, last = self._samples(start, end)
-            heard = self._whisper(sound[first:last], language)
+            chunk = self._whisper(sound[first:last], language)
             self._context.counters[f"calls/{self._model}"] += 1
-            heard = [_shifted(word, first / RATE, len(sound) / RATE) for word in heard]
-            loops |= {*heard} - {*without_loops(heard, settings["loop_words"], settings["loop_keep"])}
-            words += heard
-        return spoken(words, speech, settings["word_slack_s"]), loops
+            chunk = [_shifted(word, first / RATE, len(sound) / RATE) for word in chunk]
+            loops |= {*chunk} - {*without_loops(chunk, settings["loop_words"], settings["loop_keep"])}
+            words += chunk
+        return within_speech(words, speech, settings["word_slack_s"]), loops
 
     def _samples(self, start_s: float, end_s: float) -> tuple[int, int]:
         """First sample of a span with its lead, and the sample after its last one."""

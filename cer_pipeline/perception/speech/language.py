@@ -1,16 +1,16 @@
-"""Which language is spoken: stretches of speech, and whether a recogniser may be believed about them.
+"""Language of speech: its stretches, and whether the words of a recogniser are plausible for them.
 
 Belongs here: pure functions over speech intervals, language probabilities and words. Does not belong here: the models
 that give them, or the transcripts (`asr`).
 
-A recogniser of one language invents words of it for any other, often with confidence: fluent phrases, or one phrase
-over and over. Two independent kinds of evidence speak against that:
+A recogniser of one language invents words of it for any other, often with high probability: fluent phrases, or one
+phrase repeatedly. Two independent measurements detect that:
 
-* the language that a multilingual model hears, stretch by stretch, since a speaker may change from one to another;
-* the recogniser's words: on speech that it does not know they are improbable, or they repeat themselves.
+* the language that a multilingual model predicts, stretch by stretch, since a speaker may change the language;
+* the recogniser's words: for another language they are improbable, or they repeat themselves.
 
-A stretch that is clearly of the recogniser's language is believed, one that is clearly not is never heard. In between
-the words decide. The limits are in the profile, with what they were chosen on.
+The words of a stretch that is clearly of the recogniser's language are kept; a stretch that clearly is not is not
+transcribed. In between the words decide. The limits are in the profile, with what they were chosen on.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Rules:
     """When a stretch counts as of the recogniser's language.
 
     Args:
-        sure: from this probability of the language on, the words are believed as they are.
-        least: below this probability nobody listens to the words.
+        sure: probability of the language from which the words are kept unchecked.
+        least: probability below which a stretch is not transcribed.
         words: in between, least mean probability of the words.
         compression: in between, greatest `compression` of the words.
     """
@@ -45,7 +45,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Stretch:
-    """Neighbouring speech that is judged as one.
+    """Neighbouring speech with one language prediction.
 
     Args:
         speech: intervals, s in the video, in order; at least one.
@@ -65,18 +65,19 @@ class Stretch:
         return self.languages.get(language, 0.0)
 
     def overlap_s(self, window: Span) -> float:
-        """How much of the speech lies in a window, s."""
+        """Speech inside a window, s."""
         return sum(max(0.0, min(end, window[1]) - max(start, window[0])) for start, end in self.speech)
 
     def distance_s(self, time_s: float) -> float:
-        """How far a time lies outside, from the start of the first to the end of the last interval, s."""
+        """Distance of a time from the span of the first to the last interval, s; 0 inside."""
         return max(0.0, self.speech[0][0] - time_s, time_s - self.speech[-1][1])
 
 
 def stretches(speech: Sequence[Span], longest_s: float) -> list[tuple[Span, ...]]:
     """Neighbouring speech in parts of about equal length.
 
-    A part of less than half of that length joins the nearer of its neighbours: a word or two tell no language.
+    A part of less than half of that length joins the nearer of its neighbours: the language of a word or two cannot be
+    predicted.
 
     Args:
         speech: intervals, in order; each stays whole.
@@ -109,18 +110,18 @@ def _without_short(parts: list[tuple[Span, ...]], shortest_s: float) -> list[tup
 def compression(text: str) -> float:
     """Length of a text over that of its zlib form: about 1 for plain sentences, more for a phrase in a loop.
 
-    The measure is openai/whisper's.
+    The compression ratio of openai/whisper.
     """
     data = text.encode()
     return len(data) / len(zlib.compress(data)) if data else 0.0
 
 
-def believed(stretch: Stretch, language: str, words: Sequence[tuple[str, float]], rules: Rules) -> bool:
-    """Whether the words of a stretch are those of its language.
+def plausible(stretch: Stretch, language: str, words: Sequence[tuple[str, float]], rules: Rules) -> bool:
+    """Whether words are a plausible transcript of a stretch.
 
     Args:
-        stretch: where the words are heard.
-        language: what the recogniser took it for.
+        stretch: the speech.
+        language: the language that the recogniser assumed.
         words: each word with its probability.
         rules: see `Rules`.
     """

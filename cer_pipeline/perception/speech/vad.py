@@ -1,11 +1,10 @@
-"""When somebody speaks: Silero VAD over the sound of a video.
+"""Voice activity detection: Silero VAD over the sound of a video.
 
-Belongs here: the network, the level at which it and the recogniser hear the sound, the rules that make intervals of its
-probabilities, the stage behind the speech table. Does not belong here: what is said (`asr`) or how it sounds
-(`branches.audio.specs`).
+Belongs here: the network, the gain of quiet sound for it and the recogniser, the rules from probabilities to intervals,
+the rows of `speech`. Does not belong here: words (`asr`) or emotions of the voice (`branches.audio.specs`).
 
-Source of network and rules: snakers4/silero-vad, version 6. The network hears 512 new samples at 16 kHz after the last
-64 of the chunk before, and keeps a state over the whole sound.
+Source of network and rules: snakers4/silero-vad, version 6. The input of a step is the last 64 samples of the
+chunk before and 512 new ones at 16 kHz; the state is kept over the whole sound.
 """
 
 from __future__ import annotations
@@ -20,8 +19,10 @@ import onnxruntime
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cer_pipeline.profiles.sections import Loudness
+from cer_pipeline.profiles.sections import Speech as Rules
 from cer_pipeline.sound_file import read_sound_file
-from cer_pipeline.stage import UNIT, StageContext
+from cer_pipeline.stage import UNIT, StageContext, video_rows
 from cer_pipeline.status import Status
 from cer_pipeline.tables import SPEECH
 
@@ -31,40 +32,6 @@ CONTEXT: Final = 64  # samples of the chunk before, at 16 kHz
 STATE: Final = (2, 1, 128)  # of the recurrent layer
 STEP_S: Final = CHUNK / RATE
 BLOCK: Final = 320  # samples of a block whose level is measured: 20 ms
-
-
-@dataclass(frozen=True)
-class Rules:
-    """How probabilities become intervals.
-
-    Args:
-        threshold: speech starts with the first step at or above it.
-        release: speech goes on until steps fall below it; lower than `threshold`, so that it does not flutter.
-        min_speech_s: shorter intervals are no speech.
-        min_silence_s: shorter silences do not end an interval.
-        max_speech_s: longer intervals are cut at their least probable step.
-        pad_s: added on both ends; where two intervals would meet, each gets half of the silence.
-    """
-
-    threshold: float
-    release: float
-    min_speech_s: float
-    min_silence_s: float
-    max_speech_s: float
-    pad_s: float
-
-
-@dataclass(frozen=True)
-class Loudness:
-    """How quiet sound is brought to a level at which words are heard; louder sound stays as it is.
-
-    Args:
-        level_dbfs: level that the louder parts of a quiet sound are brought to, dB of full scale.
-        gain_db: greatest gain.
-    """
-
-    level_dbfs: float
-    gain_db: float
 
 
 @dataclass(frozen=True)
@@ -85,7 +52,7 @@ class SileroVad:
 
     def __init__(self, model: Path) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # one small step after the other: more threads only wait
+        options.intra_op_num_threads = 1  # steps are sequential and small: more threads would idle
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
@@ -103,8 +70,8 @@ class SileroVad:
         rate = np.array(RATE, np.int64)
         probabilities = np.empty(steps, np.float32)
         for i in range(steps):
-            heard = padded[None, i * CHUNK : i * CHUNK + CONTEXT + CHUNK]
-            out, state = self._session.run(None, {"input": heard, "state": state, "sr": rate})
+            chunk = padded[None, i * CHUNK : i * CHUNK + CONTEXT + CHUNK]
+            out, state = self._session.run(None, {"input": chunk, "state": state, "sr": rate})
             probabilities[i] = np.asarray(out)[0, 0]
         return probabilities
 
@@ -115,15 +82,15 @@ def intervals(probabilities: Sequence[float] | NDArray[np.float32], duration_s: 
     Args:
         probabilities: one per step.
         duration_s: length of the sound, s; no interval ends later.
-        rules: see `Rules`.
+        rules: section [speech] of the profile.
     """
     p = np.asarray(probabilities, np.float64)
-    found = []
+    steps: list[tuple[int, int]] = []
     for run in _runs(p, rules):
         if (run[1] - run[0]) * STEP_S >= rules.min_speech_s:
-            found += _cut(p, run, int(rules.max_speech_s / STEP_S))
-    edges = [(start * STEP_S, min(end * STEP_S, duration_s)) for start, end in found]
-    scores = [float(p[start:end].mean()) for start, end in found]
+            steps += _cut(p, run, int(rules.max_speech_s / STEP_S))
+    edges = [(start * STEP_S, min(end * STEP_S, duration_s)) for start, end in steps]
+    scores = [float(p[start:end].mean()) for start, end in steps]
     return [Interval(*edge, score) for edge, score in zip(_padded(edges, duration_s, rules.pad_s), scores, strict=True)]
 
 
@@ -182,7 +149,7 @@ def read_sound(flac: bytes) -> NDArray[np.float32]:
 def loud_level(sound: NDArray[np.float32]) -> float:
     """RMS that blocks of 20 ms reach for a second in total, or for a tenth of a sound of less than 10 s.
 
-    It stands for the loudest words: clicks and slams are shorter, and the pauses of a long recording do not count.
+    It estimates the level of the loudest words: clicks and slams are shorter, and pauses have no influence.
 
     Args:
         sound: mono, 16 kHz, at least one sample.
@@ -194,12 +161,12 @@ def loud_level(sound: NDArray[np.float32]) -> float:
     return float(np.sqrt(np.partition(power, -rank)[-rank]))
 
 
-def audible(sound: NDArray[np.float32], loudness: Loudness) -> NDArray[np.float32]:
-    """The sound as the speech detector and the recogniser hear it: quiet sound is amplified, nothing is attenuated.
+def amplified(sound: NDArray[np.float32], loudness: Loudness) -> NDArray[np.float32]:
+    """The input of the speech detector and the recogniser: quiet sound is amplified, nothing is attenuated.
 
     Args:
         sound: mono, 16 kHz, -1..1, of any number of samples.
-        loudness: see `Loudness`.
+        loudness: section [loudness] of the profile.
     """
     level = loud_level(sound) if len(sound) else 0.0
     if level == 0:  # digital silence has no level
@@ -223,14 +190,14 @@ class Speech:
         return pa.Table.from_pylist(rows, schema=SPEECH.schema)
 
     def _video(self, video: str) -> list[dict[str, Any]]:
-        sounds = [row for batch in self._context.inputs.batches("audio", video) for row in batch.to_pylist()]
-        if not sounds or sounds[0]["status"] != Status.OK:
-            status, reason = (sounds[0]["status"], sounds[0]["reason"]) if sounds else (Status.NO_AUDIO, "no sound")
+        rows = list(video_rows(self._context.inputs, "audio", video))
+        if not rows or rows[0]["status"] != Status.OK:
+            status, reason = (rows[0]["status"], rows[0]["reason"]) if rows else (Status.NO_AUDIO, "no sound")
             return [{"video_id": video, "interval": 0, "status": str(status), "reason": reason}]
-        sound = audible(read_sound(sounds[0]["flac"]), self._loudness)
-        found = intervals(self._vad(sound), len(sound) / RATE, self._rules)
+        sound = amplified(read_sound(rows[0]["flac"]), self._loudness)
+        speech = intervals(self._vad(sound), len(sound) / RATE, self._rules)
         self._context.counters["calls/silero_vad"] += 1
-        if not found:
+        if not speech:
             reason = "no speech was heard"
             return [{"video_id": video, "interval": 0, "status": str(Status.NO_SPEECH), "reason": reason}]
         return [
@@ -242,5 +209,5 @@ class Speech:
                 "score": interval.score,
                 "status": str(Status.OK),
             }
-            for i, interval in enumerate(found)
+            for i, interval in enumerate(speech)
         ]

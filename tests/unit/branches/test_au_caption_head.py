@@ -15,7 +15,7 @@ from cer_pipeline.branches.scene.caption_head import CLASSES
 from cer_pipeline.branches.scene.train_au import action_clauses, fit
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
-from cer_pipeline.perception.captions.rule_based.text import SIGNS
+from cer_pipeline.perception.captions.rule_based.text import ACTIONS
 from cer_pipeline.zoo.head_file import save_head
 
 
@@ -36,10 +36,10 @@ def test_a_text_without_an_action_becomes_a_relaxed_face():
     assert caption_phrases("") == NO_ACTION
 
 
-@pytest.mark.parametrize("sign", [*SIGNS])
-def test_every_action_is_described_in_the_phrases_of_captions(sign):
+@pytest.mark.parametrize("action", [*ACTIONS])
+def test_every_action_is_described_in_the_phrases_of_captions(action):
     """No phrase is left that captions do not use."""
-    for phrase in (SIGNS[sign].state.format(""), SIGNS[sign].state.format("slightly "), SIGNS[sign].comes):
+    for phrase in (ACTIONS[action].state.format(""), ACTIONS[action].state.format("slightly "), ACTIONS[action].onset):
         plain = caption_phrases(f"{phrase[0].upper()}{phrase[1:]}.")
         assert plain != NO_ACTION
         assert not re.search(r"\bbrows\b|lip corners?\b|opened wide", plain), plain

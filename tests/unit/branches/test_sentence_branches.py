@@ -422,7 +422,7 @@ def test_descriptions_of_action_units_are_classified_as_their_emotions(minilm: M
 def test_reading_the_specs_loads_no_model_library():
     import subprocess
 
-    modules = "branches.scene.branch", "branches.text.branch", "perception.captions.rule_based.stage"
+    modules = "branches.scene.branch", "branches.text.branch", "perception.captions.rule_based.captioner"
     code = "".join(f"import cer_pipeline.{module}; " for module in modules) + "import sys; "
     code += "sys.exit(str([m for m in ('torch', 'transformers', 'cv2', 'av') if m in sys.modules] or ''))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cer_pipeline.perception.speech.asr import (
-    Heard,
+    Transcribed,
     Whisper,
     Word,
     chunks,
     in_window,
-    judged,
-    spoken,
+    transcribed,
     window_row,
+    within_speech,
     without_loops,
 )
 from cer_pipeline.perception.speech.language import Rules, Span, Stretch
@@ -69,7 +69,7 @@ def test_chunks_hold_all_speech_fit_the_recogniser_and_hold_no_long_silence(span
         assert all(start - end <= 2.0 for (_, end), (start, _) in pairwise(inside))
 
 
-def test_neighbouring_speech_is_heard_together() -> None:
+def test_neighbouring_speech_makes_one_chunk() -> None:
     assert chunks([(0, 2), (3, 5), (9, 10)], 29.5, 2.0) == [(0, 5), (9, 10)]
 
 
@@ -88,7 +88,7 @@ def test_a_phrase_in_a_loop_is_cut_to_its_first_three(heard: str, kept: str) -> 
 
 
 @given(st.lists(st.sampled_from("ab"), max_size=30).map(" ".join))
-def test_no_loop_is_left_and_no_word_is_made_up(heard: str) -> None:
+def test_no_loop_is_left_and_no_word_is_added(heard: str) -> None:
     words = said(heard)
     kept = without_loops(words, 4, 2)
     plain = text(kept).split()
@@ -101,9 +101,9 @@ def test_no_loop_is_left_and_no_word_is_made_up(heard: str) -> None:
 
 def test_words_outside_speech_are_dropped() -> None:
     words = said("one two three", pace_s=1.0)
-    assert text(spoken(words, [(0.0, 1.9)], 0.2)) == "one two three"
-    assert text(spoken(words, [(0.0, 1.9)], 0.05)) == "one two"
-    assert spoken(words, [], 0.2) == []
+    assert text(within_speech(words, [(0.0, 1.9)], 0.2)) == "one two three"
+    assert text(within_speech(words, [(0.0, 1.9)], 0.05)) == "one two"
+    assert within_speech(words, [], 0.2) == []
 
 
 @given(st.lists(st.tuples(st.floats(0, 11), st.floats(0, 1)), max_size=10), st.floats(4.1, 11))
@@ -123,7 +123,7 @@ def spell(start_s: float, end_s: float, english: float, other: str = "de") -> St
 
 
 def test_speech_of_another_language_is_not_english_and_has_no_words() -> None:
-    found = judged(spell(0, 4, 0.01), "", [], RULES, TINY)
+    found = transcribed(spell(0, 4, 0.01), "", [], RULES, TINY)
     assert (found.status, found.language, found.words) == (Status.NOT_ENGLISH, "de", [])
     assert found.reason == (
         "the language is another one (de 0.99, English 0.01), and whisper_tiny_en knows English only"
@@ -132,24 +132,24 @@ def test_speech_of_another_language_is_not_english_and_has_no_words() -> None:
 
 def test_doubtful_words_say_which_language_they_are_likelier() -> None:
     doubtful = [Word(" thanks", 0, 1, 0.4)]
-    other = judged(spell(0, 4, 0.3), "en", doubtful, RULES, TINY)
+    other = transcribed(spell(0, 4, 0.3), "en", doubtful, RULES, TINY)
     assert (other.status, other.words) == (Status.NOT_ENGLISH, [])
-    unsure = judged(spell(0, 4, 0.7), "en", doubtful, RULES, TINY)
+    unsure = transcribed(spell(0, 4, 0.7), "en", doubtful, RULES, TINY)
     assert (unsure.status, unsure.words) == (Status.EMPTY_TRANSCRIPT, [])
     assert unsure.reason == "the words are not believed: mean probability 0.40, language English 0.70"
-    silent = judged(spell(0, 4, 0.3), "en", [], RULES, TINY)
+    silent = transcribed(spell(0, 4, 0.3), "en", [], RULES, TINY)
     assert (silent.status, silent.language) == (Status.NOT_ENGLISH, "de")
-    assert judged(spell(0, 4, 0.7), "en", [], RULES, TINY).status == Status.EMPTY_TRANSCRIPT
+    assert transcribed(spell(0, 4, 0.7), "en", [], RULES, TINY).status == Status.EMPTY_TRANSCRIPT
 
 
 def test_a_recogniser_of_all_languages_keeps_sure_words_of_each() -> None:
-    found = judged(spell(0, 4, 0.01), "de", said("ich bin traurig"), RULES, BASE)
+    found = transcribed(spell(0, 4, 0.01), "de", said("ich bin traurig"), RULES, BASE)
     assert (found.status, found.language, text(found.words)) == (Status.OK, "de", "ich bin traurig")
 
 
-def test_a_window_says_what_is_heard_in_it_in_one_language() -> None:
-    english = Heard(spell(0, 3, 0.99), "en", said("I am so sad", 0, 0.7))
-    german = judged(spell(4, 8, 0.02), "", [], RULES, TINY)
+def test_the_words_of_a_window_are_of_one_language() -> None:
+    english = Transcribed(spell(0, 3, 0.99), "en", said("I am so sad", 0, 0.7))
+    german = transcribed(spell(4, 8, 0.02), "", [], RULES, TINY)
     first, both, last = (
         window_row([english, german], window, i == 2) for i, window in enumerate([(0, 4), (2, 6), (4, 8)])
     )
@@ -163,8 +163,8 @@ def test_a_window_says_what_is_heard_in_it_in_one_language() -> None:
 
 
 def test_without_words_the_stretch_with_most_speech_gives_the_reason() -> None:
-    short = judged(spell(0, 1, 0.99), "en", [], RULES, TINY)
-    long = judged(spell(1.5, 4, 0.01, "fr"), "", [], RULES, TINY)
+    short = transcribed(spell(0, 1, 0.99), "en", [], RULES, TINY)
+    long = transcribed(spell(1.5, 4, 0.01, "fr"), "", [], RULES, TINY)
     row = window_row([short, long], (0, 4), True)
     assert row is not None
     assert (row["status"], row["language"]) == ("not_english", "fr")
@@ -174,13 +174,13 @@ def test_without_words_the_stretch_with_most_speech_gives_the_reason() -> None:
 
 
 def test_a_window_without_speech_is_left_to_the_reason_of_the_sound() -> None:
-    assert window_row([Heard(spell(0, 3, 1), "en", said("one"))], (4, 8), True) is None
+    assert window_row([Transcribed(spell(0, 3, 1), "en", said("one"))], (4, 8), True) is None
     assert window_row([], (0, 4), True) is None
 
 
 def test_a_window_in_two_written_languages_has_the_words_of_the_longer() -> None:
-    french = Heard(spell(0, 1, 0.0, "fr"), "fr", said("bonjour", 0, 1))
-    english = Heard(spell(1, 4, 1.0), "en", said("how are you", 1, 1))
+    french = Transcribed(spell(0, 1, 0.0, "fr"), "fr", said("bonjour", 0, 1))
+    english = Transcribed(spell(1, 4, 1.0), "en", said("how are you", 1, 1))
     row = window_row([french, english], (0, 4), True)
     assert row is not None
     assert (row["language"], row["text"]) == ("en", "how are you")
@@ -213,7 +213,7 @@ def detector(weights: Zoo) -> Whisper:
         ("obama_speech.mp4", "today after two years of negotiations the united states together"),
     ],
 )
-def test_the_words_read_right_and_come_in_order(whisper: Whisper, media: Path, clip: str, heard: str) -> None:
+def test_the_words_are_right_and_in_order(whisper: Whisper, media: Path, clip: str, heard: str) -> None:
     sound = waveform_of(media / clip)
     words = whisper(sound)
     assert heard in " ".join(re.findall(r"\w+", text(words).casefold()))
@@ -225,23 +225,23 @@ def test_the_words_read_right_and_come_in_order(whisper: Whisper, media: Path, c
 
 @pytest.mark.slow
 @pytest.mark.parametrize("clip", ["obama_speech.mp4", "speaker_a.mp4", "talking_1.mp4", "talking_4.mp4"])
-def test_english_is_recognised_and_the_same_sound_backwards_has_no_believed_word(
+def test_english_is_recognised_and_the_same_sound_backwards_has_no_plausible_word(
     whisper: Whisper, detector: Whisper, media: Path, clip: str
 ) -> None:
     sound = waveform_of(media / clip)[: 5 * 16_000]
     heard = Stretch(((0, 5),), detector.languages(sound))
     assert heard.likeliest == "en"
-    assert judged(heard, "en", whisper(sound), RULES, TINY).status == Status.OK
+    assert transcribed(heard, "en", whisper(sound), RULES, TINY).status == Status.OK
     backwards = np.ascontiguousarray(sound[::-1])  # speech of no language
     heard = Stretch(((0, 5),), detector.languages(backwards))
     assert sum(heard.languages.values()) == pytest.approx(1, abs=0.01)
     assert heard.probability("en") < RULES.sure
-    assert judged(heard, "en", whisper(backwards), RULES, TINY).words == []
+    assert transcribed(heard, "en", whisper(backwards), RULES, TINY).words == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("clip", ["26_german", "26b_french", "26c_spanish"])
-def test_speech_of_another_language_has_no_believed_word(
+def test_speech_of_another_language_has_no_plausible_word(
     whisper: Whisper, detector: Whisper, media: Path, clip: str
 ) -> None:
     spoken_by_a_program = media.parents[1] / "cases" / "08-not-english" / "input" / f"{clip}.mp4"
@@ -250,5 +250,5 @@ def test_speech_of_another_language_has_no_believed_word(
     sound = waveform_of(spoken_by_a_program)[: 5 * 16_000]
     heard = Stretch(((0, 5),), detector.languages(sound))
     assert heard.likeliest != "en"
-    found = judged(heard, "en", whisper(sound), RULES, TINY)
+    found = transcribed(heard, "en", whisper(sound), RULES, TINY)
     assert (found.status, found.words) == (Status.NOT_ENGLISH, [])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cer_pipeline.perception.faces.crops import Square, cut, expand, lean, quarter_turns, turned, turned_back
+from cer_pipeline.perception.faces.crops import Square, cut, expand, quarter_turns, tilt, turned, turned_back
 
 
 @given(st.integers(0, 500), st.integers(0, 500), st.integers(1, 200), st.integers(1, 200), st.floats(0, 1))
@@ -36,19 +36,21 @@ def test_the_crop_holds_the_picture_where_there_is_one_and_black_elsewhere(left:
     ("eyes", "mouth", "degrees"),
     [((50, 40), (50, 70), 0), ((70, 50), (40, 50), 90), ((50, 70), (50, 40), 180), ((40, 50), (70, 50), -90)],
 )
-def test_a_face_leans_to_where_its_crown_is(eyes: tuple[int, int], mouth: tuple[int, int], degrees: float) -> None:
-    assert lean(eyes, mouth) == pytest.approx(degrees)
+def test_the_tilt_of_a_face_is_the_direction_of_its_crown(
+    eyes: tuple[int, int], mouth: tuple[int, int], degrees: float
+) -> None:
+    assert tilt(eyes, mouth) == pytest.approx(degrees)
 
 
 @given(st.floats(-180, 180))
-def test_quarter_turns_leave_a_face_within_45_degrees_of_upright(leans: float) -> None:
-    rest = leans - 90 * quarter_turns(leans)
+def test_quarter_turns_leave_a_face_within_45_degrees_of_upright(degrees: float) -> None:
+    rest = degrees - 90 * quarter_turns(degrees)
     assert abs((rest + 180) % 360 - 180) <= 45
 
 
-@pytest.mark.parametrize("leans", [0.0, 20.0, -44.0, 44.0])
-def test_an_upright_face_is_not_turned(leans: float) -> None:
-    assert quarter_turns(leans) == 0
+@pytest.mark.parametrize("degrees", [0.0, 20.0, -44.0, 44.0])
+def test_an_upright_face_is_not_turned(degrees: float) -> None:
+    assert quarter_turns(degrees) == 0
 
 
 @given(st.integers(0, 3), st.integers(2, 9), st.integers(0, 8), st.integers(0, 8))

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cer_pipeline.perception.faces.detector import Box, CenterFace, clip, decode, iou, letterbox, suppress
+from cer_pipeline.perception.faces.boxes import iou
+from cer_pipeline.perception.faces.detector import Box, CenterFace, clip, decode, letterbox, suppress
 
 boxes = st.builds(Box, st.floats(0, 100), st.floats(0, 100), st.floats(1, 60), st.floats(1, 60), st.floats(0, 1))
 
@@ -44,13 +45,17 @@ def test_boxes_are_decoded_cell_by_cell() -> None:
 @given(st.lists(boxes, max_size=12), st.floats(0.1, 0.9))
 def test_suppression_keeps_the_strongest_and_nothing_that_overlaps_it(found: list[Box], overlap: float) -> None:
     kept = suppress(found, overlap)
-    assert all(iou(a, b) <= overlap for i, a in enumerate(kept) for b in kept[:i])
-    assert all(any(iou(box, k) > overlap and k.score >= box.score for k in kept) for box in found if box not in kept)
+    assert all(iou(a.rectangle, b.rectangle) <= overlap for i, a in enumerate(kept) for b in kept[:i])
+    assert all(
+        any(iou(box.rectangle, k.rectangle) > overlap and k.score >= box.score for k in kept)
+        for box in found
+        if box not in kept
+    )
 
 
 def test_the_overlap_of_boxes() -> None:
-    assert iou(Box(0, 0, 10, 10, 1), Box(5, 0, 10, 10, 1)) == pytest.approx(50 / 150)
-    assert iou(Box(0, 0, 10, 10, 1), Box(10, 0, 10, 10, 1)) == 0
+    assert iou((0, 0, 10, 10), (5, 0, 10, 10)) == pytest.approx(50 / 150)
+    assert iou((0, 0, 10, 10), (10, 0, 10, 10)) == 0
 
 
 def test_boxes_end_at_the_border_of_the_picture() -> None:

@@ -1,4 +1,4 @@
-"""The face mesh: head pose and its signs, the rule that accepts a mesh, and real faces."""
+"""The face mesh: head pose and its signs, the bounds of a mesh, and real faces."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cer_pipeline.perception.faces.blendshapes import BLENDSHAPES, INDEX
+from cer_pipeline.perception.faces.boxes import iou
 from cer_pipeline.perception.faces.crops import Square, cut, expand, quarter_turns
-from cer_pipeline.perception.faces.detector import Box, CenterFace, iou
-from cer_pipeline.perception.faces.landmarks import FaceMesh, Mesh, agreement, mesh_lean, pose
-from cer_pipeline.perception.faces.stage import box_lean
+from cer_pipeline.perception.faces.detector import Box, CenterFace
+from cer_pipeline.perception.faces.landmarks import FaceMesh, Mesh, bounds, mesh_tilt, pose
+from cer_pipeline.perception.faces.stage import box_tilt
 from cer_pipeline.tables import N_BLENDSHAPES, N_LANDMARKS
 from cer_pipeline.zoo import Zoo
 
@@ -34,7 +35,7 @@ def find(detector: CenterFace, model: FaceMesh, frame: NDArray[np.uint8]) -> tup
     """The largest face of a frame and its mesh."""
     box = detector(frame)[0]
     square = expand(box.x, box.y, box.w, box.h, 0.5)
-    mesh = model(cut(frame, square), square, quarter_turns(box_lean(box)))
+    mesh = model(cut(frame, square), square, quarter_turns(box_tilt(box)))
     assert mesh is not None
     return box, mesh
 
@@ -45,11 +46,11 @@ def turned(yaw: float, pitch: float, roll: float) -> NDArray[np.float64]:
     Axes: x to the right of the picture, y up, z towards the camera; the person's left is the picture's right.
     """
     a, b, c = np.radians([yaw, pitch, roll])
-    lean = np.array([[np.cos(c), np.sin(c), 0], [-np.sin(c), np.cos(c), 0], [0, 0, 1]])  # crown moves to +x
+    roll_matrix = np.array([[np.cos(c), np.sin(c), 0], [-np.sin(c), np.cos(c), 0], [0, 0, 1]])  # crown moves to +x
     tilt = np.array([[1, 0, 0], [0, np.cos(b), np.sin(b)], [0, -np.sin(b), np.cos(b)]])  # gaze moves to +y
     turn = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])  # gaze moves to +x
     matrix = np.eye(4)
-    matrix[:3, :3] = turn @ tilt @ lean
+    matrix[:3, :3] = turn @ tilt @ roll_matrix
     return matrix
 
 
@@ -65,12 +66,11 @@ def test_a_scale_in_the_matrix_changes_no_angle() -> None:
     assert pose(scaled).yaw == pytest.approx(20)
 
 
-def test_agreement_is_the_overlap_with_the_box_around_the_points() -> None:
+def test_the_bounds_of_a_mesh_hold_all_its_points_and_no_more() -> None:
     points = np.zeros((478, 3), np.float32)
     points[:2, :2] = [(10, 20), (40, 60)]
     points[2:, :2] = (25, 30)
-    assert agreement(points, (0, 20, 40, 50)) == pytest.approx(iou(Box(10, 20, 30, 40, 1), Box(0, 20, 40, 50, 1)))
-    assert agreement(points, (100, 100, 10, 10)) == 0
+    assert bounds(points) == (10, 20, 30, 40)
 
 
 def test_the_names_of_the_blendshapes_fill_the_column() -> None:
@@ -81,7 +81,7 @@ def test_the_names_of_the_blendshapes_fill_the_column() -> None:
 def test_the_mesh_of_a_real_face_lies_on_its_box(detector: CenterFace, mesh_model: FaceMesh, picture: Picture) -> None:
     box, mesh = find(detector, mesh_model, picture("single_face.mp4", 0.0))
     assert mesh.points.shape == (N_LANDMARKS, 3)
-    assert agreement(mesh.points, (box.x, box.y, box.w, box.h)) > 0.7
+    assert iou(bounds(mesh.points), box.rectangle) > 0.7
     assert mesh.points[RIGHT_EYE_OUTER, 0] < mesh.points[NOSE_TIP, 0] < mesh.points[LEFT_EYE_OUTER, 0]
     assert ((mesh.blendshapes >= 0) & (mesh.blendshapes <= 1)).all()
 
@@ -115,7 +115,7 @@ def test_a_head_turned_to_the_persons_left_has_a_positive_yaw(
     assert np.sign(mesh.pose.yaw) == np.sign(towards_right_of_picture)
 
 
-def test_a_mirrored_face_turns_and_leans_the_other_way(
+def test_a_mirrored_face_turns_and_tilts_the_other_way(
     detector: CenterFace, mesh_model: FaceMesh, picture: Picture
 ) -> None:
     frame = picture("talking_1.mp4", 1.0)
@@ -126,7 +126,7 @@ def test_a_mirrored_face_turns_and_leans_the_other_way(
     assert mirrored.pose.pitch == pytest.approx(mesh.pose.pitch, abs=4)
 
 
-def test_a_picture_turned_clockwise_leans_the_head_to_the_persons_left(
+def test_a_picture_turned_clockwise_tilts_the_head_to_the_persons_left(
     detector: CenterFace, mesh_model: FaceMesh, picture: Picture
 ) -> None:
     frame = picture("speaker_a.mp4", 1.0)
@@ -165,12 +165,12 @@ def test_a_face_that_lies_or_is_upside_down_has_its_mesh_the_right_way_up(
     _, upright = find(detector, mesh_model, frame)
     clockwise = np.ascontiguousarray(np.rot90(frame, -degrees // 90))
     box, lying = find(detector, mesh_model, clockwise)
-    assert agreement(lying.points, (box.x, box.y, box.w, box.h)) > 0.5
+    assert iou(bounds(lying.points), box.rectangle) > 0.5
     x, y = upright.points[:, 0], upright.points[:, 1]
     expected = {90: (height - y, x), 180: (width - x, height - y), 270: (y, width - x)}[degrees]
     assert np.abs(lying.points[:, :2] - np.column_stack(expected)).mean() < 0.05 * box.h
     assert abs((lying.pose.roll - upright.pose.roll - degrees + 180) % 360 - 180) < 6
-    assert abs((mesh_lean(lying.points) - mesh_lean(upright.points) - degrees + 180) % 360 - 180) < 6
+    assert abs((mesh_tilt(lying.points) - mesh_tilt(upright.points) - degrees + 180) % 360 - 180) < 6
     assert np.abs(lying.blendshapes - upright.blendshapes).mean() < 0.05
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cer_pipeline.perception.speech.language import Rules, Span, Stretch, believed, compression, stretches
+from cer_pipeline.perception.speech.language import Rules, Span, Stretch, compression, plausible, stretches
 from cer_pipeline.profiles import load_profile
 
 SETTINGS = load_profile()["transcripts"]
@@ -47,7 +47,7 @@ def test_a_part_is_hardly_longer_than_asked_unless_it_is_one_interval(spans: lis
         assert part[-1][1] - part[0][0] <= most + 1e-6
 
 
-def test_a_first_word_is_heard_with_the_sentence_after_it() -> None:
+def test_a_first_word_joins_the_sentence_after_it() -> None:
     assert stretches([(0.1, 1.0), (1.2, 6.6)], 5) == [((0.1, 1.0), (1.2, 6.6))]
     assert stretches([(0.0, 6.0), (6.5, 7.0), (9.0, 15.0)], 5) == [((0.0, 6.0), (6.5, 7.0)), ((9.0, 15.0),)]
 
@@ -87,7 +87,7 @@ def test_the_compression_of_invented_loops_is_above_the_limit_and_that_of_speech
         (0.01, SURE, False),
     ],
 )
-def test_words_are_believed_where_the_language_is_sure_or_the_words_are(
+def test_words_are_plausible_where_the_language_or_the_words_are_probable(
     english: float, words: list[tuple[str, float]], kept: bool
 ) -> None:
-    assert believed(Stretch(((0, 3),), {"de": 1 - english, "en": english}), "en", words, RULES) is kept
+    assert plausible(Stretch(((0, 3),), {"de": 1 - english, "en": english}), "en", words, RULES) is kept

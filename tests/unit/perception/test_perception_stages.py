@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cer_pipeline import tables
 from cer_pipeline.errors import CerError
 from cer_pipeline.perception.faces.crops import expand
-from cer_pipeline.perception.specs import FACES, SPEECH, STAGES, TRANSCRIPTS
+from cer_pipeline.perception.specs import FACES, SPEECH, TRANSCRIPTS, perception_stages
 from cer_pipeline.perception.speech import asr
 from cer_pipeline.perception.speech.asr import Word
 from cer_pipeline.profiles import load_profile
@@ -76,7 +76,7 @@ def make(spec: StageSpec, inputs: MemoryInputs, zoo: Zoo) -> tuple[pa.Table, Sta
 
 @pytest.fixture
 def silent_shard() -> MemoryInputs:
-    """Videos that nobody can look at or listen to: no video and no audio stream, and a damaged one."""
+    """Videos without pictures and sound: no video and no audio stream, and a damaged one."""
     frames = [
         {"video_id": "a", "sample": k, "status": str(Status.NO_VIDEO), "reason": "no video stream"} for k in range(3)
     ] + [{"video_id": "b", "sample": k, "status": str(Status.UNDECODABLE), "reason": "damaged"} for k in range(25)]
@@ -115,7 +115,7 @@ def test_a_video_that_could_not_be_computed_keeps_a_row_for_every_sample_and_seg
 
 def test_the_stages_stand_in_an_order_in_which_they_can_run() -> None:
     made = {"videos", "segments", "frames", "audio"}
-    for spec in STAGES:
+    for spec in perception_stages(load_profile()):
         assert set(spec.inputs) <= made
         made.add(spec.name)
 
@@ -243,9 +243,9 @@ def test_another_recogniser_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) 
         transcripts(monkeypatch, "whisper_giant", two_languages())
 
 
-def test_nobody_speaks_so_no_recogniser_is_loaded(monkeypatch: pytest.MonkeyPatch, silent_shard: MemoryInputs) -> None:
+def test_without_speech_no_recogniser_is_loaded(monkeypatch: pytest.MonkeyPatch, silent_shard: MemoryInputs) -> None:
     def loaded(*_: object, **__: object) -> StandIn:
-        raise AssertionError("nobody speaks")
+        raise AssertionError("there is no speech")
 
     silent_shard.tables["speech"] = rows(tables.SPEECH, [{"video_id": v, "status": "no_audio"} for v in "ab"])
     monkeypatch.setattr(asr, "Whisper", loaded)
@@ -295,7 +295,7 @@ def test_a_video_that_lies_or_is_upside_down_keeps_its_faces(weights: Zoo, pictu
 
 
 @pytest.mark.slow
-def test_quiet_words_are_heard(weights: Zoo, media: Path) -> None:
+def test_quiet_words_are_recognised(weights: Zoo, media: Path) -> None:
     sound = sound_of(media / "talking_1.mp4")
     quiet = np.round(sound * 10 ** (-40 / 20)).astype(np.int16)
     audio = [{"video_id": v, "flac": flac(s), "status": "ok"} for v, s in (("loud", sound), ("quiet", quiet))]
@@ -311,7 +311,7 @@ def test_quiet_words_are_heard(weights: Zoo, media: Path) -> None:
 
 
 @pytest.mark.slow
-def test_words_stand_in_every_window_that_they_are_heard_in(weights: Zoo, media: Path) -> None:
+def test_words_stand_in_every_window_that_holds_their_middle(weights: Zoo, media: Path) -> None:
     sound = sound_of(media / "talking_1.mp4")
     quiet = np.zeros(8 * 16_000, np.int16)
     audio = [

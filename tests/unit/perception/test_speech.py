@@ -15,7 +15,7 @@ from cer_pipeline.perception.speech.vad import (
     Loudness,
     Rules,
     SileroVad,
-    audible,
+    amplified,
     intervals,
     loud_level,
 )
@@ -129,22 +129,22 @@ def test_neither_clicks_nor_pauses_move_the_level() -> None:
 def test_quiet_sound_is_brought_to_the_level_by_at_most_the_gain_and_loud_sound_stays(level_dbfs: float) -> None:
     sound = noise(2, level_dbfs)
     before = 20 * np.log10(loud_level(sound))
-    after = 20 * np.log10(loud_level(audible(sound, QUIET)))
+    after = 20 * np.log10(loud_level(amplified(sound, QUIET)))
     assert after == pytest.approx(max(before, min(QUIET.level_dbfs, before + QUIET.gain_db)), abs=0.01)
     if before >= QUIET.level_dbfs:
-        assert audible(sound, QUIET) is sound
+        assert amplified(sound, QUIET) is sound
 
 
 @pytest.mark.parametrize("samples", [0, 1, 319, 16_000])
 def test_silence_stays_silence(samples: int) -> None:
     silence = np.zeros(samples, np.float32)
-    assert np.array_equal(audible(silence, QUIET), silence)
+    assert np.array_equal(amplified(silence, QUIET), silence)
 
 
 def test_a_loud_moment_in_quiet_sound_is_clipped_and_does_not_wrap() -> None:
     sound = noise(4, -60)
     sound[100:200] = 0.9
-    assert np.abs(audible(sound, QUIET)).max() == 1
+    assert np.abs(amplified(sound, QUIET)).max() == 1
 
 
 @pytest.fixture(scope="module")
@@ -158,18 +158,18 @@ def listen(vad: SileroVad, clip: Path) -> list[Interval]:
 
 
 @pytest.mark.parametrize("clip", ["small.mp4", "single_face.mp4", "nine_faces.mp4"])
-def test_no_speech_is_heard_where_nobody_speaks(vad: SileroVad, media: Path, clip: str) -> None:
+def test_clips_without_speech_have_no_interval(vad: SileroVad, media: Path, clip: str) -> None:
     assert listen(vad, media / clip) == []
 
 
-def test_speech_is_heard_where_somebody_speaks_and_not_in_the_pause(vad: SileroVad, media: Path) -> None:
+def test_speech_is_detected_and_its_pause_is_not(vad: SileroVad, media: Path) -> None:
     found = listen(vad, media / "talking_1.mp4")
     assert found[0].start_s < 0.3
     assert not any(i.start_s < 3.0 < i.end_s for i in found)  # she pauses from 2.6 to 3.4 s
     assert sum(i.end_s - i.start_s for i in found) > 3
 
 
-def test_the_network_remembers_what_it_heard(vad: SileroVad, media: Path) -> None:
+def test_the_network_keeps_its_state_over_the_sound(vad: SileroVad, media: Path) -> None:
     sound = waveform_of(media / "obama_speech.mp4")
     late = 4 * 16_000 // 512
     assert not np.array_equal(vad(sound)[late:], vad(sound[late * 512 :]))
@@ -183,13 +183,13 @@ def stored(sound: np.ndarray, change_db: float) -> np.ndarray:
 
 def spoken_s(vad: SileroVad, sound: np.ndarray) -> float:
     settings = load_profile()
-    loud = audible(sound, Loudness(**settings["loudness"]))
+    loud = amplified(sound, Loudness(**settings["loudness"]))
     found = intervals(vad(loud), len(sound) / 16_000, Rules(**settings["speech"]))
     return sum(i.end_s - i.start_s for i in found)
 
 
 @pytest.mark.parametrize("clip", ["obama_speech.mp4", "talking_1.mp4"])
-def test_speech_is_heard_at_any_level(vad: SileroVad, media: Path, clip: str) -> None:
+def test_speech_is_detected_at_any_level(vad: SileroVad, media: Path, clip: str) -> None:
     sound = waveform_of(media / clip)
     usual = spoken_s(vad, sound)
     for change_db in (-30, -40, -50):

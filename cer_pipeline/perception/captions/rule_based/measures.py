@@ -1,27 +1,28 @@
-"""The describer's measurements: what is seen and heard in a window -> numbers.
+"""The measurements of the rule-based captioner: faces, pictures and sound of a window -> numbers.
 
-Belongs here: arithmetic on arrays, with numpy only. Does not belong here: tables and media (`stage`) or
-words (`text`).
+Belongs here: arithmetic on arrays, with numpy only. Does not belong here: tables and media (`captioner`) or sentences
+(`text`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cer_pipeline.perception.captions.rule_based.text import Course, Face, Light, Sound
+from cer_pipeline.perception.captions.rule_based.text import Face, PictureStats, Sound, TimeProfile
 from cer_pipeline.perception.faces.blendshapes import INDEX
+from cer_pipeline.profiles.sections import Describer
 from cer_pipeline.sums import plain_sum
 
 Array = NDArray[Any]
 
-SIGN_BLENDSHAPES: Final[Mapping[str, tuple[str, ...]]] = {
+ACTION_BLENDSHAPES: Final[Mapping[str, tuple[str, ...]]] = {
     "brows_raised": ("browOuterUp",),
     "inner_brows_raised": ("browInnerUp",),
     "brows_lowered": ("browDown",),
@@ -40,40 +41,29 @@ SIGN_BLENDSHAPES: Final[Mapping[str, tuple[str, ...]]] = {
     "mouth_open": ("jawOpen",),
     "cheeks_puffed": ("cheekPuff",),
 }
-"""The blendshapes behind every sign of `describer.SIGNS`: mean of left and right, largest where two are named."""
+"""The blendshapes of every action of `text.ACTIONS`: mean of left and right, the largest where two are named."""
 
 FRAME_S: Final = 0.04  # window of the pitch analysis: 2.4 periods at 60 Hz, 16 at 400 Hz
 HOP_S: Final = 0.01
-SILENCE_DBFS: Final = -120.0  # stands for the level of digital silence, whose logarithm is not finite
+SILENCE_DBFS: Final = -120.0  # level of digital silence, whose logarithm is not finite
 
 
-@dataclass(frozen=True)
-class VoiceSettings:
-    """How pitch and syllables are found; see section [describer] of the profile."""
-
-    pitch_floor_hz: float
-    pitch_ceiling_hz: float
-    pitch_strength: float
-    voiced_below_peak_db: float
-    syllable_dip_db: float
-
-
-def course(values: Array, place: Array, lean: Array | None = None) -> Course:
-    """How one quantity runs through a window.
+def time_profile(values: Array, place: Array, left_minus_right: Array | None = None) -> TimeProfile:
+    """Summarise one quantity over the time of a window.
 
     Args:
-        values: [t] at the samples where it was seen, t >= 1.
-        place: [t] position of each inside the window, 0 <= place < 1.
-        lean: [t] left minus right, where there are two sides.
+        values: [t] at the samples that have one, t >= 1.
+        place: [t] position of each sample inside the window, 0 <= place < 1.
+        left_minus_right: [t] difference of the two sides; None for a quantity without sides.
     """
     third = np.minimum((place * 3 + 1e-9).astype(int), 2)  # the small number: 1/3 * 3 may round below 1
     start, middle, end = (float(np.median(values[third == i])) if (third == i).any() else None for i in range(3))
-    return Course(
+    return TimeProfile(
         level=float(np.median(values)),
         start=start,
         middle=middle,
         end=end,
-        lean=0.0 if lean is None else float(np.median(lean)),
+        asymmetry=0.0 if left_minus_right is None else float(np.median(left_minus_right)),
         spread=float(np.std(values)),
     )
 
@@ -81,10 +71,10 @@ def course(values: Array, place: Array, lean: Array | None = None) -> Course:
 def measure_face(
     blendshapes: Array, angles: Array, heights: Array, times: Array, place: Array, samples: int
 ) -> Face | None:
-    """The subject's face in a window.
+    """Measure the subject's face in a window.
 
     Args:
-        blendshapes: [t, 52] scores on the samples where the subject was seen, in time order.
+        blendshapes: [t, 52] scores on the samples that show the subject, in time order.
         angles: [t, 3] yaw, pitch, roll in degrees.
         heights: [t] height of the face over the height of the picture.
         times: [t] time of each, s.
@@ -101,12 +91,12 @@ def measure_face(
     right = {name: b[:, INDEX[f"eyeLook{name}Right"]] for name in ("Up", "Down", "In", "Out")}
     side = (left["Out"] - left["In"] + right["In"] - right["Out"]) / 2
     up = (left["Up"] - left["Down"] + right["Up"] - right["Down"]) / 2
-    yaw, pitch, roll = (course(angles[:, i].astype(np.float64), place) for i in range(3))
+    yaw, pitch, roll = (time_profile(angles[:, i].astype(np.float64), place) for i in range(3))
     return Face(
-        seen=len(b) / max(samples, 1),
-        signs={name: _sign(b, names, place) for name, names in SIGN_BLENDSHAPES.items()},
-        gaze_side=course(side, place),
-        gaze_up=course(up, place),
+        visible_share=len(b) / max(samples, 1),
+        actions={name: _action(b, names, place) for name, names in ACTION_BLENDSHAPES.items()},
+        gaze_side=time_profile(side, place),
+        gaze_up=time_profile(up, place),
         yaw=yaw,
         pitch=pitch,
         roll=roll,
@@ -115,18 +105,18 @@ def measure_face(
     )
 
 
-def _sign(b: Array, names: Sequence[str], place: Array) -> Course:
+def _action(b: Array, names: Sequence[str], place: Array) -> TimeProfile:
     sides = [
         (b[:, INDEX[n]], b[:, INDEX[n]]) if n in INDEX else (b[:, INDEX[n + "Left"]], b[:, INDEX[n + "Right"]])
         for n in names
     ]
     left = np.max([pair[0] for pair in sides], axis=0)
     right = np.max([pair[1] for pair in sides], axis=0)
-    return course((left + right) / 2, place, left - right)
+    return time_profile((left + right) / 2, place, left - right)
 
 
 def head_speed(angles: Array, times: Array) -> float:
-    """Median speed of the head's rotation, degrees/s: 0 where fewer than two samples were seen."""
+    """Median speed of the head's rotation, degrees/s: 0 for fewer than two samples."""
     if len(angles) < 2:
         return 0.0
     steps = np.linalg.norm(np.diff(angles.astype(np.float64), axis=0), axis=1)
@@ -136,7 +126,7 @@ def head_speed(angles: Array, times: Array) -> float:
 def people_at_once(faces_per_sample: Sequence[int]) -> int:
     """Number of people visible at the same time: reached on at least a quarter of the samples.
 
-    A track that breaks would count twice among all tracks; a passing false detection would count in the maximum.
+    Counting tracks would count a track that breaks twice; the maximum would count every false detection.
     """
     if not faces_per_sample:
         return 0
@@ -144,7 +134,7 @@ def people_at_once(faces_per_sample: Sequence[int]) -> int:
 
 
 def measure_picture(pixels: Array) -> Array:
-    """[h, w, 3] RGB 0..255 -> [4]: brightness, contrast, warmth, colour, as `describer.Light` defines them."""
+    """[h, w, 3] RGB 0..255 -> [4]: brightness, contrast, warmth, colour, as `text.PictureStats` defines them."""
     rgb = pixels.astype(np.float64) / 255
     grey = luma(pixels)
     total = rgb.sum()
@@ -158,13 +148,13 @@ def luma(pixels: Array) -> Array:
     return pixels.astype(np.float64) @ np.array([0.299, 0.587, 0.114]) / 255
 
 
-def measure_light(pictures: Array, motion: Array, cut: float) -> Light | None:
-    """The pictures of a window.
+def summarise_pictures(pictures: Array, motion: Array, cut: float) -> PictureStats | None:
+    """Summarise the pictures of a window.
 
     Args:
         pictures: [t, 4] from `measure_picture`.
         motion: [t] mean absolute change of luma since the sample before; NaN where there is none.
-        cut: change from which on a step counts as a cut.
+        cut: least change that counts as a cut.
 
     Returns:
         None where t is 0.
@@ -172,8 +162,8 @@ def measure_light(pictures: Array, motion: Array, cut: float) -> Light | None:
     if not len(pictures):
         return None
     brightness, contrast, warmth, colour = (float(v) for v in np.median(pictures, axis=0))
-    steps = motion[1:][np.isfinite(motion[1:])]  # a change on entering the window belongs to the one before
-    return Light(
+    steps = motion[1:][np.isfinite(motion[1:])]  # the first change belongs to the window before
+    return PictureStats(
         brightness=brightness,
         contrast=contrast,
         warmth=warmth,
@@ -184,16 +174,17 @@ def measure_light(pictures: Array, motion: Array, cut: float) -> Light | None:
 
 
 def measure_sound(
-    wave: Array, rate: int, start_s: float, speech: Sequence[tuple[float, float]] | None, settings: VoiceSettings
+    wave: Array, rate: int, start_s: float, speech: Sequence[tuple[float, float]] | None, settings: Describer
 ) -> Sound:
-    """The sound of a window.
+    """Measure the sound of a window.
 
     Args:
         wave: [n] samples -1..1.
         rate: Hz.
         start_s: time of wave[0] in the video, s.
-        speech: speech intervals (start, end) of the video, s, ascending; None where speech was not looked for.
-        settings: how pitch and syllables are found.
+        speech: speech intervals (start, end) of the video, s, ascending; None where it was not detected for want of a
+            model.
+        settings: limits of pitch and syllables, section [describer].
     """
     sound = Sound(level_dbfs=level(wave))
     if speech is None:
@@ -208,7 +199,7 @@ def measure_sound(
     tracks = [voice_track(piece, rate, settings) for piece in pieces]
     pitch = np.concatenate([t[0] for t in tracks])
     voiced = pitch[np.isfinite(pitch)]
-    found = replace(
+    measured = replace(
         sound,
         speech_share=seconds / length,
         pause_s=max((b[0] - a[1] for a, b in pairwise(spans)), default=0.0),
@@ -216,17 +207,17 @@ def measure_sound(
         syllables_hz=sum(syllables(*track, settings.syllable_dip_db) for track in tracks) / seconds,
     )
     if len(voiced) < 10:  # a tenth of a second: too little for percentiles
-        return found
-    low, mid, high = np.percentile(voiced, [10, 50, 90])
-    return replace(found, pitch_hz=float(mid), pitch_range=float(12 * np.log2(high / low)))
+        return measured
+    low, median, high = np.percentile(voiced, [10, 50, 90])
+    return replace(measured, pitch_hz=float(median), pitch_range=float(12 * np.log2(high / low)))
 
 
 def relate(sounds: Sequence[Sound | None]) -> list[Sound | None]:
-    """Loudness and pitch of every window relative to the median over the video's windows with speech."""
+    """Sounds with loudness and pitch relative to the median over the video's windows with speech."""
     loud = [s.voice_dbfs for s in sounds if s is not None and s.voice_dbfs is not None]
     pitch = [s.pitch_hz for s in sounds if s is not None and s.pitch_hz is not None]
 
-    def related(s: Sound | None) -> Sound | None:
+    def relative(s: Sound | None) -> Sound | None:
         if s is None:
             return None
         if len(loud) > 1 and s.voice_dbfs is not None:
@@ -235,7 +226,7 @@ def relate(sounds: Sequence[Sound | None]) -> list[Sound | None]:
             s = replace(s, higher=12 * math.log2(s.pitch_hz / float(np.median(pitch))))
         return s
 
-    return [related(s) for s in sounds]
+    return [relative(s) for s in sounds]
 
 
 def level(wave: Array) -> float:
@@ -244,7 +235,7 @@ def level(wave: Array) -> float:
     return max(10 * math.log10(power), SILENCE_DBFS) if power > 0 else SILENCE_DBFS
 
 
-def voice_track(wave: Array, rate: int, settings: VoiceSettings) -> tuple[Array, Array]:
+def voice_track(wave: Array, rate: int, settings: Describer) -> tuple[Array, Array]:
     """Pitch and intensity every 10 ms.
 
     Autocorrelation of the windowed sound over that of the window (Boersma 1993, "Accurate short-term analysis of the
@@ -254,7 +245,7 @@ def voice_track(wave: Array, rate: int, settings: VoiceSettings) -> tuple[Array,
     Args:
         wave: [n] samples -1..1.
         rate: Hz.
-        settings: range of pitch, least strength, and how far below the loudest frame a frame may lie.
+        settings: range of pitch, least strength, and the level range of voiced frames, section [describer].
 
     Returns:
         [m] pitch in Hz, NaN where the sound is not voiced; [m] intensity, dB. m is 0 for less than one frame.
@@ -269,11 +260,11 @@ def voice_track(wave: Array, rate: int, settings: VoiceSettings) -> tuple[Array,
     fft = 1 << (2 * size - 1).bit_length()
     spectrum = np.fft.rfft((frames - frames.mean(1, keepdims=True)) * taper, fft)
     auto = np.fft.irfft(np.abs(spectrum) ** 2, fft)[:, :size]
-    own = np.fft.irfft(np.abs(np.fft.rfft(taper, fft)) ** 2, fft)[:size]
+    taper_auto = np.fft.irfft(np.abs(np.fft.rfft(taper, fft)) ** 2, fft)[:size]
     first, last = math.ceil(rate / settings.pitch_ceiling_hz), math.floor(rate / settings.pitch_floor_hz)
     lags = slice(first - 1, last + 2)
     zero = np.maximum(auto[:, :1], 1e-12)
-    r = auto[:, lags] / zero / (own[lags] / own[0])
+    r = auto[:, lags] / zero / (taper_auto[lags] / taper_auto[0])
     inner = r[:, 1:-1]
     peak = (inner >= r[:, :-2]) & (inner > r[:, 2:])
     strength = np.where(peak, inner, -1.0)

@@ -1,4 +1,4 @@
-"""The describer's measurements against signals whose values are known."""
+"""The measurements of the rule-based captioner against signals whose values are known."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cer_pipeline.perception.captions.rule_based import measures as m
-from cer_pipeline.perception.captions.rule_based.text import SIGNS, Sound
+from cer_pipeline.perception.captions.rule_based.text import ACTIONS, Sound
 from cer_pipeline.perception.faces.blendshapes import BLENDSHAPES, INDEX
 from cer_pipeline.profiles import load_profile
+from cer_pipeline.profiles.sections import Describer
 
 RATE = 16000
 SECTION = load_profile()["describer"]
-VOICE = m.VoiceSettings(**{n: SECTION[n] for n in m.VoiceSettings.__dataclass_fields__})
+VOICE = Describer(**SECTION)
 
 
 def test_every_sign_is_measured_by_blendshapes_that_exist():
-    assert list(m.SIGN_BLENDSHAPES) == list(SIGNS)
-    for names in m.SIGN_BLENDSHAPES.values():
+    assert list(m.ACTION_BLENDSHAPES) == list(ACTIONS)
+    for names in m.ACTION_BLENDSHAPES.values():
         for name in names:
             assert name in INDEX or {name + "Left", name + "Right"} <= set(BLENDSHAPES)
 
@@ -29,7 +30,7 @@ def test_every_sign_is_measured_by_blendshapes_that_exist():
 def test_course_takes_medians_of_thirds_by_place_in_the_window_not_by_count():
     values = np.array([0.0, 0.1, 0.2, 0.9, 1.0])
     place = np.array([0.0, 0.1, 0.2, 0.7, 0.95])
-    course = m.course(values, place)
+    course = m.time_profile(values, place)
     assert (course.start, course.middle, course.end) == (0.1, None, pytest.approx(0.95))
     assert course.level == 0.2
     assert course.change == pytest.approx(0.85)
@@ -41,11 +42,11 @@ def test_every_sample_falls_in_exactly_one_third(values: list[float]):
     parts: list[list[float]] = [[], [], []]
     for k, value in enumerate(values):
         parts[3 * k // n].append(value)
-    course = m.course(np.array(values), np.arange(n) / n)
+    course = m.time_profile(np.array(values), np.arange(n) / n)
     assert [course.start, course.middle, course.end] == [float(np.median(part)) for part in parts]
 
 
-def test_a_face_is_measured_from_both_sides_and_leans_to_the_stronger():
+def test_a_face_is_measured_on_both_sides_and_its_asymmetry_has_the_sign_of_the_stronger():
     b = np.zeros((4, 52))
     b[:, INDEX["mouthSmileLeft"]] = 0.8
     b[:, INDEX["mouthSmileRight"]] = 0.2
@@ -57,14 +58,14 @@ def test_a_face_is_measured_from_both_sides_and_leans_to_the_stronger():
     times = np.arange(4) / 5
     face = m.measure_face(b, angles, np.full(4, 0.3), times, np.arange(4) / 4, samples=8)
     assert face is not None
-    assert face.signs["lip_corners_up"].level == pytest.approx(0.5)
-    assert face.signs["lip_corners_up"].lean == pytest.approx(0.6)
-    assert face.signs["mouth_open"].level == pytest.approx(0.3)
-    assert face.signs["lips_drawn_in"].level == pytest.approx(0.4)
+    assert face.actions["lip_corners_up"].level == pytest.approx(0.5)
+    assert face.actions["lip_corners_up"].asymmetry == pytest.approx(0.6)
+    assert face.actions["mouth_open"].level == pytest.approx(0.3)
+    assert face.actions["lips_drawn_in"].level == pytest.approx(0.4)
     assert face.gaze_side.level == pytest.approx(0.6)
     assert face.gaze_up.level == pytest.approx(-0.5)
     assert face.head_speed == pytest.approx(15.0)  # steps of 3, 5 and 3 degrees in 0.2 s
-    assert face.seen == 0.5
+    assert face.visible_share == 0.5
     assert m.measure_face(b[:0], angles[:0], np.empty(0), times[:0], np.empty(0), 8) is None
 
 
@@ -84,11 +85,11 @@ def test_the_light_of_plain_pictures():
     assert m.measure_picture(red) == pytest.approx([0.299, 0, 1, 1])
     assert m.measure_picture(np.zeros((18, 32, 3), np.uint8)) == pytest.approx([0, 0, 0, 0])
     looks = np.stack([m.measure_picture(grey)] * 4)
-    light = m.measure_light(looks, np.array([0.9, 0.01, 0.02, 0.5]), cut=0.2)
+    light = m.summarise_pictures(looks, np.array([0.9, 0.01, 0.02, 0.5]), cut=0.2)
     assert light is not None
     assert light.motion == pytest.approx(0.02)
     assert light.cuts == 1  # the step into the window is not its own
-    assert m.measure_light(np.empty((0, 4)), np.empty(0), 0.2) is None
+    assert m.summarise_pictures(np.empty((0, 4)), np.empty(0), 0.2) is None
 
 
 def tone(hz: float, seconds: float, harmonics: int = 5) -> np.ndarray:

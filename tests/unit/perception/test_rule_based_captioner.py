@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from cer_pipeline import tables
-from cer_pipeline.perception.captions.rule_based.stage import CAPTIONS
 from cer_pipeline.perception.captions.rule_based.text import PROMPT
+from cer_pipeline.perception.captions.specs import captions_stage
 from cer_pipeline.perception.faces.blendshapes import INDEX
 from cer_pipeline.profiles import load_profile
 from cer_pipeline.sound_file import write_sound_file
@@ -20,6 +20,7 @@ from cer_pipeline.status import Status
 from tests.helpers.memory_inputs import MemoryInputs, context, rows, segment
 
 PROFILE = load_profile()
+CAPTIONS = captions_stage(PROFILE)
 SPECS = {
     "segments": tables.SEGMENTS,
     "frames": tables.FRAMES,
@@ -82,7 +83,7 @@ def test_every_segment_is_described_from_its_own_samples():
 
 
 @pytest.mark.parametrize(
-    ("parts", "told"),
+    ("parts", "sentence"),
     [
         ({"face": "no_face"}, "No face is visible."),
         ({"sound": "no_audio", "speech": "no_audio"}, "There is no sound."),
@@ -91,9 +92,9 @@ def test_every_segment_is_described_from_its_own_samples():
         ({"picture": "no_video", "face": "no_video"}, "There is no picture."),
     ],
 )
-def test_what_is_left_is_described(parts: dict[str, str], told: str):
+def test_the_parts_that_a_window_has_are_described(parts: dict[str, str], sentence: str):
     for row in described(video("v", **parts)):
-        assert row["status"] == "ok" and told in row["text"]
+        assert row["status"] == "ok" and sentence in row["text"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The describer says what is there, in words that name no emotion."""
+"""The sentences of the rule-based captioner name what is measured, and no emotion."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 
 from cer_pipeline.labels import BASIC, COMPOUND
 from cer_pipeline.perception.captions.rule_based.text import (
-    SIGNS,
-    Course,
+    ACTIONS,
     Face,
-    Light,
     Measurements,
-    Settings,
+    PictureStats,
     Sound,
+    TimeProfile,
     describe,
 )
 from cer_pipeline.profiles import load_profile
+from cer_pipeline.profiles.sections import Describer
 
-S = Settings.of(load_profile()["describer"])
+S = Describer(**load_profile()["describer"])
 
 # Stems of the labels, of their synonyms, and of words that name an expression instead of what moves.
 EMOTION = re.compile(
@@ -39,15 +39,15 @@ signed = st.floats(-1, 1)
 degrees = st.floats(-90, 90)
 
 
-def courses(values: st.SearchStrategy[float]) -> st.SearchStrategy[Course]:
+def courses(values: st.SearchStrategy[float]) -> st.SearchStrategy[TimeProfile]:
     part = st.none() | values
-    return st.builds(Course, level=values, start=part, middle=part, end=part, lean=signed, spread=unit)
+    return st.builds(TimeProfile, level=values, start=part, middle=part, end=part, asymmetry=signed, spread=unit)
 
 
 faces = st.builds(
     Face,
-    seen=unit,
-    signs=st.dictionaries(st.sampled_from(list(SIGNS)), courses(unit), max_size=4),
+    visible_share=unit,
+    actions=st.dictionaries(st.sampled_from(list(ACTIONS)), courses(unit), max_size=4),
     gaze_side=courses(signed),
     gaze_up=courses(signed),
     yaw=courses(degrees),
@@ -57,7 +57,13 @@ faces = st.builds(
     height=unit,
 )
 lights = st.builds(
-    Light, brightness=unit, contrast=st.floats(0, 0.5), warmth=signed, colour=unit, motion=unit, cuts=st.integers(0, 9)
+    PictureStats,
+    brightness=unit,
+    contrast=st.floats(0, 0.5),
+    warmth=signed,
+    colour=unit,
+    motion=unit,
+    cuts=st.integers(0, 9),
 )
 sounds = st.builds(
     Sound,
@@ -75,32 +81,32 @@ anything = st.builds(
     Measurements,
     people=st.none() | st.integers(0, 40),
     face=st.none() | faces,
-    light=st.none() | lights,
+    pictures=st.none() | lights,
     sound=st.none() | sounds,
 )
 
 REST = Face(
-    seen=1.0,
-    signs={name: Course(0.0, 0.0, 0.0, 0.0) for name in SIGNS},
-    gaze_side=Course(0.0, 0.0, 0.0, 0.0),
-    gaze_up=Course(0.0, 0.0, 0.0, 0.0),
-    yaw=Course(0.0, 0.0, 0.0, 0.0),
-    pitch=Course(0.0, 0.0, 0.0, 0.0),
-    roll=Course(0.0, 0.0, 0.0, 0.0),
+    visible_share=1.0,
+    actions={name: TimeProfile(0.0, 0.0, 0.0, 0.0) for name in ACTIONS},
+    gaze_side=TimeProfile(0.0, 0.0, 0.0, 0.0),
+    gaze_up=TimeProfile(0.0, 0.0, 0.0, 0.0),
+    yaw=TimeProfile(0.0, 0.0, 0.0, 0.0),
+    pitch=TimeProfile(0.0, 0.0, 0.0, 0.0),
+    roll=TimeProfile(0.0, 0.0, 0.0, 0.0),
     head_speed=10.0,
     height=0.6,
 )
-DAY = Light(brightness=0.5, contrast=0.2, warmth=0.02, colour=0.3, motion=0.02)
+DAY = PictureStats(brightness=0.5, contrast=0.2, warmth=0.02, colour=0.3, motion=0.02)
 
 
-def face(**signs: float | Course) -> Face:
-    """A face at rest but for some signs."""
-    given_signs = {n: v if isinstance(v, Course) else Course(v, v, v, v) for n, v in signs.items()}
-    return replace(REST, signs={**REST.signs, **given_signs})
+def face(**actions: float | TimeProfile) -> Face:
+    """A face at rest but for some actions."""
+    given = {n: v if isinstance(v, TimeProfile) else TimeProfile(v, v, v, v) for n, v in actions.items()}
+    return replace(REST, actions={**REST.actions, **given})
 
 
 def text_of(f: Face, sound: Sound | None = None) -> str:
-    return describe(Measurements(people=1, face=f, light=DAY, sound=sound), S)
+    return describe(Measurements(people=1, face=f, pictures=DAY, sound=sound), S)
 
 
 def test_the_list_of_emotion_words_knows_the_labels_and_common_synonyms():
@@ -121,12 +127,12 @@ def test_no_text_names_an_emotion_and_every_text_is_made_of_sentences(measured: 
 
 
 def test_no_phrase_of_any_sign_names_an_emotion():
-    for words in SIGNS.values():
-        assert not EMOTION.search(f"{words.state} {words.comes} {words.goes}")
+    for words in ACTIONS.values():
+        assert not EMOTION.search(f"{words.state} {words.onset} {words.offset}")
 
 
-@pytest.mark.parametrize("name", sorted(SIGNS))
-def test_every_sign_is_told_above_its_threshold_by_degree_and_not_below(name: str):
+@pytest.mark.parametrize("name", sorted(ACTIONS))
+def test_every_action_above_its_threshold_is_named_with_its_degree_and_none_below(name: str):
     slight, clear = getattr(S, name)
     rest = text_of(REST)
     assert "at rest" in rest
@@ -138,15 +144,15 @@ def test_every_sign_is_told_above_its_threshold_by_degree_and_not_below(name: st
     assert "slightly" not in strong and "half" not in strong
 
 
-@pytest.mark.parametrize("name", sorted(SIGNS))
-def test_a_sign_that_comes_goes_or_passes_is_told_as_such(name: str):
+@pytest.mark.parametrize("name", sorted(ACTIONS))
+def test_onset_offset_and_peak_of_an_action_are_named(name: str):
     top = min(getattr(S, name)[1] + 0.2, 1.0)
-    words = SIGNS[name]
-    assert words.comes in text_of(face(**{name: Course(top / 2, 0.0, top / 2, top)}))
-    assert words.goes in text_of(face(**{name: Course(top / 2, top, top / 2, 0.0)}))
-    passing = text_of(face(**{name: Course(0.0, 0.0, top, 0.0)}))
-    assert f"Midway {words.comes} for a moment." in passing
-    unseen = text_of(face(**{name: Course(top, None, top, top)}))
+    words = ACTIONS[name]
+    assert words.onset in text_of(face(**{name: TimeProfile(top / 2, 0.0, top / 2, top)}))
+    assert words.offset in text_of(face(**{name: TimeProfile(top / 2, top, top / 2, 0.0)}))
+    passing = text_of(face(**{name: TimeProfile(0.0, 0.0, top, 0.0)}))
+    assert f"Midway {words.onset} for a moment." in passing
+    unseen = text_of(face(**{name: TimeProfile(top, None, top, top)}))
     assert "Over the window" not in unseen and "Midway" not in unseen
 
 
@@ -159,7 +165,7 @@ def test_a_face_at_rest_by_day_in_silence():
 
 
 def test_lowered_brows_pressed_lips_a_turning_gaze_and_a_flat_voice():
-    side = Course(0.2, 0.0, 0.2, 0.6)
+    side = TimeProfile(0.2, 0.0, 0.2, 0.6)
     voice = Sound(
         level_dbfs=-30.0, speech_share=0.5, pause_s=1.4, voice_dbfs=-30.0, pitch_hz=110.0, pitch_range=2.0,
         syllables_hz=2.0, louder_db=-5.0, higher=0.0,
@@ -172,45 +178,45 @@ def test_lowered_brows_pressed_lips_a_turning_gaze_and_a_flat_voice():
 
 
 def test_raised_lip_corners_with_raised_cheeks_and_teeth():
-    told = text_of(face(lip_corners_up=0.8, eyes_narrowed=0.4, upper_lip_raised=0.7))
-    assert "The teeth show, the lip corners are pulled up and back, and the cheeks are raised." in told
+    text = text_of(face(lip_corners_up=0.8, eyes_narrowed=0.4, upper_lip_raised=0.7))
+    assert "The teeth show, the lip corners are pulled up and back, and the cheeks are raised." in text
     assert "cheeks" not in text_of(face(lip_corners_up=0.8, eyes_narrowed=0.1))
     assert "cheeks" not in text_of(face(eyes_narrowed=0.4))
 
 
 def test_shut_eyes_over_closed_lips_do_not_make_raised_lip_corners():
-    told = text_of(face(lip_corners_up=0.7, eyes_closed=0.8, eyes_narrowed=0.5))
-    assert "the closed lips are drawn tight and wide" in told and "corners" not in told
+    text = text_of(face(lip_corners_up=0.7, eyes_closed=0.8, eyes_narrowed=0.5))
+    assert "the closed lips are drawn tight and wide" in text and "corners" not in text
     assert "lip corners are pulled up" in text_of(face(lip_corners_up=0.7, eyes_closed=0.8, upper_lip_raised=0.7))
 
 
 def test_inner_brows_that_are_raised_and_lowered_at_once_are_one_sign():
-    told = text_of(face(inner_brows_raised=0.8, brows_lowered=0.6))
-    assert told.count("brows") == 1 and "raised and drawn together" in told
+    text = text_of(face(inner_brows_raised=0.8, brows_lowered=0.6))
+    assert text.count("brows") == 1 and "raised and drawn together" in text
 
 
-def test_a_face_that_is_not_always_there_is_told():
-    assert "part of the time the face is not visible" in text_of(replace(REST, seen=0.5))
+def test_a_face_that_is_hidden_at_times_is_reported():
+    assert "part of the time the face is not visible" in text_of(replace(REST, visible_share=0.5))
     assert "not visible" not in text_of(REST)
 
 
-def test_gaze_is_not_told_behind_closed_lids():
-    down = replace(face(eyes_closed=0.9), gaze_up=Course(-0.8, -0.8, -0.8, -0.8))
+def test_the_gaze_of_closed_eyes_is_not_reported():
+    down = replace(face(eyes_closed=0.9), gaze_up=TimeProfile(-0.8, -0.8, -0.8, -0.8))
     assert "gaze" not in text_of(down)
-    assert "The gaze is directed down." in text_of(replace(REST, gaze_up=Course(-0.8, -0.8, -0.8, -0.8)))
+    assert "The gaze is directed down." in text_of(replace(REST, gaze_up=TimeProfile(-0.8, -0.8, -0.8, -0.8)))
 
 
 def test_a_moving_mouth_is_speech_only_where_somebody_speaks():
-    moving = face(mouth_open=Course(0.1, 0.1, 0.1, 0.1, spread=0.1))
+    moving = face(mouth_open=TimeProfile(0.1, 0.1, 0.1, 0.1, spread=0.1))
     assert "moves in speech" in text_of(moving, Sound(-30.0, speech_share=0.9, voice_dbfs=-30.0))
     assert "opens and closes" in text_of(moving, Sound(-30.0, speech_share=0.0))
 
 
-def test_what_is_missing_is_said_and_the_rest_still_told():
-    nobody = describe(Measurements(people=0, light=DAY, sound=Sound(-30.0, speech_share=0.0)), S)
-    assert nobody.startswith("No face is visible. There is sound, but nobody speaks.")
+def test_missing_parts_are_named_and_the_others_described():
+    text = describe(Measurements(people=0, pictures=DAY, sound=Sound(-30.0, speech_share=0.0)), S)
+    assert text.startswith("No face is visible. There is sound, but nobody speaks.")
     assert describe(Measurements(sound=Sound(-20.0, speech_share=1.0, voice_dbfs=-20.0)), S) == (
         "There is no picture. A voice speaks nearly all the time."
     )
-    assert "There is no sound." in describe(Measurements(people=9, light=DAY), S)
-    assert "Nine people are visible." in describe(Measurements(people=9, light=DAY), S)
+    assert "There is no sound." in describe(Measurements(people=9, pictures=DAY), S)
+    assert "Nine people are visible." in describe(Measurements(people=9, pictures=DAY), S)

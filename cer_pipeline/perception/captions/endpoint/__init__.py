@@ -1,0 +1,1 @@
+"""The captioner `endpoint`: captions by a vision-language model behind an OpenAI-compatible server."""
