@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 DEFAULT_PROFILE = "embedded"
+BASE = "base"
 EXECUTION = "execution"
 REPORT = "report"
 CAPTIONS = "captions"
@@ -75,10 +76,27 @@ def profile_text(name: str) -> str:
     return (resources.files("cer_pipeline.profiles") / f"{name}.toml").read_text("utf-8")
 
 
+def profile_texts(name: str) -> list[str]:
+    """Return the TOML text of a shipped profile after those of the profiles that it is based on.
+
+    A profile with the key `base` holds only the settings in which it differs from that profile.
+
+    Raises:
+        CerError: there is none of that name.
+    """
+    text = profile_text(name)
+    base = tomllib.loads(text).get(BASE)
+    return [*(profile_texts(base) if base else []), text]
+
+
 def shipped_values(name: str) -> dict[str, dict[str, Any]]:
     """Section -> setting -> value of a shipped profile, with the defaults of the sections of plug-ins."""
-    plugins = metadata.entry_points(group=PLUGIN_SECTIONS)
-    return {point.name: point.load()().model_dump() for point in plugins} | tomllib.loads(profile_text(name))
+    values = {point.name: point.load()().model_dump() for point in metadata.entry_points(group=PLUGIN_SECTIONS)}
+    for text in profile_texts(name):
+        for section, own in tomllib.loads(text).items():
+            if section != BASE:
+                values[section] = values.get(section, {}) | own
+    return values
 
 
 def section_model(section: str) -> type[BaseModel]:

@@ -6,14 +6,14 @@ them (`cli.settings`) or the tables that depend on a setting (`pipeline`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import tomlkit
 
 from cer_pipeline.errors import CerError
-from cer_pipeline.profiles import Profile, nearest, profile_text, section_model, shipped_values
+from cer_pipeline.profiles import Profile, nearest, profile_texts, section_model, shipped_values
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Setting:
 
 def settings(profile: Profile) -> Iterator[Setting]:
     """Yield all settings of a profile, in the order of its file."""
-    comments = tomlkit.parse(profile_text(profile.name))
+    comments = [tomlkit.parse(text) for text in reversed(profile_texts(profile.name))]
     for section, values in shipped_values(profile.name).items():
         fields = section_model(section).model_fields
         for name, default in values.items():
@@ -97,9 +97,10 @@ def _type(annotation: Any) -> str:
     return annotation.__name__ if isinstance(annotation, type) and not choices else str(annotation)
 
 
-def _comment(document: Any, section: str, name: str) -> str:
-    """Return the comment on the line of a setting, else on the line of its section."""
-    if section not in document:  # of a plug-in
-        return ""
-    table = document[section]
-    return (table.item(name).trivia.comment or table.trivia.comment).removeprefix("#").strip()
+def _comment(documents: Sequence[Any], section: str, name: str) -> str:
+    """Return the comment on the line of a setting, else on the line of its section, in the profile that sets it."""
+    for document in documents:
+        if name in document.get(section, {}):
+            table = document[section]
+            return (table.item(name).trivia.comment or table.trivia.comment).removeprefix("#").strip()
+    return ""  # of a plug-in
