@@ -73,6 +73,8 @@ class Grid(Section):
 class Execution(Section):
     """Limits on resources of this machine. No setting of this section changes a result."""
 
+    device: str = setting("device of torch models: auto, cpu, cuda or cuda:N")
+    batch: int = setting("largest batch on a GPU", "items", ge=1)
     threads: int = setting("number of threads of every model library", "threads", ge=1)
     media_time_s: float = setting("timeout for one media file, independent of its length", "s", **POSITIVE)
     media_time_per_s: float = setting("timeout added for every second of media", "s/s", ge=0)

@@ -12,14 +12,14 @@ from typer.testing import CliRunner
 from cer_pipeline.cli.app import app
 from cer_pipeline.errors import CerError
 from cer_pipeline.pipeline import recomputed, stages
-from cer_pipeline.profiles import load_profile, profile_names, profile_text
+from cer_pipeline.profiles import load_profile, profile_names, profile_texts, shipped_values
 from cer_pipeline.profiles.explain import explain, settings
 from cer_pipeline.profiles.sections import SECTIONS
 
 
 @pytest.mark.parametrize("name", profile_names())
 def test_every_setting_of_a_profile_has_a_model_with_its_meaning(name: str) -> None:
-    for section, values in tomllib.loads(profile_text(name)).items():
+    for section, values in shipped_values(name).items():
         fields = SECTIONS[section].model_fields
         assert values.keys() == fields.keys()
         assert all(field.description for field in fields.values())
@@ -27,12 +27,24 @@ def test_every_setting_of_a_profile_has_a_model_with_its_meaning(name: str) -> N
 
 @pytest.mark.parametrize("name", profile_names())
 def test_values_are_returned_as_they_are_written(name: str) -> None:
-    written = tomllib.loads(profile_text(name))
+    written = shipped_values(name)
     assert json.dumps(load_profile(name).sections, sort_keys=True) == json.dumps(written, sort_keys=True)
 
 
-def test_every_number_of_the_default_profile_has_a_reason() -> None:
-    numbers = [s for s in settings(load_profile()) if isinstance(s.default, int | float)]
+def test_a_profile_with_a_base_differs_only_in_what_it_holds() -> None:
+    base, texts = load_profile(), profile_texts("gpu")
+    assert len(texts) == 2
+    held = tomllib.loads(texts[1])
+    assert held.pop("base") == base.name
+    other = load_profile("gpu")
+    for section, values in base.sections.items():
+        same = {key: value for key, value in values.items() if key not in held.get(section, {})}
+        assert {key: other[section][key] for key in same} == same
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_every_number_of_a_profile_has_a_reason(name: str) -> None:
+    numbers = [s for s in settings(load_profile(name)) if isinstance(s.default, int | float)]
     assert [s.key for s in numbers if not s.reason] == []
 
 
