@@ -59,7 +59,7 @@ check: install ## lint, format, types, layers, and whether Dagster can load the 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	$(BIN)/lint-imports --no-cache
+	$(BIN)/lint-imports --no-cache --no-logo
 	@mkdir -p .venv/dagster && cp dagster.yaml .venv/dagster
 	DAGSTER_HOME=$(CURDIR)/.venv/dagster $(BIN)/dg check defs
 
