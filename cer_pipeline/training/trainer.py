@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from cer_pipeline.corpora import registry
 from cer_pipeline.corpora.corpus import Corpus
-from cer_pipeline.corpora.leaks.find import check_training
+from cer_pipeline.corpora.leaks import check_training
 from cer_pipeline.errors import CerError
 from cer_pipeline.stage import Weights
 from cer_pipeline.store.fingerprint import digest_json
