@@ -77,6 +77,10 @@ ENCODER_STATES: Final = StageSpec(
 )
 
 
+_OPTIONS: Final = ("width", "dropout", "rate", "decay", "batch", "clip", "variants", "members")
+"""Options of a training; inner folds choose the other fields of `train.AudioSettings`."""
+
+
 def _branch(name: str, title: str, table1: int, prefix: str, about: str) -> BranchSpec:
     head = f"head_{name}"
     features = StageSpec(
@@ -106,7 +110,12 @@ def _branch(name: str, title: str, table1: int, prefix: str, about: str) -> Bran
         chunk_units=4096,
     )
     trainer = Trainer(
-        name, "cer_pipeline.branches.audio.train:train", about, formats=("ravdess",), models=("whisper_tiny_en",)
+        name,
+        "cer_pipeline.branches.audio.train:train",
+        about,
+        formats=("ravdess",),
+        models=("whisper_tiny_en",),
+        options=_OPTIONS,
     )
     return BranchSpec(
         name, title, "audio", table1, features, probabilities, extra=(ENCODER_STATES,), trainers=(trainer,)
