@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from cer_pipeline.errors import CerError
 from cer_pipeline.training.progress import Progress, quiet
@@ -39,13 +39,6 @@ class Span:
 
 Space = Mapping[str, Choice | Span]
 """Field of the settings -> what is tried."""
-
-OPTIMISER: Final[Space] = {
-    "rate": Span(1e-5, 1e-4, log=True),
-    "decay": Span(1e-6, 1e-2, log=True),
-    "warmup": Span(0.05, 0.2),
-}
-"""Published searches of the scene models: learning rate, weight decay and warm-up."""
 
 
 @dataclass(frozen=True)

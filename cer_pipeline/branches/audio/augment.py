@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cer_pipeline.branches.audio.specs import SAMPLE_RATE_HZ
+from cer_pipeline.sound_file import SAMPLE_RATE_HZ
 
 WINDOW: Final = 4 * SAMPLE_RATE_HZ  # samples of a whole window
 

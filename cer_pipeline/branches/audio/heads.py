@@ -23,15 +23,11 @@ from scipy.special import softmax
 from torch import Tensor, nn
 
 from cer_pipeline.branches.audio.specs import STATE_SIZE
-from cer_pipeline.labels import BASIC
+from cer_pipeline.labels import BASIC, TRAINED_CLASSES
 from cer_pipeline.torch_threads import one_thread
 from cer_pipeline.zoo.head_file import load_head
 
 MEMBER_VECTOR: Final = 64  # values before the last layer of one member
-CLASSES: Final = tuple(BASIC.index(name) for name in BASIC if name != "Other")
-"""Columns of `BASIC` that the last layer answers for; "Other" is never trained and gets 0."""
-
-TEMPERATURE: Final = 1.5  # published: probabilities of the uncertainty head are softmax(mean / 1.5)
 LOG_VARIANCE: Final = (-3.0, 3.0)  # published clamp of the log-variances
 PARTS: Final = 3  # published: beginning, middle and end each have their own attention
 
@@ -76,7 +72,7 @@ class ReBiLSTM(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.attention = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1))
         self.body = nn.Sequential(_block(2 * width, width, dropout), _block(width, MEMBER_VECTOR, dropout))
-        self.last = nn.Linear(MEMBER_VECTOR, len(CLASSES))
+        self.last = nn.Linear(MEMBER_VECTOR, len(TRAINED_CLASSES))
 
     def vector(self, states: Tensor, steps: Tensor) -> Tensor:
         """States [n, t, 384] and steps [n] -> what the last layer reads [n, 64]."""
@@ -88,7 +84,7 @@ class ReBiLSTM(nn.Module):
         return self.body(_statistics(hidden, scores.softmax(1)))
 
     def forward(self, states: Tensor, steps: Tensor) -> Tensor:
-        """States [n, t, 384] and steps [n] -> logits [n, 7] in the order of `CLASSES`."""
+        """States [n, t, 384] and steps [n] -> logits [n, 7] in the order of `TRAINED_CLASSES`."""
         return self.last(self.vector(states, steps))
 
 
@@ -112,8 +108,8 @@ class Uncertainty(nn.Module):
         self.relations = nn.Sequential(_block(PARTS * width, width, dropout), _block(width, MEMBER_VECTOR, dropout))
         self.whole = _block(2 * width, MEMBER_VECTOR, dropout)
         self.body = _block(2 * MEMBER_VECTOR, MEMBER_VECTOR, dropout)
-        self.last = nn.Linear(MEMBER_VECTOR, len(CLASSES))
-        self.variance = nn.Linear(MEMBER_VECTOR, len(CLASSES))
+        self.last = nn.Linear(MEMBER_VECTOR, len(TRAINED_CLASSES))
+        self.variance = nn.Linear(MEMBER_VECTOR, len(TRAINED_CLASSES))
         nn.init.xavier_uniform_(self.last.weight, 0.5)  # published gains and bias: start mild and certain
         nn.init.xavier_uniform_(self.variance.weight, 0.1)
         nn.init.constant_(self.variance.bias, -1.0)
@@ -129,7 +125,7 @@ class Uncertainty(nn.Module):
         return self.body(torch.cat([self.relations(torch.cat(related, -1)), whole], -1))
 
     def forward(self, states: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
-        """States [n, t, 384] and steps [n] -> means [n, 7] and log-variances [n, 7] in the order of `CLASSES`."""
+        """States [n, t, 384] and steps [n] -> means and log-variances [n, 7], in the order of `TRAINED_CLASSES`."""
         vector = self.vector(states, steps)
         return self.last(vector), self.variance(vector).clamp(*LOG_VARIANCE)
 
@@ -216,7 +212,7 @@ class AudioHead:
 
 
 def spread(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Values [..., 7] in the order of `CLASSES` -> [..., 8] in the order of `BASIC`."""
+    """Values [..., 7] in the order of `TRAINED_CLASSES` -> [..., 8] in the order of `BASIC`."""
     full = np.zeros((*values.shape[:-1], len(BASIC)))
-    full[..., CLASSES] = values
+    full[..., TRAINED_CLASSES] = values
     return full

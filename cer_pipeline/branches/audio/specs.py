@@ -26,7 +26,6 @@ from cer_pipeline.training.trainer import Trainer
 ENCODER: Final = "whisper_tiny_en"
 """Zoo id of the encoder and name of its table."""
 
-SAMPLE_RATE_HZ: Final = 16_000
 STEPS_PER_WINDOW: Final = 20  # of 0.2 s: a whole window
 STATE_SIZE: Final = 384  # values of a step of the encoder's states
 VECTOR: Final = 192  # values before a head's last layer: 3 members of 64
@@ -35,7 +34,6 @@ UNCERTAINTY: Final = "audio_uncertainty"
 BILSTM: Final = "audio_bilstm"
 
 _MODULE: Final = "cer_pipeline.branches.audio.stages"
-_STATES: Final = f"audio_features/{ENCODER}"
 
 
 def _plan_states(inputs: Inputs, _: Profile) -> pa.Table:

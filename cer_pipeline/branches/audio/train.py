@@ -33,12 +33,12 @@ from scipy.special import softmax
 
 from cer_pipeline import metrics
 from cer_pipeline.branches.audio.augment import WINDOW, trimmed, variant
-from cer_pipeline.branches.audio.heads import CLASSES, KINDS, AudioHead, ReBiLSTM, Uncertainty, spread
-from cer_pipeline.branches.audio.specs import SAMPLE_RATE_HZ, STATE_SIZE, STEPS_PER_WINDOW
+from cer_pipeline.branches.audio.heads import KINDS, AudioHead, ReBiLSTM, Uncertainty, spread
+from cer_pipeline.branches.audio.specs import STATE_SIZE, STEPS_PER_WINDOW
 from cer_pipeline.corpora.formats.ravdess import Clip, read_ravdess
 from cer_pipeline.errors import CerError
-from cer_pipeline.labels import BASIC, BASIC_COLUMNS
-from cer_pipeline.sound_file import SoundFileError, read_sound_file
+from cer_pipeline.labels import BASIC, BASIC_COLUMNS, TRAINED_CLASSES
+from cer_pipeline.sound_file import SAMPLE_RATE_HZ, SoundFileError, read_sound_file
 from cer_pipeline.torch_threads import one_thread
 from cer_pipeline.training import loop, losses
 from cer_pipeline.training.loop import Loop
@@ -97,7 +97,7 @@ class Corpus:
     Args:
         states: [variants, n, 20, 384]; variant 0 is the clip itself, without the silence at its ends.
         steps: [variants, n] steps that a variant fills.
-        labels: [n] positions in `CLASSES`.
+        labels: [n] positions in `TRAINED_CLASSES`.
         actors: [n].
         names: [n].
         digest: SHA-256 over the names and contents of the clips.
@@ -164,7 +164,7 @@ def encode(clips: Sequence[Clip], encoder: Path, folder: Path, variants: int, pr
     return Corpus(
         torch.from_numpy(np.stack(states)),
         torch.from_numpy(np.stack(steps)),
-        np.array([CLASSES.index(clip.label) for clip in clips]),
+        np.array([TRAINED_CLASSES.index(clip.label) for clip in clips]),
         np.array([clip.actor for clip in clips]),
         [clip.name for clip in clips],
         hashlib.sha256("\n".join(f"{clip.sha256}  {clip.name}" for clip in clips).encode()).hexdigest(),
@@ -197,7 +197,7 @@ def fit(corpus: Corpus, rows: np.ndarray, branch: str, settings: AudioSettings, 
     valid = corpus.states[:, rows][torch.arange(STEPS_PER_WINDOW) < corpus.steps[:, rows, None]]
     network.entry.mean.copy_(valid.mean(0))
     network.entry.scale.copy_(valid.std(0))
-    targets = torch.eye(len(CLASSES))[torch.from_numpy(corpus.labels)]
+    targets = torch.eye(len(TRAINED_CLASSES))[torch.from_numpy(corpus.labels)]
     weights = losses.class_weights(targets[rows])
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=settings.decay)
     per_epoch = -(-len(rows) // settings.batch)
@@ -295,7 +295,7 @@ def unheard(fits: FitCache, settings: Sequence[AudioSettings], progress: Progres
     """
     corpus = fits.corpus
     fold, said = folds_of(corpus.actors), corpus.statements
-    found = np.zeros((len(fold), len(CLASSES)))
+    found = np.zeros((len(fold), len(TRAINED_CLASSES)))
     for outer, own in enumerate(settings):
         for statement in sorted(set(said)):
             progress(f"{fits.branch}: sentence {statement} unheard, fold {outer}", outer, FOLDS)
@@ -307,7 +307,7 @@ def unheard(fits: FitCache, settings: Sequence[AudioSettings], progress: Progres
 
 
 def _uar(truth: np.ndarray, guess: np.ndarray) -> float:
-    return float(metrics.uar(metrics.confusion(truth, guess, len(CLASSES)), range(len(CLASSES))))
+    return float(metrics.uar(metrics.confusion(truth, guess, len(TRAINED_CLASSES)), range(len(TRAINED_CLASSES))))
 
 
 def averaged(members: Sequence[np.ndarray], temperature: float) -> np.ndarray:
@@ -317,7 +317,7 @@ def averaged(members: Sequence[np.ndarray], temperature: float) -> np.ndarray:
 
 def best_temperature(members: Sequence[np.ndarray], labels: np.ndarray) -> float:
     """The temperature at which the averaged probabilities of the labels are likeliest, classes weighing the same."""
-    counts = np.bincount(labels, minlength=len(CLASSES))
+    counts = np.bincount(labels, minlength=len(TRAINED_CLASSES))
     weights = 1 / counts[labels]
     at = np.arange(len(labels))
     return min(TEMPERATURES, key=lambda t: -(weights * np.log(averaged(members, t)[at, labels] + 1e-12)).sum())
@@ -355,7 +355,7 @@ def train_audio(
     fold = folds_of(np.array([clip.actor for clip in clips]))
     labels = np.array([clip.label for clip in clips])
     for k in range(FOLDS):
-        absent = [BASIC[c] for c in CLASSES if not (labels[fold == k] == c).any()]
+        absent = [BASIC[c] for c in TRAINED_CLASSES if not (labels[fold == k] == c).any()]
         if absent:
             who = f"{', '.join(absent)} by actors {k + 1}, {k + 1 + FOLDS}, ..."
             raise CerError("a fold has no clip of a class", who, "add the clips of these actors")
@@ -373,7 +373,7 @@ def _train(fits: FitCache, settings: AudioSettings, out: Path, progress: Progres
     inner = [choose(fits, settings, outer, progress) for outer in range(FOLDS)]
     chosen = [int(np.argmax(scores)) for scores in inner]
     # Out-of-fold outputs of each member, on the clip itself and on a variant of it.
-    clean, rough = (np.zeros((settings.members, len(fold), len(CLASSES))) for _ in range(2))
+    clean, rough = (np.zeros((settings.members, len(fold), len(TRAINED_CLASSES))) for _ in range(2))
     for outer in range(FOLDS):
         own = replace(settings, **CANDIDATES[branch][chosen[outer]])
         held = np.flatnonzero(fold == outer)
@@ -398,8 +398,15 @@ def _train(fits: FitCache, settings: AudioSettings, out: Path, progress: Progres
         network = fits.get(np.arange(len(fold)), own, seed)
         for name, value in network.state_dict().items():
             tensors[f"{seed}/{name}"] = value.numpy().astype(np.float16)
-    meta = {"branch": branch, "members": settings.members, "width": own.width, "temperature": temperature,
-            "encoder": "whisper_tiny_en", "settings": asdict(own), "classes": [BASIC[c] for c in CLASSES]}  # fmt: skip
+    meta = {
+        "branch": branch,
+        "members": settings.members,
+        "width": own.width,
+        "temperature": temperature,
+        "encoder": "whisper_tiny_en",
+        "settings": asdict(own),
+        "classes": [BASIC[c] for c in TRAINED_CLASSES],
+    }
     save_head(out / f"{branch}.safetensors", tensors, meta)
     AudioHead.load(out / f"{branch}.safetensors")
 
@@ -417,7 +424,7 @@ def _train(fits: FitCache, settings: AudioSettings, out: Path, progress: Progres
     scores["unheard_uar"] = round(100 * _uar(corpus.labels, strange.argmax(-1)), 2)
     scores["rough_uar"] = round(100 * _uar(corpus.labels, averaged(list(rough), temperature).argmax(-1)), 2)
     columns: dict[str, Any] = {"id": corpus.names, "actor": corpus.actors, "fold": fold}
-    columns["label"] = [BASIC[CLASSES[label]] for label in corpus.labels]
+    columns["label"] = [BASIC[TRAINED_CLASSES[label]] for label in corpus.labels]
     full = spread(p)
     columns |= {name: full[:, i] for i, name in enumerate(BASIC_COLUMNS)}
     pq.write_table(pa.table(columns), out / f"{branch}.predictions.parquet")
@@ -427,17 +434,12 @@ def _train(fits: FitCache, settings: AudioSettings, out: Path, progress: Progres
 
 
 def _scores(p: np.ndarray, corpus: Corpus) -> dict[str, Any]:
-    every, guess = range(len(CLASSES)), p.argmax(-1)
-    found: dict[str, Any] = {}
-    for name, metric in (("uar", metrics.uar), ("macro_f1", metrics.macro_f1)):
-        score = metrics.bootstrap(metric, corpus.labels, guess, corpus.actors, every, size=len(CLASSES))
-        found[name] = score.percent
-    for name, metric in (("recall", metrics.uar), ("f1", metrics.macro_f1)):
-        scores = [metrics.bootstrap(metric, corpus.labels, guess, corpus.actors, [k], size=len(CLASSES)) for k in every]
-        found[name] = {BASIC[c]: score.percent for c, score in zip(CLASSES, scores, strict=True)}
-    found["confusion"] = metrics.confusion(corpus.labels, guess, len(CLASSES)).tolist()
-    found["ece"] = round(100 * float(metrics.expected_calibration_error(p, corpus.labels)), 2)
-    return found
+    names, guess = {k: BASIC[c] for k, c in enumerate(TRAINED_CLASSES)}, p.argmax(-1)
+    return {
+        **metrics.card_scores(corpus.labels, guess, corpus.actors, names, size=len(names)),
+        "confusion": metrics.confusion(corpus.labels, guess, len(names)).tolist(),
+        "ece": round(100 * float(metrics.expected_calibration_error(p, corpus.labels)), 2),
+    }
 
 
 _TITLES: Final = {

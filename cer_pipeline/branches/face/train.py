@@ -387,22 +387,11 @@ def searched(
 
 def _scores(p: NDArray[np.float64], data: Windows) -> dict[str, Any]:
     """Out-of-fold scores over the classes that occur; intervals resample videos."""
-    truth, guess, over = data.classes, p.argmax(1), data.vocabulary
-    wanted: dict[str, Any] = {"macro_f1": (metrics.macro_f1, over), "uar": (metrics.uar, over)}
-    for c in over:
-        wanted |= {f"f1/{BASIC[c]}": (metrics.macro_f1, [c]), f"recall/{BASIC[c]}": (metrics.uar, [c])}
-    found = {
-        name: metrics.bootstrap(metric, truth, guess, data.groups, classes)
-        for name, (metric, classes) in wanted.items()
-    }
-    percent = {name: s.percent for name, s in found.items()}
+    guess = p.argmax(1)
     return {
-        "macro_f1": percent["macro_f1"],
-        "uar": percent["uar"],
-        "f1": {BASIC[c]: percent[f"f1/{BASIC[c]}"] for c in over},
-        "recall": {BASIC[c]: percent[f"recall/{BASIC[c]}"] for c in over},
-        "confusion": metrics.confusion(truth, guess).tolist(),
-        "ece": round(100 * float(metrics.expected_calibration_error(p, truth)), 2),
+        **metrics.card_scores(data.classes, guess, data.groups, {c: BASIC[c] for c in data.vocabulary}),
+        "confusion": metrics.confusion(data.classes, guess).tolist(),
+        "ece": round(100 * float(metrics.expected_calibration_error(p, data.classes)), 2),
     }
 
 
