@@ -6,8 +6,8 @@ Belongs here: the networks and a trained head's use. Does not belong here: losse
 Both follow the published ones (code of "Team RAS in 9th ABAW Competition", audio models) in form, not in size: theirs
 read 199 states of 768 values and have some 10 million parameters; these read at most 20 steps of 384 and have 0.1
 million, so that a shipped head with its members stays below 2 MB. Where theirs average over time, these take average
-and standard deviation (Okabe et al. 2018, "Attentive Statistics Pooling"): how a voice moves tells more than its mean.
-A window may be shorter than 4 s: steps behind its end are masked everywhere.
+and standard deviation (Okabe et al. 2018, "Attentive Statistics Pooling"): the variation of a voice
+over time is more informative than its mean. A window may be shorter than 4 s: steps behind its end are masked.
 """
 
 from __future__ import annotations
@@ -110,7 +110,9 @@ class Uncertainty(nn.Module):
         self.body = _block(2 * MEMBER_VECTOR, MEMBER_VECTOR, dropout)
         self.last = nn.Linear(MEMBER_VECTOR, len(TRAINED_CLASSES))
         self.variance = nn.Linear(MEMBER_VECTOR, len(TRAINED_CLASSES))
-        nn.init.xavier_uniform_(self.last.weight, 0.5)  # published gains and bias: start mild and certain
+        nn.init.xavier_uniform_(
+            self.last.weight, 0.5
+        )  # published gains and bias: small logits and variances at the start
         nn.init.xavier_uniform_(self.variance.weight, 0.1)
         nn.init.constant_(self.variance.bias, -1.0)
 
@@ -143,7 +145,7 @@ def inside(steps: Tensor, longest: int) -> Tensor:
 
 
 def thirds(steps: Tensor, longest: int) -> list[Tensor]:
-    """Steps [n] -> masks [n, longest] of beginning, middle and end; a window of one or two steps is its own third."""
+    """Steps [n] -> masks [n, longest] of beginning, middle and end; an empty third has all steps."""
     at = torch.arange(longest)
     keep = inside(steps, longest)
     part = at * PARTS // steps[:, None]
@@ -178,8 +180,8 @@ class AudioHead:
         self.members: list[ReBiLSTM | Uncertainty] = []
         for i in range(meta["members"]):
             network = KINDS[meta["branch"]](width=meta["width"])
-            own = {name.split("/", 1)[1]: v for name, v in tensors.items() if name.startswith(f"{i}/")}
-            network.load_state_dict({name: torch.from_numpy(v.astype(np.float32)) for name, v in own.items()})
+            parameters = {name.split("/", 1)[1]: v for name, v in tensors.items() if name.startswith(f"{i}/")}
+            network.load_state_dict({name: torch.from_numpy(v.astype(np.float32)) for name, v in parameters.items()})
             self.members.append(network.eval())
         self._last = [
             (m.last.weight.detach().double().numpy(), m.last.bias.detach().double().numpy()) for m in self.members

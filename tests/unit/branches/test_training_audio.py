@@ -158,7 +158,9 @@ def test_temperatures_come_from_unheard_actors_and_sentences(sentences: int, tmp
             asked.append(rows)
             return network
 
-    found = training.unheard(Recording(corpus, "audio_uncertainty", tmp_path), [SETTINGS] * training.FOLDS)
+    found = training.predict_new_sentences(
+        Recording(corpus, "audio_uncertainty", tmp_path), [SETTINGS] * training.FOLDS
+    )
     assert len(asked) == training.FOLDS * sentences
     assert found == pytest.approx(training.outputs(network, corpus, np.arange(20), version=1), abs=1e-5)
     for rows, (fold, sentence) in zip(asked, [(f, s) for f in range(5) for s in sorted(set(said))], strict=True):
