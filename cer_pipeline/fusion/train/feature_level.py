@@ -222,49 +222,49 @@ def train_features(
         CerError: the data cannot be learned from; nothing is written then.
     """
     settings, tell = settings or FeatureSettings(), progress or (lambda _what, _done, _all: None)
-    fitted = np.flatnonzero(data.present.sum(axis=1) > 0)
+    usable = np.flatnonzero(data.present.sum(axis=1) > 0)
     where = ", ".join(dict.fromkeys(data.corpora))
-    if not len(fitted):
+    if not len(usable):
         raise CerError("no labelled segment has features", where, "see `cer status` for the reasons")
-    if len(set(data.groups[fitted])) < 2:
+    if len(set(data.groups[usable])) < 2:
         raise CerError("one source video to train on", where, "cross-validation needs several: add videos")
-    if len(set(data.classes[fitted])) < 2:
-        raise CerError(f"all segments are of the class {BASIC[data.classes[fitted][0]]}", where, "add other classes")
-    fold = random_group_folds(data.groups[fitted], settings.folds, settings.seed)
-    p = np.zeros((len(fitted), len(BASIC)), np.float32)
+    if len(set(data.classes[usable])) < 2:
+        raise CerError(f"all segments are of the class {BASIC[data.classes[usable][0]]}", where, "add other classes")
+    fold = random_group_folds(data.groups[usable], settings.folds, settings.seed)
+    p = np.zeros((len(usable), len(BASIC)), np.float32)
     for i in range(settings.folds):
         tell("cross-validation", i, settings.folds)
-        p[fold == i] = predict(fit(data, fitted[fold != i], settings, shape), data, fitted[fold == i])
+        p[fold == i] = predict(fit(data, usable[fold != i], settings, shape), data, usable[fold == i])
     tell("fitting", 0, 1)
-    head = fit(data, fitted, settings, shape)
-    truth = data.classes[fitted]
+    head = fit(data, usable, settings, shape)
+    truth = data.classes[usable]
     over = sorted({int(c) for c in truth})
-    found = bootstraps({"macro_f1": (macro_f1, over), "uar": (uar, over)}, truth, p.argmax(axis=1), data.groups[fitted])
+    found = bootstraps({"macro_f1": (macro_f1, over), "uar": (uar, over)}, truth, p.argmax(axis=1), data.groups[usable])
     scores: dict[str, Any] = {
         "settings": asdict(settings),
         "shape": asdict(head.network.shape),
         "branches": dict(zip(data.branches, head.sizes, strict=True)),
         "coverage": {b: round(float(data.present[:, i].mean()), 4) for i, b in enumerate(data.branches)},
-        "rows": {"train": len(fitted), "no branch": len(data.segments) - len(fitted)},
+        "rows": {"train": len(usable), "no branch": len(data.segments) - len(usable)},
         "digest": data.digest(),
         "out_of_fold": {m: s.percent for m, s in found.items()},
     }
-    _write(out, data, fitted, fold, p, head, scores)
+    _write(out, data, usable, fold, p, head, scores)
     tell("done", 1, 1)
     return scores
 
 
 def _write(
-    out: Path, data: FeatureData, fitted: Rows, fold: Rows, p: Floats, head: FeatureHead, scores: Mapping[str, Any]
+    out: Path, data: FeatureData, usable: Rows, fold: Rows, p: Floats, head: FeatureHead, scores: Mapping[str, Any]
 ) -> None:
     """All files of a finished training, the weights last."""
     out.mkdir(parents=True, exist_ok=True)
     columns: dict[str, Any] = {
-        "corpus": [data.corpora[i] for i in fitted],
-        "segment_id": [data.segments[i] for i in fitted],
-        "video_id": [data.videos[i] for i in fitted],
+        "corpus": [data.corpora[i] for i in usable],
+        "segment_id": [data.segments[i] for i in usable],
+        "video_id": [data.videos[i] for i in usable],
         "fold": fold,
-        "label": [BASIC[c] for c in data.classes[fitted]],
+        "label": [BASIC[c] for c in data.classes[usable]],
     }
     columns |= {name: p[:, i].astype(np.float64) for i, name in enumerate(BASIC_COLUMNS)}
     pq.write_table(pa.table(columns), out / f"{NAME}.predictions.parquet")
