@@ -15,7 +15,7 @@ from assets.partitions import corpus_shards
 from assets.step_errors import step_errors
 from assets.unstable import unstable_interfaces
 from cer_pipeline.corpora.labels.specs import LABELS
-from cer_pipeline.corpora.leaks.check import leaks_of
+from cer_pipeline.corpora.leak_check import leaks_of
 from cer_pipeline.stage import StageSpec
 from cer_pipeline.status import Status
 from cer_pipeline.store.row_coverage import EXAMPLES, missing_and_unexpected

@@ -27,11 +27,10 @@ from resources.tables import Tables
 GROUP = "models"
 
 
-class TrainConfig(dg.Config):
-    """Corpora and options of one training."""
-
-    corpora: list[str]
-    options: dict[str, str] = {}  # noqa: RUF012 (a pydantic field, copied for each instance)
+def config_schema(trainer: Trainer) -> dg.Shape:
+    """Return the fields of a training in the launchpad: its corpora, and each option of the trainer as text."""
+    options = {name: dg.Field(str, is_required=False) for name in trainer.options}
+    return dg.Shape({"corpora": dg.Field([str]), "options": dg.Field(dg.Shape(options), default_value={})})
 
 
 def heads_of(spec: StageSpec) -> list[dg.AssetKey]:
@@ -61,41 +60,43 @@ def model_asset(trainer: Trainer, reads: Sequence[str]) -> dg.AssetsDefinition:
             "corpus_formats": ", ".join(trainer.formats) or "any with labels and tables",
             "models": ", ".join(trainer.models) or "none",
         },
+        config_schema=config_schema(trainer),
     )
     def compute(
         context: dg.AssetExecutionContext,
-        config: TrainConfig,
         tables: Tables,
         progress: dg.ResourceParam[ProgressListener],
     ) -> dg.MaterializeResult:
+        config = context.op_execution_context.op_config
+        options = config["options"]
         progress.training(trainer.name, context.log.info)
         home = tables.settings.get_home()
         with step_errors():
-            corpora = training_corpora(home, trainer, config.corpora)
-            key = training_key(corpora, config.options)
+            corpora = training_corpora(home, trainer, config["corpora"])
+            key = training_key(corpora, options)
             request = Request(
                 branch=trainer.name,
                 home=home,
                 corpora=corpora,
                 weights=tables.zoo(),
                 out=home.training(trainer.name, key),
-                options=config.options,
+                options=options,
                 progress=progress.trained,
             )
             scores = run_training(trainer, request)
             head = publish(home.heads, trainer.name, request.out)
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(head.sha256[:32]), metadata=_metadata(head, scores, config)
+            data_version=dg.DataVersion(head.sha256[:32]), metadata=_metadata(head, scores, config["corpora"])
         )
 
     return compute
 
 
-def _metadata(head: TrainedHead, scores: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
+def _metadata(head: TrainedHead, scores: dict[str, Any], corpora: Sequence[str]) -> dict[str, Any]:
     out: dict[str, Any] = {
         "sha256": head.sha256,
         "file": dg.MetadataValue.path(str(head.weights)),
-        "corpora": ", ".join(config.corpora),
+        "corpora": ", ".join(corpora),
         "scores": table_value(("systems", "metric", "percent [95 %]"), score_rows(scores)),
         "card": dg.MetadataValue.md((head.folder / f"{head.branch}.md").read_text("utf-8")),
     }

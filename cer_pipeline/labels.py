@@ -23,6 +23,9 @@ BASIC: Final[tuple[str, ...]] = (
 )
 """The 8 basic emotions, in the order of every probability vector of this project."""
 
+TRAINED_CLASSES: Final[tuple[int, ...]] = tuple(range(len(BASIC) - 1))
+"""Indices into `BASIC` of the classes of the heads that are trained here. "Other" has no training data; it gets 0."""
+
 COMPOUND: Final[tuple[str, ...]] = (
     "Fearfully Surprised",
     "Happily Surprised",

@@ -188,6 +188,34 @@ def bootstraps(
     }
 
 
+def card_scores(
+    truth: ArrayLike,
+    predicted: ArrayLike,
+    groups: ArrayLike,
+    names: Mapping[int, str],
+    *,
+    size: int = len(BASIC),
+) -> dict[str, Any]:
+    """Macro-F1, UAR, and F1 and recall by class, as `Score.percent`: the form of `<branch>.scores.json`.
+
+    Args:
+        truth: labels [n].
+        predicted: predictions [n].
+        groups: the group of each row [n], which resamples draw as a whole.
+        names: class of the means -> its name.
+        size: number of classes of the vocabulary.
+
+    Returns:
+        `macro_f1` and `uar`, and `f1` and `recall`, each a mapping of class names.
+    """
+    by_class: dict[str, Metric] = {"f1": macro_f1, "recall": uar}
+    wanted: dict[str, tuple[Metric, Sequence[int]]] = {"macro_f1": (macro_f1, list(names)), "uar": (uar, list(names))}
+    wanted |= {f"{key}/{c}": (metric, [c]) for key, metric in by_class.items() for c in names}
+    percent = {key: score.percent for key, score in bootstraps(wanted, truth, predicted, groups, size=size).items()}
+    parts = {key: {name: percent[f"{key}/{c}"] for c, name in names.items()} for key in by_class}
+    return {"macro_f1": percent["macro_f1"], "uar": percent["uar"], **parts}
+
+
 def paired_bootstrap(
     metric: Metric,
     truth: ArrayLike,

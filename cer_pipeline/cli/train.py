@@ -47,6 +47,7 @@ def train(
         return
     names = [name.strip() for name in corpora.split(",") if name.strip()]
     options = _options(set_ or [])
+    training.check_options(options)
     training_corpora(home, training, names)  # before libraries are imported, so that a mistake is reported at once
     head, run_id = trained(home, branch, names, options, quiet=json)
     scores = json_.loads((head.folder / f"{branch}.scores.json").read_text("utf-8"))

@@ -14,8 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from cer_pipeline.corpora.formats.names import from_text
 from cer_pipeline.corpora.formats.registry import format_of
+from cer_pipeline.corpora.names import from_text
 from cer_pipeline.errors import CerError
 
 _KEY: Final = re.compile(r"([a-z0-9_]{1,40})-(s\d{3,})")

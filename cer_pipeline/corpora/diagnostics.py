@@ -1,6 +1,6 @@
 """Diagnostics of a labelled corpus as a whole: copies, classes that a split lacks, a training split of one clip.
 
-Belongs here: checks of what was registered. Does not belong here: videos in two splits (`corpora.leaks.find`), or the
+Belongs here: checks of what was registered. Does not belong here: videos in two splits (`corpora.leaks`), or the
 checks of the rows that a training reads (`training.folds`).
 """
 

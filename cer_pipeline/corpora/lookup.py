@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cer_pipeline.corpora.formats.names import NameIndex, stem
-from cer_pipeline.corpora.formats.registry import ScannedVideo
+from cer_pipeline.corpora.names import NameIndex, stem
+from cer_pipeline.corpora.scan import ScannedVideo
 from cer_pipeline.errors import CerError
 
 

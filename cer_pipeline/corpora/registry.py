@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from cer_pipeline.corpora import annotation_fit as fit
-from cer_pipeline.corpora import diagnostics
+from cer_pipeline.corpora import diagnostics, leaks
 from cer_pipeline.corpora.annotations import VideoAnnotations, digest, read_text_digests, write
 from cer_pipeline.corpora.corpus import Corpus, File, Stamp, shard_of
-from cer_pipeline.corpora.formats.names import from_text, to_text
-from cer_pipeline.corpora.formats.registry import CAPTIONS, LABELS, SPLIT, Scan, ScannedVideo, format_of, scan
-from cer_pipeline.corpora.leaks import find as leaks
+from cer_pipeline.corpora.formats.registry import CAPTIONS, LABELS, SPLIT, format_of, scan
+from cer_pipeline.corpora.names import from_text, to_text
+from cer_pipeline.corpora.scan import Scan, ScannedVideo
 from cer_pipeline.corpora.splits import TRAIN, apply_split
 from cer_pipeline.errors import CerError
 from cer_pipeline.profiles import load_profile
@@ -39,7 +39,7 @@ SCHEMA: Final = 1
 VIDEOS_PER_SHARD: Final = 256
 """Minutes to hours of computation on one machine, with one Parquet file for each table."""
 
-LEAKS: Final = "leaks"  # option: one of `leaks.find.MODES`
+LEAKS: Final = "leaks"  # option: one of `leaks.MODES`
 CONTENT: Final = "content"  # option: digest of a corpus without videos
 
 _NAME: Final = re.compile(r"[a-z0-9_]{1,40}")

@@ -88,10 +88,11 @@ def shards(home: Home, name: str, table: str = "") -> list[ShardInputs]:
     return [ShardInputs(home, name, label) for label in labels]
 
 
-def corpus_table(home: Home, name: str, table: str, columns: Sequence[str]) -> pa.Table:
+def corpus_table(home: Home, corpus: Corpus, table: str, columns: Sequence[str]) -> pa.Table:
     """Return columns of a table over all shards of a corpus, in order of the shards.
 
     Raises:
-        CerError: see `shards`, or a shard of the table has not been made.
+        CerError: a shard of the table has not been made.
     """
-    return pa.concat_tables([shard.table(table, columns) for shard in shards(home, name)])
+    parts = [ShardInputs(home, corpus.name, label) for label in corpus.shard_labels()]
+    return pa.concat_tables([shard.table(table, columns) for shard in parts])

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from cer_pipeline.corpora.formats.names import from_text
 from cer_pipeline.corpora.formats.registry import format_of, scan
+from cer_pipeline.corpora.names import from_text
 from cer_pipeline.errors import CerError
 from cer_pipeline.media.errors import MediaError
 from cer_pipeline.media.sandbox import Limits, Sandbox

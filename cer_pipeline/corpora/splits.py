@@ -1,7 +1,7 @@
 """Names of splits, and the option that sets them.
 
 Belongs here: words for train, dev and test, and reading `--split NAME|FILE`. Does not belong here: videos in two splits
-(`corpora.leaks.find`).
+(`corpora.leaks`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from cer_pipeline.corpora.formats.csv_rows import read_rows
-from cer_pipeline.corpora.formats.registry import ScannedVideo
+from cer_pipeline.corpora.csv_rows import read_rows
 from cer_pipeline.corpora.lookup import Lookup
+from cer_pipeline.corpora.scan import ScannedVideo
 from cer_pipeline.errors import CerError
 
 TRAIN: Final = "train"

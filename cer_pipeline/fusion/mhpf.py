@@ -8,7 +8,7 @@ coefficients alpha = softmax(a), so the mixture is convex too. An absent branch 
 the 2^M - 1 subsets of branches gives a distribution.
 
 * static (section 3.6 of the paper, as its published code does it): weights w[h, m, c] = softmax over m of W[h, m, c],
-  whatever the input. With all branches present, H heads equal one convex M x C matrix (`collapse`).
+  whatever the input. With all branches present, H heads equal one convex M x C matrix.
 * dynamic (as section 3.6 describes it): the weights depend on the probabilities and the confidence of every branch.
   Every head maps the inputs z of all present branches to a gate target,
   r[h, c] = softmax over c of s sum_mk V[h, c, m, k] z[m, k],
@@ -140,20 +140,6 @@ class MHPF:
         known = np.where(mask, probabilities, 0.0)
         distance = known[:, None] - self.gate_targets(probabilities, present)[:, :, None, :]
         return -self.stiffness * (distance / span[:, None, None, :]) ** 2
-
-    def collapse(self, present: Mask | None = None) -> Array:
-        """The one convex matrix [M, C] that is equal to all heads of a static fusion together.
-
-        Args:
-            present: [M]; all branches by default.
-
-        Raises:
-            ValueError: the fusion is dynamic, so that its weights depend on the input.
-        """
-        if self.method != STATIC:
-            raise ValueError("only a static fusion has one matrix")
-        mask = np.ones(len(self.branches), dtype=bool) if present is None else present
-        return self.weights(np.full((1, *self.scores.shape[1:]), np.nan), mask[None])[0]
 
 
 def gate_inputs(probabilities: Array) -> Array:

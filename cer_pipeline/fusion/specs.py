@@ -36,18 +36,24 @@ RESERVED: Final = ("fused", "ppa", "pfsa")
 Combinations = dict[str, tuple[str, ...]]
 """Name of a combination -> its branches in the order of the profile."""
 
+_MHPF_OPTIONS: Final = (
+    "method", "loss", "heads", "soft", "balance", "dropout", "decay", "sharpness", "stiffness", "seed",
+    "branches", "voice", "face", "last_actor", "folds",
+)  # fmt: skip
 TRAINERS: Final = (
     Trainer(
         "mhpf",
         "cer_pipeline.fusion.train.mhpf:train",
         "Multi-Head Probability Fusion on probabilities of branches that did not see the segment.",
         reads=("labels",),
+        options=_MHPF_OPTIONS,
     ),
     Trainer(
         "feature_fusion",
         "cer_pipeline.fusion.train.feature_level:train",
         "A query over the features of the branches; an alternative to mhpf whose values do not split into parts.",
         reads=("labels",),
+        options=("epochs", "patience", "leave_out", "folds", "seed", "branches"),
     ),
 )
 

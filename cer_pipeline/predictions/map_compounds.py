@@ -28,7 +28,7 @@ from cer_pipeline.compound.ppa import ppa
 from cer_pipeline.fusion.inputs import combinations_in
 from cer_pipeline.fusion.uncertainty import confidence, entropy
 from cer_pipeline.labels import BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS
-from cer_pipeline.perception.captions.registry import RULE_BASED_VIEW as RULE_BASED
+from cer_pipeline.perception.captions.registry import RULE_BASED_VIEW
 from cer_pipeline.plans import SEGMENT_COLUMNS
 from cer_pipeline.predictions.specs import CAPTIONS, PFSA, PPA, SCENE, SCENE_HEAD
 from cer_pipeline.stage import UNIT, Inputs, StageContext
@@ -181,7 +181,7 @@ def _captioned(inputs: Inputs) -> tuple[set[str], set[str]]:
     segments: tuple[set[str], set[str]] = (set(), set())
     for row in table.to_pylist():
         if row["status"] == Status.OK:
-            segments[row["view"] == RULE_BASED].add(row["segment_id"])
+            segments[row["view"] == RULE_BASED_VIEW].add(row["segment_id"])
     return segments
 
 

@@ -152,8 +152,3 @@ def interval_plot(cells: Sequence[MetricRow], title: str) -> bytes:
 def data_uri(picture: bytes) -> str:
     """Return a PNG as a data URI."""
     return f"data:image/png;base64,{base64.b64encode(picture).decode()}"
-
-
-def markdown_picture(title: str, picture: bytes) -> str:
-    """Return Markdown that embeds a PNG."""
-    return f"![{title}]({data_uri(picture)})"

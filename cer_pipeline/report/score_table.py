@@ -6,7 +6,7 @@ Belongs here: the columns of the table and the format of numbers. Does not belon
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from cer_pipeline.evaluation.protocols import ALL, FRAME, PAIRED, SEGMENT, UNION, MetricRow
@@ -80,13 +80,6 @@ def interval(cell: MetricRow | None, signed: bool = False) -> str:
         return cell.status
     text = f"{cell.value:+.2f}" if signed else f"{cell.value:.2f}"
     return text if cell.low is None else f"{text} [{cell.low:.1f}, {cell.high:.1f}]"
-
-
-def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> str:
-    """Return a Markdown table; bars in cells are escaped."""
-    lines = ["| " + " | ".join(columns) + " |", "|" + "|".join("---:" if c in right else "---" for c in columns) + "|"]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join(lines)
 
 
 def _row(known: Mapping[tuple[str, str, str, str], MetricRow], split: str, level: str, system: str) -> tuple[str, ...]:

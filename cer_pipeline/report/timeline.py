@@ -22,16 +22,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cer_pipeline.arrow import pc
+from cer_pipeline.arrow import matrix, pc
 from cer_pipeline.chart_style import COLOURS, EMPTY, INK, LINE, QUIET, drawable, faded, figure, ink_on, png, settings
 from cer_pipeline.compound.clear import UNCLEAR, Clear
 from cer_pipeline.errors import CerError
-from cer_pipeline.fusion.inputs import matrix
 from cer_pipeline.fusion.uncertainty import confidence
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS, COMPOUND_PAIRS
 from cer_pipeline.predictions.specs import PPA
 from cer_pipeline.report.summary import spoken_words
-from cer_pipeline.stage import Inputs
+from cer_pipeline.stage import Inputs, video_rows
 from cer_pipeline.status import Status
 
 if TYPE_CHECKING:
@@ -114,14 +113,15 @@ def read_video(inputs: Inputs, video_id: str, rule: Clear) -> Video:
     Raises:
         CerError: the shard has no such video.
     """
-    rows = _rows(inputs, "videos", video_id)
+    rows = list(video_rows(inputs, "videos", video_id))
     if not rows:
         raise CerError("no such video", drawable(video_id), f"list them with `cer status {inputs.corpus}`")
-    windows = _rows(inputs, "segments", video_id)
+    windows = list(video_rows(inputs, "segments", video_id))
     times, basic, compound = _values(inputs, video_id, windows)
     fused = inputs.table("fused").column_names
     names = [c.removeprefix("w_") for c in fused if c.startswith("w_")]
-    branches = {n: _rows(inputs, f"probabilities/{n}", video_id, ["segment", "status", *BASIC_COLUMNS]) for n in names}
+    columns = ["segment", "status", *BASIC_COLUMNS]
+    branches = {n: list(video_rows(inputs, f"probabilities/{n}", video_id, columns)) for n in names}
     samples = max(1, sum(int(w["samples"]) for w in windows[:1]) if len(windows) == 1 else FACES)
     end = max([float(rows[0]["duration_s"] or 0.0), *(float(w["end_s"]) for w in windows), 0.1])
     return Video(
@@ -134,13 +134,9 @@ def read_video(inputs: Inputs, video_id: str, rule: Clear) -> Video:
         branches=branches,
         faces=_faces(inputs, video_id, end, min(FACES, samples)),
         slots=min(FACES, samples),
-        words=spoken_words(_rows(inputs, "transcripts", video_id, ["words"])),
+        words=spoken_words(list(video_rows(inputs, "transcripts", video_id, ["words"]))),
         end_s=end,
     )
-
-
-def _rows(inputs: Inputs, name: str, video_id: str, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    return [row for batch in inputs.batches(name, video_id, columns) for row in batch.to_pylist()]
 
 
 def _values(
@@ -171,7 +167,7 @@ def _values(
 def _faces(inputs: Inputs, video_id: str, end_s: float, slots: int) -> dict[int, bytes]:
     """Return for every slot of the lane the subject's face that is nearest to the centre of the slot."""
     width = end_s / slots
-    times = {row["sample"]: row["time_s"] for row in _rows(inputs, "frames", video_id, ["sample", "time_s"])}
+    times = {row["sample"]: row["time_s"] for row in video_rows(inputs, "frames", video_id, ["sample", "time_s"])}
     chosen: dict[int, tuple[float, bytes]] = {}
     for batch in inputs.batches("faces", video_id, ["sample", "face", "is_subject", "crop"]):
         subject = batch.filter(pc.and_(batch.column("is_subject"), pc.is_valid(batch.column("crop"))))
@@ -303,15 +299,15 @@ def _draw_compound(axis: Axes, video: Video) -> None:
             continue
         left = 0.0 if start == 0 else float(video.times[start])
         right = video.end_s if stop == len(top) else float(video.times[stop])
-        cell = MetricRow(left, right, 0.0, 1.0)
+        cell = Cell(left, right, 0.0, 1.0)
         if top[start] == NOT_CLEAR:
             _fill(axis, cell, GREY)
             _label(axis, [(UNCLEAR, 0.5, QUIET)], cell, 9)
             continue
         strength = _strength(float(lead[start:stop].mean()))
         pair = [faded(COLOURS[name], strength) for name in COMPOUND_PAIRS[top[start]]]
-        _fill(axis, MetricRow(left, right, 0.5, 1.0), pair[0])
-        _fill(axis, MetricRow(left, right, 0.0, 0.5), pair[1])
+        _fill(axis, Cell(left, right, 0.5, 1.0), pair[0])
+        _fill(axis, Cell(left, right, 0.0, 0.5), pair[1])
         words = COMPOUND[top[start]].split(" ")
         lines = [(w, y, ink_on(c)) for w, y, c in zip(words, (0.74, 0.24), pair, strict=True)]
         _label(axis, lines, cell, 9)
@@ -323,7 +319,7 @@ def _strength(lead: float) -> float:
 
 
 @dataclass(frozen=True)
-class MetricRow:
+class Cell:
     """A rectangle of a lane: times, s, and heights in units of the lane."""
 
     left: float
@@ -332,13 +328,13 @@ class MetricRow:
     high: float
 
 
-def _fill(axis: Axes, cell: MetricRow, colour: str) -> None:
+def _fill(axis: Axes, cell: Cell, colour: str) -> None:
     axis.fill_between([cell.left, cell.right], cell.low, cell.high, color=colour, linewidth=0)
     axis.plot([cell.left, cell.left], [cell.low, cell.high], color="white", linewidth=1.2)
 
 
 def _label(
-    axis: Axes, lines: Sequence[tuple[str, float, str]], cell: MetricRow, size: int, box: dict[str, Any] | None = None
+    axis: Axes, lines: Sequence[tuple[str, float, str]], cell: Cell, size: int, box: dict[str, Any] | None = None
 ) -> None:
     """Draw text in the centre of a cell, all lines or, if one is too wide, none.
 
@@ -381,14 +377,14 @@ def _draw_branches(axis: Axes, video: Video) -> None:
         axis.text(-0.012, 1 - (lane + 0.5) / count, name, transform=axis.transAxes, ha="right", va="center", fontsize=9)
         for status, first, last in _status_runs(rows):
             if status != Status.OK:
-                _absent(axis, status, MetricRow(starts[first], ends[last], lane + 0.12, lane + 0.88))
+                _absent(axis, status, Cell(starts[first], ends[last], lane + 0.12, lane + 0.88))
         for row, left, right in zip(rows, starts, ends, strict=True):
             if row["status"] != Status.OK:
                 continue
             values = np.array([row[c] for c in BASIC_COLUMNS])
             label = BASIC[int(values.argmax())]
             colour = faded(COLOURS[label], _strength(float(confidence(values))))
-            cell = MetricRow(left, right, lane + 0.12, lane + 0.88)
+            cell = Cell(left, right, lane + 0.12, lane + 0.88)
             _fill(axis, cell, colour)
             _label(axis, [(f"{label} {values.max():.2f}", lane + 0.5, ink_on(colour))], cell, 8)
     axis.text(
@@ -412,7 +408,7 @@ def _status_runs(rows: list[dict[str, Any]]) -> list[tuple[str, int, int]]:
     return runs
 
 
-def _absent(axis: Axes, status: str, cell: MetricRow) -> None:
+def _absent(axis: Axes, status: str, cell: Cell) -> None:
     axis.fill_between(
         [cell.left, cell.right], cell.low, cell.high, facecolor=EMPTY, edgecolor=LINE, hatch="////", linewidth=0
     )

@@ -9,19 +9,23 @@ Random numbers are no part of the state: a loop that can be resumed seeds each s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from cer_pipeline.errors import CerError
 from cer_pipeline.zoo.head_file import load_head, save_head
 
 Parameters = Mapping[str, torch.nn.Parameter]
 Schedule = LRScheduler | ReduceLROnPlateau
+
+MOMENTS: Final = frozenset({"step", "exp_avg", "exp_avg_sq"})
+"""What Adam and AdamW hold for each parameter after its first step."""
 
 
 def seed_step(seed: int, step: int) -> None:
@@ -31,11 +35,11 @@ def seed_step(seed: int, step: int) -> None:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where the state of a run is kept.
+    """The file of the state of a run.
 
     Args:
-        path: file of the state; an earlier one is replaced atomically.
-        settings: what tells the run from others, as plain JSON; a state of other settings is not loaded.
+        path: the file; an earlier one is replaced atomically.
+        settings: what identifies the run, as plain JSON; a state of other settings is not loaded.
     """
 
     path: Path
@@ -82,6 +86,7 @@ class Checkpoint:
         optimiser: torch.optim.Optimizer,
         schedule: Schedule | None,
         best: dict[str, torch.Tensor],
+        counters: Collection[str],
     ) -> dict[str, Any] | None:
         """Bring the arguments to the saved state.
 
@@ -90,14 +95,18 @@ class Checkpoint:
             optimiser: as in `save`, freshly made.
             schedule: as in `save`, freshly made.
             best: filled with the parameters of the best epoch.
+            counters: names of the counters that the run needs.
 
         Returns:
-            The saved counters; None, with nothing changed, where there is no state or it belongs to other settings.
+            The saved counters; None, with nothing changed, where there is no state, or it is damaged, belongs to other
+            settings, or lacks something because another version wrote it.
         """
-        if not self.path.is_file():
+        try:
+            tensors, meta = load_head(self.path)
+        except CerError:
             return None
-        tensors, meta = load_head(self.path)
-        if meta.get("settings") != dict(self.settings):
+        fits = meta.get("settings") == dict(self.settings) and meta.get("counters", {}).keys() == set(counters)
+        if not fits or not _is_complete(tensors, meta, parameters, optimiser):
             return None
         moments: dict[str, dict[str, np.ndarray]] = {}
         for name, value in tensors.items():
@@ -115,3 +124,23 @@ class Checkpoint:
         if schedule:
             schedule.load_state_dict(schedule.state_dict() | meta["schedule"])
         return meta["counters"]
+
+
+def _is_complete(
+    tensors: Mapping[str, np.ndarray],
+    meta: Mapping[str, Any],
+    parameters: Parameters,
+    optimiser: torch.optim.Optimizer,
+) -> bool:
+    """Return whether a state holds everything that `Checkpoint.load` restores, in the shapes of the parameters."""
+    if len(meta.get("rates", ())) != len(optimiser.param_groups) or "schedule" not in meta:
+        return False
+    kinds: dict[str, set[str]] = {name: set() for name in parameters}
+    for tensor in tensors:
+        kind, _, name = tensor.partition("/")
+        kinds.setdefault(name, set()).add(kind)
+    return kinds.keys() == parameters.keys() and all(
+        kinds[name] - {"best"} in ({"value"}, {"value"} | MOMENTS)
+        and tensors[f"value/{name}"].shape == tuple(parameter.shape)
+        for name, parameter in parameters.items()
+    )

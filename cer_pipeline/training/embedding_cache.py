@@ -27,7 +27,7 @@ class EmbeddingCache:
         path: file of the kept vectors.
         make: makes the encoder, called only when a text has no vector yet; the encoder maps texts to [n, size].
         model: digest of the encoder's weights and settings; vectors of another model are dropped.
-        progress: told what is going on, the texts done, and all.
+        progress: called with a message, the texts done, and all.
     """
 
     def __init__(

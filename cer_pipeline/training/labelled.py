@@ -61,7 +61,7 @@ def labelled(home: Home, corpus: Corpus) -> Labelled:
         CerError: no segments, no labels of basic emotions, or a training split without any, or without a class that
             another split has.
     """
-    labels = corpus_table(home, corpus.name, "labels", ["segment_id", "video_id", "split", "status", *LABEL_COLUMNS])
+    labels = corpus_table(home, corpus, "labels", ["segment_id", "video_id", "split", "status", *LABEL_COLUMNS])
     if not labels.num_rows:
         raise CerError("the corpus is empty", corpus.name, "add videos, and run `cer run` on it")
     values = matrix(labels, LABEL_COLUMNS)
@@ -102,7 +102,7 @@ def features_of(
     Raises:
         CerError: the table has not been made, or lacks one of the segments.
     """
-    table = corpus_table(home, corpus.name, f"features/{branch}", ["segment_id", "status", "features"])
+    table = corpus_table(home, corpus, f"features/{branch}", ["segment_id", "status", "features"])
     position = {s: i for i, s in enumerate(texts(table, "segment_id"))}
     absent = next((s for s in segments if s not in position), None)
     if absent is not None:

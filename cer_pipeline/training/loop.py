@@ -113,15 +113,15 @@ def train(
         loss: (batch, number of the epoch) -> mean loss over the rows, by a network in training mode.
         schedule: stepped after every step; `ReduceLROnPlateau` after every epoch, with the score.
         score: of held-out rows, after every epoch; the higher, the better.
-        checkpoint: where the state is kept; a stopped run goes on from it.
+        checkpoint: file of the state, from which a stopped run goes on.
         progress: called after every checkpoint with the loss and the score, the steps done, and those of all epochs.
 
     Returns:
         One record an epoch.
     """
     now, best = _Counters(), {}
-    if checkpoint and (found := checkpoint.load(parameters, optimiser, schedule, best)):
-        now = _Counters(**found)
+    if checkpoint and (counters := checkpoint.load(parameters, optimiser, schedule, best, asdict(now))):
+        now = _Counters(**counters)
 
     def save(message: str, per_epoch: int) -> None:
         if checkpoint:

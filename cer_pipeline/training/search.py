@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from cer_pipeline.errors import CerError
 from cer_pipeline.training.progress import Progress, quiet
@@ -40,17 +40,10 @@ class Span:
 Space = Mapping[str, Choice | Span]
 """Field of the settings -> what is tried."""
 
-OPTIMISER: Final[Space] = {
-    "rate": Span(1e-5, 1e-4, log=True),
-    "decay": Span(1e-6, 1e-2, log=True),
-    "warmup": Span(0.05, 0.2),
-}
-"""Published searches of the scene models: learning rate, weight decay and warm-up."""
-
 
 @dataclass(frozen=True)
 class SearchResult(Generic[Settings]):
-    """What a search found.
+    """Result of a search.
 
     Args:
         settings: of the best trial.
@@ -82,7 +75,7 @@ def search(
         trials: finished trials in all, those of an earlier, stopped search included.
         journal: file of the study.
         seed: of the sampler.
-        progress: told the best score so far and the trials.
+        progress: called with the best score so far and the trials.
 
     Raises:
         CerError: the space names no field of the settings, there is no trial, or the journal is of another search.
@@ -99,16 +92,16 @@ def search(
         raise CerError("the search names settings that do not exist", ", ".join(sorted(unknown)))
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal.parent.mkdir(parents=True, exist_ok=True)
-    told = repr((settings, sorted(space.items()), seed))
+    identity = repr((settings, sorted(space.items()), seed))
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(journal))),
         study_name="search",
         direction="maximize",
         load_if_exists=True,
     )
-    if study.user_attrs.setdefault("told", told) != told:
+    if study.user_attrs.setdefault("identity", identity) != identity:
         raise CerError("the journal belongs to another search", str(journal), "remove it to begin anew")
-    study.set_user_attr("told", told)
+    study.set_user_attr("identity", identity)
     for cut in study.get_trials(states=(TrialState.RUNNING,)):
         study.tell(cut.number, state=TrialState.FAIL)
     while (done := len(study.get_trials(states=(TrialState.COMPLETE,)))) < trials:

@@ -1,7 +1,7 @@
-"""What of a training's scores is shown at a glance.
+"""The main scores of a training, for tables and the UI.
 
-Belongs here: finding scores in the nested JSON that a training leaves, as rows for people. Does not belong here:
-computing any score (`metrics`).
+Belongs here: selecting scores from the nested JSON that a training writes. Does not belong here: computing any score
+(`metrics`).
 
 A score is a number, or [value, low, high] with its 95 % interval, in percent, under a name of `SHOWN`; the names above
 it say of which system and split it is.
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from cer_pipeline.markdown import table
+from cer_pipeline.training.model_card import score_text
 
 SHOWN: Final = ("macro_f1", "uar")
 
@@ -22,27 +22,20 @@ def score_rows(scores: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterato
     for name, value in scores.items():
         if isinstance(value, Mapping):
             yield from score_rows(value, (*path, name))
-        elif name in SHOWN and (text := _span(value)):
+        elif name in SHOWN and (text := _text(value)):
             yield " / ".join(path) or "all", name, text
 
 
 def headline(scores: Mapping[str, Any]) -> dict[str, float]:
     """Scores as plain numbers for the curves of the UI: "dev / all views / macro_f1" -> 41.8."""
-    found = {}
-    for of_what, metric, text in score_rows(scores):
-        found[metric if of_what == "all" else f"{of_what} / {metric}"] = float(text.split()[0])
-    return found
+    return {
+        metric if of_what == "all" else f"{of_what} / {metric}": float(text.split()[0])
+        for of_what, metric, text in score_rows(scores)
+    }
 
 
-def scores_markdown(scores: Mapping[str, Any]) -> str:
-    """The rows as a Markdown table."""
-    columns = ("of what", "metric", "percent [95 %]")
-    return table(columns, score_rows(scores), columns[2:])
-
-
-def _span(value: Any) -> str:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{value:.2f}"
-    if isinstance(value, list | tuple) and len(value) == 3 and all(isinstance(v, int | float) for v in value):
-        return f"{value[0]:.2f} [{value[1]:.2f}, {value[2]:.2f}]"
-    return ""
+def _text(value: Any) -> str:
+    """Return a score as cards print it; empty for what is no score."""
+    parts = value if isinstance(value, list | tuple) and len(value) == 3 else [value]
+    is_score = all(isinstance(part, int | float) and not isinstance(part, bool) for part in parts)
+    return score_text(value) if is_score else ""

@@ -8,15 +8,16 @@ the fusion), the list of all that can be trained (`cer_pipeline.trainers`), or p
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from cer_pipeline.corpora import registry
 from cer_pipeline.corpora.corpus import Corpus
-from cer_pipeline.corpora.leaks.find import check_training
+from cer_pipeline.corpora.leaks import check_training
 from cer_pipeline.errors import CerError
+from cer_pipeline.profiles import nearest
 from cer_pipeline.stage import Weights
 from cer_pipeline.store.fingerprint import digest_json
 from cer_pipeline.store.home import Home
@@ -33,7 +34,7 @@ class Request:
         corpora: corpora to learn from, in the order that the user named them.
         weights: verified weights of the models that the trainer names.
         out: folder for everything that the training writes; kept, so that a stopped training goes on.
-        options: options that the user set: name -> text.
+        options: values of options that the user set: name -> text.
         progress: called with the state of the training.
     """
 
@@ -58,6 +59,8 @@ class Trainer:
         formats: corpus formats that it reads; empty for any corpus with labels and tables.
         models: zoo ids that it needs.
         reads: tables that it reads, for the graph; empty where it reads the files of the corpus.
+        options: names of the options that it takes, mostly fields of the dataclass of its settings. They are repeated
+            here because that dataclass lies in a module that imports torch.
     """
 
     name: str
@@ -66,6 +69,17 @@ class Trainer:
     formats: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+    def check_options(self, names: Iterable[str]) -> None:
+        """Refuse an option that the training does not take.
+
+        Raises:
+            CerError: with the nearest option that it takes.
+        """
+        if unknown := [name for name in names if name not in self.options]:
+            then = nearest(unknown[0], self.options) if self.options else "it takes none"
+            raise CerError(f"no such option of the training of {self.name}", unknown[0], then)
 
 
 def training_corpora(home: Home, trainer: Trainer, names: Sequence[str]) -> tuple[Corpus, ...]:

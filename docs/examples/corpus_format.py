@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from cer_pipeline.corpora.annotations import Annotation, VideoAnnotations, one_hot
-from cer_pipeline.corpora.formats.csv_rows import read_rows
-from cer_pipeline.corpora.formats.names import nfc, stem
-from cer_pipeline.corpora.formats.registry import Format, Scan, ScannedVideo
+from cer_pipeline.corpora.csv_rows import read_rows
+from cer_pipeline.corpora.formats.registry import Format
+from cer_pipeline.corpora.names import nfc, stem
+from cer_pipeline.corpora.scan import Scan, ScannedVideo
 from cer_pipeline.corpora.splits import split_of
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC

@@ -239,7 +239,7 @@ def test_a_held_out_video_that_a_table_gives_to_training_blocks(graph: Graph, tm
     graph.edit("texts", "000003777", split="train")
     graph.run("texts")
     graph.edit("texts", "000003777", split="dev")
-    from cer_pipeline.corpora.leaks.check import leaks_of
+    from cer_pipeline.corpora.leak_check import leaks_of
     from cer_pipeline.corpora.shards import ShardInputs
     from cer_pipeline.store.home import Home
 

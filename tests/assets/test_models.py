@@ -48,6 +48,7 @@ def fake(request: Request) -> dict[str, Any]:
 def home(tmp_path, monkeypatch) -> Home:
     monkeypatch.setenv("CER_HOME", str(tmp_path / "home"))
     counting = replace(trainer(load_profile(), BRANCH), function=f"{__name__}:fake", formats=("folder",), models=())
+    counting = replace(counting, options=("epochs", "fail"))
     shipped = registry.shipped()
     shipped[BRANCH] = replace(shipped[BRANCH], trainers=(counting,))
     monkeypatch.setattr(registry, "shipped", lambda: shipped)
@@ -89,7 +90,12 @@ def test_a_training_that_fails_publishes_nothing_and_leaves_the_earlier_head_in_
     assert read_current(home.heads, BRANCH) == before
 
 
-def test_the_tables_of_a_branch_hang_on_its_head_and_processing_a_corpus_never_trains():
+def test_the_launchpad_refuses_an_option_that_the_training_does_not_take(home):
+    with pytest.raises(dg.DagsterInvalidConfigError, match=r'unexpected config entry "epoch".*Expected: .*epochs'):
+        launch(home, epoch="3")
+
+
+def test_the_tables_of_a_branch_depend_on_its_head_and_processing_a_corpus_never_trains():
     definitions = build_definitions()
     graph = definitions.resolve_asset_graph()
     assert model_key(BRANCH) in graph.get(asset_key(f"probabilities/{BRANCH}")).parent_keys
@@ -120,10 +126,10 @@ def _specs() -> Any:
 
 def test_the_command_trains_publishes_and_goes_back(home, capsys):
     train_command(BRANCH, "toy", None, False, True)
-    told = json.loads(capsys.readouterr().out)
+    printed = json.loads(capsys.readouterr().out)
     head = read_current(home.heads, BRANCH)
     assert head is not None
-    assert (told["sha256"], told["scores"]["dev"]["uar"]) == (head.sha256, 49.0)
+    assert (printed["sha256"], printed["scores"]["dev"]["uar"]) == (head.sha256, 49.0)
     train_command(BRANCH, "", None, True, False)
     assert read_current(home.heads, BRANCH) is None
 
@@ -144,6 +150,7 @@ def test_the_command_says_a_mistake_in_the_data_in_one_line(home):
         (BRANCH, "other", [], "no such corpus: other"),
         ("audio_bilstm", "toy", [], "a corpus of the format folder cannot train it: toy for audio_bilstm"),
         (BRANCH, "toy", ["epochs"], "a training option has the form name=value: epochs"),
+        (BRANCH, "toy", ["epoch=3"], "no such option of the training of text_minilm: epoch - did you mean epochs"),
     ],
 )
 def test_the_command_refuses_a_mistake_before_anything_runs(home, branch, names, options, says):

@@ -15,6 +15,7 @@ from cer_pipeline.branch import BranchSpec
 from cer_pipeline.corpora.corpus import Corpus
 from cer_pipeline.labels import BASIC_COLUMNS
 from cer_pipeline.stage import StageContext
+from cer_pipeline.store.fingerprint import digest
 from cer_pipeline.tables import TableSpec
 
 
@@ -32,14 +33,14 @@ class MemoryInputs:
 
     def batches(self, name: str, video_id: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         table = self.tables[name]
-        mine = pa.array([v == video_id for v in table.column("video_id").to_pylist()])
-        yield from table.select(list(columns or table.column_names)).filter(mine).to_batches()
+        of_video = pa.array([v == video_id for v in table.column("video_id").to_pylist()])
+        yield from table.select(list(columns or table.column_names)).filter(of_video).to_batches()
 
     def digests(self, name: str, unit: str = "video_id") -> dict[str, str]:
-        found: dict[str, str] = {}
+        digests: dict[str, str] = {}
         for row in self.tables[name].to_pylist():
-            found[row[unit]] = f"{found.get(row[unit], '')}{hash(str(row))}"
-        return found
+            digests[row[unit]] = digest(digests.get(row[unit], ""), str(row))
+        return digests
 
     def source(self, video_id: str) -> Path:
         raise AssertionError("no stage of these tests reads media")

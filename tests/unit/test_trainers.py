@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
@@ -33,6 +33,49 @@ def test_every_trainer_names_a_function_that_exists() -> None:
     for found in trainers(load_profile()).values():
         module, _, name = found.function.partition(":")
         assert callable(getattr(importlib.import_module(module), name))
+
+
+SETTINGS = {
+    "audio_uncertainty": "cer_pipeline.branches.audio.train:AudioSettings",
+    "audio_bilstm": "cer_pipeline.branches.audio.train:AudioSettings",
+    "face_emo_transformer": "cer_pipeline.branches.face.train:TemporalSettings",
+    "face_emo_mamba": "cer_pipeline.branches.face.train:TemporalSettings",
+    "text_minilm": "cer_pipeline.branches.text.train:TextSettings",
+    "scene_minilm": "cer_pipeline.branches.scene.train:SceneSettings",
+    "scene_signs": "cer_pipeline.branches.scene.train_au:AUHeadSettings",
+    "mhpf": "cer_pipeline.fusion.train.fit:Settings",
+    "feature_fusion": "cer_pipeline.fusion.train.feature_level:FeatureSettings",
+}
+"""Trainer -> import path of the dataclass that its options set."""
+
+BESIDE = {
+    "face_emo_transformer": {"trials"},
+    "face_emo_mamba": {"trials"},
+    "text_minilm": {"meld"},
+    "mhpf": {"branches", "voice", "face", "last_actor", "folds"},
+    "feature_fusion": {"branches"},
+}
+"""Trainer -> options that are no fields, as the docstring of its function lists them."""
+
+
+def test_every_trainer_declares_the_fields_of_its_settings_as_options() -> None:
+    shipped = trainers(load_profile())
+    assert SETTINGS.keys() == shipped.keys()
+    for name, path in SETTINGS.items():
+        module, _, settings = path.partition(":")
+        known = {field.name for field in fields(getattr(importlib.import_module(module), settings))}
+        # Inner folds choose the options of the candidates, and the training refuses them.
+        chosen = {"epochs", "divergence"} if name.startswith("audio") else set()
+        assert len(shipped[name].options) == len(set(shipped[name].options))
+        assert set(shipped[name].options) == known - chosen | BESIDE.get(name, set())
+
+
+def test_an_option_that_a_training_does_not_take_is_refused_with_the_nearest_one() -> None:
+    trainer(load_profile(), "mhpf").check_options(["heads", "last_actor"])
+    with pytest.raises(CerError, match="no such option of the training of mhpf: sharpnes - did you mean sharpness"):
+        trainer(load_profile(), "mhpf").check_options(["heads", "sharpnes"])
+    with pytest.raises(CerError, match="no such option of the training of plugged: epochs - it takes none"):
+        PLUGGED.check_options(["epochs"])
 
 
 def test_the_trainer_of_an_enabled_plug_in_is_found_beside_the_shipped_ones(monkeypatch: pytest.MonkeyPatch) -> None:

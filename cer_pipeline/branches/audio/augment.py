@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cer_pipeline.branches.audio.specs import SAMPLE_RATE_HZ
+from cer_pipeline.sound_file import SAMPLE_RATE_HZ
 
 WINDOW: Final = 4 * SAMPLE_RATE_HZ  # samples of a whole window
 
@@ -22,7 +22,7 @@ _TILT_DB: Final = 6.0  # largest rise or fall of the spectrum from 0 to 8 kHz: m
 _SNR_DB: Final = (12.0, 35.0)
 _ECHO_S: Final = (0.1, 0.4)  # reverberation time
 _PAUSE: Final = 0.05  # level below which, relative to the loudest 25 ms, an end of a clip counts as silence
-_MARGIN: Final = 1600  # 0.1 s that is kept at each end
+_MARGIN: Final = 1600  # 0.1 s of silence that remains at each end
 
 
 def trimmed(sound: Sound) -> Sound:
@@ -32,11 +32,11 @@ def trimmed(sound: Sound) -> Sound:
 
 
 def variant(sound: Sound, rng: np.random.Generator) -> Sound:
-    """One random variant of a recording, at most 4 s: speed, spectral tilt, echo, noise, and how much silence is kept.
+    """One random variant of a recording, at most 4 s: speed, spectral tilt, echo, noise, and silence at the ends.
 
     Args:
         sound: mono at 16 kHz.
-        rng: where the randomness comes from.
+        rng: generator of all random numbers.
     """
     start, end = _active(sound)
     first = round(start * rng.uniform())

@@ -6,8 +6,8 @@ Belongs here: the networks and a trained head's use. Does not belong here: losse
 Both follow the published ones (code of "Team RAS in 9th ABAW Competition", audio models) in form, not in size: theirs
 read 199 states of 768 values and have some 10 million parameters; these read at most 20 steps of 384 and have 0.1
 million, so that a shipped head with its members stays below 2 MB. Where theirs average over time, these take average
-and standard deviation (Okabe et al. 2018, "Attentive Statistics Pooling"): how a voice moves tells more than its mean.
-A window may be shorter than 4 s: steps behind its end are masked everywhere.
+and standard deviation (Okabe et al. 2018, "Attentive Statistics Pooling"): the variation of a voice
+over time is more informative than its mean. A window may be shorter than 4 s: steps behind its end are masked.
 """
 
 from __future__ import annotations
@@ -23,15 +23,11 @@ from scipy.special import softmax
 from torch import Tensor, nn
 
 from cer_pipeline.branches.audio.specs import STATE_SIZE
-from cer_pipeline.labels import BASIC
+from cer_pipeline.labels import BASIC, TRAINED_CLASSES
 from cer_pipeline.torch_threads import one_thread
 from cer_pipeline.zoo.head_file import load_head
 
 MEMBER_VECTOR: Final = 64  # values before the last layer of one member
-CLASSES: Final = tuple(BASIC.index(name) for name in BASIC if name != "Other")
-"""Columns of `BASIC` that the last layer answers for; "Other" is never trained and gets 0."""
-
-TEMPERATURE: Final = 1.5  # published: probabilities of the uncertainty head are softmax(mean / 1.5)
 LOG_VARIANCE: Final = (-3.0, 3.0)  # published clamp of the log-variances
 PARTS: Final = 3  # published: beginning, middle and end each have their own attention
 
@@ -76,7 +72,7 @@ class ReBiLSTM(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.attention = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1))
         self.body = nn.Sequential(_block(2 * width, width, dropout), _block(width, MEMBER_VECTOR, dropout))
-        self.last = nn.Linear(MEMBER_VECTOR, len(CLASSES))
+        self.last = nn.Linear(MEMBER_VECTOR, len(TRAINED_CLASSES))
 
     def vector(self, states: Tensor, steps: Tensor) -> Tensor:
         """States [n, t, 384] and steps [n] -> what the last layer reads [n, 64]."""
@@ -88,7 +84,7 @@ class ReBiLSTM(nn.Module):
         return self.body(_statistics(hidden, scores.softmax(1)))
 
     def forward(self, states: Tensor, steps: Tensor) -> Tensor:
-        """States [n, t, 384] and steps [n] -> logits [n, 7] in the order of `CLASSES`."""
+        """States [n, t, 384] and steps [n] -> logits [n, 7] in the order of `TRAINED_CLASSES`."""
         return self.last(self.vector(states, steps))
 
 
@@ -112,9 +108,11 @@ class Uncertainty(nn.Module):
         self.relations = nn.Sequential(_block(PARTS * width, width, dropout), _block(width, MEMBER_VECTOR, dropout))
         self.whole = _block(2 * width, MEMBER_VECTOR, dropout)
         self.body = _block(2 * MEMBER_VECTOR, MEMBER_VECTOR, dropout)
-        self.last = nn.Linear(MEMBER_VECTOR, len(CLASSES))
-        self.variance = nn.Linear(MEMBER_VECTOR, len(CLASSES))
-        nn.init.xavier_uniform_(self.last.weight, 0.5)  # published gains and bias: start mild and certain
+        self.last = nn.Linear(MEMBER_VECTOR, len(TRAINED_CLASSES))
+        self.variance = nn.Linear(MEMBER_VECTOR, len(TRAINED_CLASSES))
+        nn.init.xavier_uniform_(
+            self.last.weight, 0.5
+        )  # published gains and bias: small logits and variances at the start
         nn.init.xavier_uniform_(self.variance.weight, 0.1)
         nn.init.constant_(self.variance.bias, -1.0)
 
@@ -129,7 +127,7 @@ class Uncertainty(nn.Module):
         return self.body(torch.cat([self.relations(torch.cat(related, -1)), whole], -1))
 
     def forward(self, states: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
-        """States [n, t, 384] and steps [n] -> means [n, 7] and log-variances [n, 7] in the order of `CLASSES`."""
+        """States [n, t, 384] and steps [n] -> means and log-variances [n, 7], in the order of `TRAINED_CLASSES`."""
         vector = self.vector(states, steps)
         return self.last(vector), self.variance(vector).clamp(*LOG_VARIANCE)
 
@@ -147,7 +145,7 @@ def inside(steps: Tensor, longest: int) -> Tensor:
 
 
 def thirds(steps: Tensor, longest: int) -> list[Tensor]:
-    """Steps [n] -> masks [n, longest] of beginning, middle and end; a window of one or two steps is its own third."""
+    """Steps [n] -> masks [n, longest] of beginning, middle and end; an empty third has all steps."""
     at = torch.arange(longest)
     keep = inside(steps, longest)
     part = at * PARTS // steps[:, None]
@@ -182,8 +180,8 @@ class AudioHead:
         self.members: list[ReBiLSTM | Uncertainty] = []
         for i in range(meta["members"]):
             network = KINDS[meta["branch"]](width=meta["width"])
-            own = {name.split("/", 1)[1]: v for name, v in tensors.items() if name.startswith(f"{i}/")}
-            network.load_state_dict({name: torch.from_numpy(v.astype(np.float32)) for name, v in own.items()})
+            parameters = {name.split("/", 1)[1]: v for name, v in tensors.items() if name.startswith(f"{i}/")}
+            network.load_state_dict({name: torch.from_numpy(v.astype(np.float32)) for name, v in parameters.items()})
             self.members.append(network.eval())
         self._last = [
             (m.last.weight.detach().double().numpy(), m.last.bias.detach().double().numpy()) for m in self.members
@@ -216,7 +214,7 @@ class AudioHead:
 
 
 def spread(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Values [..., 7] in the order of `CLASSES` -> [..., 8] in the order of `BASIC`."""
+    """Values [..., 7] in the order of `TRAINED_CLASSES` -> [..., 8] in the order of `BASIC`."""
     full = np.zeros((*values.shape[:-1], len(BASIC)))
-    full[..., CLASSES] = values
+    full[..., TRAINED_CLASSES] = values
     return full

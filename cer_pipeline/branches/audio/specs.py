@@ -26,7 +26,6 @@ from cer_pipeline.training.trainer import Trainer
 ENCODER: Final = "whisper_tiny_en"
 """Zoo id of the encoder and name of its table."""
 
-SAMPLE_RATE_HZ: Final = 16_000
 STEPS_PER_WINDOW: Final = 20  # of 0.2 s: a whole window
 STATE_SIZE: Final = 384  # values of a step of the encoder's states
 VECTOR: Final = 192  # values before a head's last layer: 3 members of 64
@@ -35,7 +34,6 @@ UNCERTAINTY: Final = "audio_uncertainty"
 BILSTM: Final = "audio_bilstm"
 
 _MODULE: Final = "cer_pipeline.branches.audio.stages"
-_STATES: Final = f"audio_features/{ENCODER}"
 
 
 def _plan_states(inputs: Inputs, _: Profile) -> pa.Table:
@@ -77,6 +75,10 @@ ENCODER_STATES: Final = StageSpec(
 )
 
 
+_OPTIONS: Final = ("width", "dropout", "rate", "decay", "batch", "clip", "variants", "members")
+"""Options of a training; inner folds choose the other fields of `train.AudioSettings`."""
+
+
 def _branch(name: str, title: str, table1: int, prefix: str, about: str) -> BranchSpec:
     head = f"head_{name}"
     features = StageSpec(
@@ -106,7 +108,12 @@ def _branch(name: str, title: str, table1: int, prefix: str, about: str) -> Bran
         chunk_units=4096,
     )
     trainer = Trainer(
-        name, "cer_pipeline.branches.audio.train:train", about, formats=("ravdess",), models=("whisper_tiny_en",)
+        name,
+        "cer_pipeline.branches.audio.train:train",
+        about,
+        formats=("ravdess",),
+        models=("whisper_tiny_en",),
+        options=_OPTIONS,
     )
     return BranchSpec(
         name, title, "audio", table1, features, probabilities, extra=(ENCODER_STATES,), trainers=(trainer,)

@@ -1,7 +1,7 @@
 """The stages of the audio branches: sound -> states -> a head's vector -> probabilities.
 
-Belongs here: reading and writing tables around the encoder (`whisper_encoder`) and the heads (`branches.audio.heads`).
-Does not belong here: specs and plans (`audio`).
+Belongs here: reading and writing tables around the encoder (`whisper_encoder`) and the heads (`heads`). Does not belong
+here: specs and plans (`specs`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from cer_pipeline.branches.audio.specs import (
     BILSTM,
     ENCODER,
     ENCODER_STATES,
-    SAMPLE_RATE_HZ,
     STATE_SIZE,
     STEPS_PER_WINDOW,
     UNCERTAINTY,
@@ -30,7 +29,8 @@ from cer_pipeline.branches.audio.whisper_encoder import SAMPLES_PER_STEP, Whispe
 from cer_pipeline.branches.rows import Row, empty_row, feature_row, probability_rows, read_features
 from cer_pipeline.perception.speech.vad import read_sound
 from cer_pipeline.plans import SEGMENT_COLUMNS
-from cer_pipeline.stage import UNIT, StageContext
+from cer_pipeline.sound_file import SAMPLE_RATE_HZ
+from cer_pipeline.stage import UNIT, StageContext, video_rows
 from cer_pipeline.status import Status
 from cer_pipeline.sums import plain_sum
 
@@ -44,7 +44,7 @@ class States:
 
     @cached_property
     def _encoder(self) -> WhisperStates:
-        """Loaded where somebody speaks."""
+        """Loaded at the first window with speech."""
         return WhisperStates(self._context.weights.path(ENCODER))
 
     def __call__(self, units: pa.Table) -> pa.Table:
@@ -53,8 +53,8 @@ class States:
         return pa.Table.from_pylist(rows, schema=ENCODER_STATES.table.schema)
 
     def _video(self, video: str) -> list[dict[str, Any]]:
-        found = self._read("speech", video, ["start_s", "end_s", "status", "reason"])
-        speech = [(row["start_s"], row["end_s"]) for row in found if row["status"] == Status.OK]
+        stretches = self._read("speech", video, ["start_s", "end_s", "status", "reason"])
+        speech = [(row["start_s"], row["end_s"]) for row in stretches if row["status"] == Status.OK]
         sound = read_sound(self._read("audio", video, ["flac"])[0]["flac"]) if speech else np.zeros(0, np.float32)
         rows = []
         for segment in self._read("segments", video, [*SEGMENT_COLUMNS, "start_s", "end_s"]):
@@ -63,12 +63,12 @@ class States:
             spoken = plain_sum(max(0.0, min(end, b) - max(start, a)) for a, b in speech)
             if spoken >= self._least_s:
                 first = round(start * SAMPLE_RATE_HZ)
-                heard = sound[first : min(round(end * SAMPLE_RATE_HZ), first + STEPS_PER_WINDOW * SAMPLES_PER_STEP)]
-                row |= {"status": str(Status.OK), **self._states(heard)}
-            elif not found or found[0]["status"] in (Status.OK, Status.NO_SPEECH):
+                last = min(round(end * SAMPLE_RATE_HZ), first + STEPS_PER_WINDOW * SAMPLES_PER_STEP)
+                row |= {"status": str(Status.OK), **self._states(sound[first:last])}
+            elif not stretches or stretches[0]["status"] in (Status.OK, Status.NO_SPEECH):
                 row |= {"status": str(Status.NO_SPEECH), "reason": f"{spoken:.2f} s of speech in the window"}
             else:
-                row |= {"status": found[0]["status"], "reason": found[0]["reason"]}
+                row |= {"status": stretches[0]["status"], "reason": stretches[0]["reason"]}
             rows.append(row)
         return rows
 
@@ -80,7 +80,7 @@ class States:
         return {"features": full.ravel(), "steps": len(states)}
 
     def _read(self, table: str, video: str, columns: Sequence[str]) -> list[dict[str, Any]]:
-        return [row for batch in self._context.inputs.batches(table, video, columns) for row in batch.to_pylist()]
+        return list(video_rows(self._context.inputs, table, video, columns))
 
 
 class _Features:
@@ -96,8 +96,8 @@ class _Features:
         wanted = set(units.column(UNIT).to_pylist())
         rows = []
         for video in dict.fromkeys(units.column("video_id").to_pylist()):
-            for batch in self._inputs.batches(ENCODER_STATES.name, video):
-                rows += [self._row(row) for row in batch.to_pylist() if row["segment_id"] in wanted]
+            states = video_rows(self._inputs, ENCODER_STATES.name, video)
+            rows += [self._row(row) for row in states if row["segment_id"] in wanted]
         return pa.Table.from_pylist(rows, schema=self._schema)
 
     def _row(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -1,16 +1,17 @@
 """Training of the two audio heads on RAVDESS: variants of the clips, folds by actor, members, temperature.
 
-Belongs here: the loop, what is chosen on inner folds, out-of-fold probabilities and scores. Does not belong here: the
+Belongs here: the loop, the choice on inner folds, out-of-fold probabilities and scores. Does not belong here: the
 networks (`branches.audio.heads`), losses (`losses`), variants (`augment`) or the encoder
 (`branches.audio.whisper_encoder`).
 
 Protocol: 5 folds of 4 actors each. For each outer fold a candidate of `CANDIDATES` is chosen by the UAR on the next
 fold, trained on the other three; then `members` networks are trained on all four and predict the outer fold, on the
-clips themselves. So the actors that a score is taken on chose nothing. The shipped head is trained on all actors with
-the candidate that was best on average over the inner folds.
+clips themselves. The actors of an outer fold therefore influence no choice. The shipped head is trained on all actors
+with the candidate that was best on average over the inner folds.
 
-A head is more confident about the two sentences that it was trained on than about any other. So temperatures are taken
-from networks on actors, sentences and recording conditions that none of their training clips had (`unheard`).
+A head is more confident about the two sentences of its training clips than about other sentences. Temperatures are
+therefore computed from predictions on actors, sentences and recording conditions outside the training clips
+(`predict_new_sentences`).
 
 Everything is seeded and runs on one thread: the same data give the same scores. Each encoded variant and each trained
 network is a file, so a stopped run goes on with the next one.
@@ -33,12 +34,12 @@ from scipy.special import softmax
 
 from cer_pipeline import metrics
 from cer_pipeline.branches.audio.augment import WINDOW, trimmed, variant
-from cer_pipeline.branches.audio.heads import CLASSES, KINDS, AudioHead, ReBiLSTM, Uncertainty, spread
-from cer_pipeline.branches.audio.specs import SAMPLE_RATE_HZ, STATE_SIZE, STEPS_PER_WINDOW
+from cer_pipeline.branches.audio.heads import KINDS, AudioHead, ReBiLSTM, Uncertainty, spread
+from cer_pipeline.branches.audio.specs import STATE_SIZE, STEPS_PER_WINDOW
 from cer_pipeline.corpora.formats.ravdess import Clip, read_ravdess
 from cer_pipeline.errors import CerError
-from cer_pipeline.labels import BASIC, BASIC_COLUMNS
-from cer_pipeline.sound_file import SoundFileError, read_sound_file
+from cer_pipeline.labels import BASIC, BASIC_COLUMNS, TRAINED_CLASSES
+from cer_pipeline.sound_file import SAMPLE_RATE_HZ, SoundFileError, read_sound_file
 from cer_pipeline.torch_threads import one_thread
 from cer_pipeline.training import loop, losses
 from cer_pipeline.training.loop import Loop
@@ -51,7 +52,8 @@ from cer_pipeline.zoo.head_file import load_head, save_head
 FOLDS: Final = 5
 TEMPERATURES: Final = tuple(round(0.1 + i / 20, 2) for i in range(99))  # 0.1 (means of 0 to 1 are mild) to 5.0
 WARMUP: Final = 0.1  # share of the steps with a rising rate; then a cosine to 0
-UNSURE: Final = 0.25  # published: about the first quarter of the epochs trains with smoothed targets, divergence 0.01
+SMOOTHED_SHARE: Final = 0.25
+"""Published: about the first quarter of the epochs trains with smoothed targets and a divergence of 0.01."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ CANDIDATES: Final[Mapping[str, tuple[dict[str, Any], ...]]] = {
     "audio_bilstm": ({"epochs": 25}, {"epochs": 40}),
     "audio_uncertainty": ({"epochs": 25, "divergence": 0.5}, {"epochs": 40, "divergence": 2.0}),
 }
-"""What is chosen among, for each branch."""
+"""Branch -> the settings that inner folds choose from."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Corpus:
     Args:
         states: [variants, n, 20, 384]; variant 0 is the clip itself, without the silence at its ends.
         steps: [variants, n] steps that a variant fills.
-        labels: [n] positions in `CLASSES`.
+        labels: [n] positions in `TRAINED_CLASSES`.
         actors: [n].
         names: [n].
         digest: SHA-256 over the names and contents of the clips.
@@ -112,12 +114,12 @@ class Corpus:
 
     @property
     def statements(self) -> np.ndarray:
-        """[n]: the sentence that is said, the fifth number of a name."""
+        """[n]: number of the spoken sentence, the fifth number of a name."""
         return np.array([name.split("-")[4] for name in self.names])
 
     @property
-    def rough(self) -> int:
-        """The variant that stands for other recording conditions; the clip itself where there is none."""
+    def degraded(self) -> int:
+        """The variant that represents other recording conditions; the clip itself where there is none."""
         return min(1, len(self.states) - 1)
 
 
@@ -127,7 +129,7 @@ def encode(clips: Sequence[Clip], encoder: Path, folder: Path, variants: int, pr
     Args:
         clips: recordings.
         encoder: folder of Whisper.
-        folder: where the states are kept.
+        folder: folder of the files of states.
         variants: random variants beside the clip itself.
         progress: called with the state of the training.
     """
@@ -164,7 +166,7 @@ def encode(clips: Sequence[Clip], encoder: Path, folder: Path, variants: int, pr
     return Corpus(
         torch.from_numpy(np.stack(states)),
         torch.from_numpy(np.stack(steps)),
-        np.array([CLASSES.index(clip.label) for clip in clips]),
+        np.array([TRAINED_CLASSES.index(clip.label) for clip in clips]),
         np.array([clip.actor for clip in clips]),
         [clip.name for clip in clips],
         hashlib.sha256("\n".join(f"{clip.sha256}  {clip.name}" for clip in clips).encode()).hexdigest(),
@@ -197,7 +199,7 @@ def fit(corpus: Corpus, rows: np.ndarray, branch: str, settings: AudioSettings, 
     valid = corpus.states[:, rows][torch.arange(STEPS_PER_WINDOW) < corpus.steps[:, rows, None]]
     network.entry.mean.copy_(valid.mean(0))
     network.entry.scale.copy_(valid.std(0))
-    targets = torch.eye(len(CLASSES))[torch.from_numpy(corpus.labels)]
+    targets = torch.eye(len(TRAINED_CLASSES))[torch.from_numpy(corpus.labels)]
     weights = losses.class_weights(targets[rows])
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=settings.decay)
     per_epoch = -(-len(rows) // settings.batch)
@@ -208,7 +210,7 @@ def fit(corpus: Corpus, rows: np.ndarray, branch: str, settings: AudioSettings, 
     def loss(batch: np.ndarray, epoch: int) -> torch.Tensor:
         drawn = rng.integers(0, len(corpus.states), len(batch))
         out = network(corpus.states[drawn, batch], corpus.steps[drawn, batch])
-        return _loss(out, targets[batch], weights, settings.divergence, epoch < UNSURE * settings.epochs)
+        return _loss(out, targets[batch], weights, settings.divergence, epoch < SMOOTHED_SHARE * settings.epochs)
 
     schedule = loop.warmup_cosine(optimiser, per_epoch * settings.epochs, WARMUP)
     parameters = dict(network.named_parameters())
@@ -216,11 +218,11 @@ def fit(corpus: Corpus, rows: np.ndarray, branch: str, settings: AudioSettings, 
     return network.eval()
 
 
-def _loss(out: Any, targets: torch.Tensor, weights: torch.Tensor, divergence: float, unsure: bool) -> torch.Tensor:
+def _loss(out: Any, targets: torch.Tensor, weights: torch.Tensor, divergence: float, warming_up: bool) -> torch.Tensor:
     if isinstance(out, torch.Tensor):
         return losses.soft_focal(out, targets, weights)
     means, log_variances = out
-    if unsure:
+    if warming_up:
         return losses.uncertainty(means, log_variances, losses.smoothed(targets, 0.2), weights, 0.01)
     return losses.uncertainty(means, log_variances, targets, weights, divergence)
 
@@ -233,19 +235,19 @@ def outputs(network: ReBiLSTM | Uncertainty, corpus: Corpus, rows: np.ndarray, v
 
 
 class FitCache:
-    """Trained networks, kept as files so that a stopped run goes on.
+    """Trained networks as files, so that a stopped run resumes.
 
     Args:
         corpus: all clips.
         branch: which network.
-        folder: where they are kept.
+        folder: folder of the files.
     """
 
     def __init__(self, corpus: Corpus, branch: str, folder: Path) -> None:
         self.corpus, self.branch, self.folder = corpus, branch, folder
 
     def get(self, rows: np.ndarray, settings: AudioSettings, seed: int) -> ReBiLSTM | Uncertainty:
-        """The network of these rows, settings and seed: read, or trained and kept."""
+        """The network of these rows, settings and seed: read, or trained and written."""
         identity = {**asdict(settings), "seed": seed, "branch": self.branch, "data": self.corpus.digest}
         identity["rows"] = [self.corpus.names[i] for i in rows]
         name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
@@ -275,18 +277,18 @@ def choose(fits: FitCache, settings: AudioSettings, outer: int, progress: Progre
     corpus, inner = fits.corpus, (outer + 1) % FOLDS
     fold = folds_of(corpus.actors)
     train, held = np.flatnonzero((fold != outer) & (fold != inner)), np.flatnonzero(fold == inner)
-    found = []
+    scores = []
     for i, candidate in enumerate(CANDIDATES[fits.branch]):
         progress(f"{fits.branch}: candidate {i} within fold {outer}", outer, FOLDS)
         network = fits.get(train, replace(settings, **candidate), seed=0)
-        found.append(_uar(corpus.labels[held], outputs(network, corpus, held).argmax(-1)))
-    return found
+        scores.append(_uar(corpus.labels[held], outputs(network, corpus, held).argmax(-1)))
+    return scores
 
 
-def unheard(fits: FitCache, settings: Sequence[AudioSettings], progress: Progress = quiet) -> np.ndarray:
-    """Outputs [n, 7] of single networks on clips whose actor and sentence they were not trained on, as a variant.
+def predict_new_sentences(fits: FitCache, settings: Sequence[AudioSettings], progress: Progress = quiet) -> np.ndarray:
+    """Outputs [n, 7] of single networks on a variant of clips whose actor and sentence are not in their training.
 
-    Where all clips say one sentence, only the actor is new.
+    Where all clips have one sentence, only the actor is new.
 
     Args:
         fits: of a branch.
@@ -294,20 +296,20 @@ def unheard(fits: FitCache, settings: Sequence[AudioSettings], progress: Progres
         progress: called with the state of the training.
     """
     corpus = fits.corpus
-    fold, said = folds_of(corpus.actors), corpus.statements
-    found = np.zeros((len(fold), len(CLASSES)))
-    for outer, own in enumerate(settings):
-        for statement in sorted(set(said)):
-            progress(f"{fits.branch}: sentence {statement} unheard, fold {outer}", outer, FOLDS)
-            other = said != statement if len(set(said)) > 1 else np.ones(len(said), bool)
-            network = fits.get(np.flatnonzero((fold != outer) & other), own, seed=0)
-            held = np.flatnonzero((fold == outer) & (said == statement))
-            found[held] = outputs(network, corpus, held, version=corpus.rough)
-    return found
+    fold, sentences = folds_of(corpus.actors), corpus.statements
+    predicted = np.zeros((len(fold), len(TRAINED_CLASSES)))
+    for outer, of_fold in enumerate(settings):
+        for statement in sorted(set(sentences)):
+            progress(f"{fits.branch}: sentence {statement} held out, fold {outer}", outer, FOLDS)
+            other = sentences != statement if len(set(sentences)) > 1 else np.ones(len(sentences), bool)
+            network = fits.get(np.flatnonzero((fold != outer) & other), of_fold, seed=0)
+            held = np.flatnonzero((fold == outer) & (sentences == statement))
+            predicted[held] = outputs(network, corpus, held, version=corpus.degraded)
+    return predicted
 
 
 def _uar(truth: np.ndarray, guess: np.ndarray) -> float:
-    return float(metrics.uar(metrics.confusion(truth, guess, len(CLASSES)), range(len(CLASSES))))
+    return float(metrics.uar(metrics.confusion(truth, guess, len(TRAINED_CLASSES)), range(len(TRAINED_CLASSES))))
 
 
 def averaged(members: Sequence[np.ndarray], temperature: float) -> np.ndarray:
@@ -317,7 +319,7 @@ def averaged(members: Sequence[np.ndarray], temperature: float) -> np.ndarray:
 
 def best_temperature(members: Sequence[np.ndarray], labels: np.ndarray) -> float:
     """The temperature at which the averaged probabilities of the labels are likeliest, classes weighing the same."""
-    counts = np.bincount(labels, minlength=len(CLASSES))
+    counts = np.bincount(labels, minlength=len(TRAINED_CLASSES))
     weights = 1 / counts[labels]
     at = np.arange(len(labels))
     return min(TEMPERATURES, key=lambda t: -(weights * np.log(averaged(members, t)[at, labels] + 1e-12)).sum())
@@ -355,7 +357,7 @@ def train_audio(
     fold = folds_of(np.array([clip.actor for clip in clips]))
     labels = np.array([clip.label for clip in clips])
     for k in range(FOLDS):
-        absent = [BASIC[c] for c in CLASSES if not (labels[fold == k] == c).any()]
+        absent = [BASIC[c] for c in TRAINED_CLASSES if not (labels[fold == k] == c).any()]
         if absent:
             who = f"{', '.join(absent)} by actors {k + 1}, {k + 1 + FOLDS}, ..."
             raise CerError("a fold has no clip of a class", who, "add the clips of these actors")
@@ -373,38 +375,47 @@ def _train(fits: FitCache, settings: AudioSettings, out: Path, progress: Progres
     inner = [choose(fits, settings, outer, progress) for outer in range(FOLDS)]
     chosen = [int(np.argmax(scores)) for scores in inner]
     # Out-of-fold outputs of each member, on the clip itself and on a variant of it.
-    clean, rough = (np.zeros((settings.members, len(fold), len(CLASSES))) for _ in range(2))
+    clean, degraded = (np.zeros((settings.members, len(fold), len(TRAINED_CLASSES))) for _ in range(2))
     for outer in range(FOLDS):
-        own = replace(settings, **CANDIDATES[branch][chosen[outer]])
+        chosen_settings = replace(settings, **CANDIDATES[branch][chosen[outer]])
         held = np.flatnonzero(fold == outer)
         for seed in range(settings.members):
             progress(f"{branch}: member {seed} for fold {outer}", outer, FOLDS)
-            network = fits.get(np.flatnonzero(fold != outer), own, seed)
+            network = fits.get(np.flatnonzero(fold != outer), chosen_settings, seed)
             clean[seed, held] = outputs(network, corpus, held)
-            rough[seed, held] = outputs(network, corpus, held, version=corpus.rough)
-    strange = unheard(fits, [replace(settings, **CANDIDATES[branch][k]) for k in chosen], progress)
+            degraded[seed, held] = outputs(network, corpus, held, version=corpus.degraded)
+    on_new_sentences = predict_new_sentences(
+        fits, [replace(settings, **CANDIDATES[branch][k]) for k in chosen], progress
+    )
     p = np.zeros(clean.shape[1:])
     for outer in range(FOLDS):  # each fold at the temperature of the others
         others = fold != outer
-        at = best_temperature([strange[others]], corpus.labels[others])
+        at = best_temperature([on_new_sentences[others]], corpus.labels[others])
         p[~others] = averaged(list(clean[:, ~others]), at)
-    temperature = best_temperature([strange], corpus.labels)
+    temperature = best_temperature([on_new_sentences], corpus.labels)
 
     final = int(np.argmax(np.mean(inner, axis=0)))
-    own = replace(settings, **CANDIDATES[branch][final])
+    chosen_settings = replace(settings, **CANDIDATES[branch][final])
     tensors: dict[str, np.ndarray] = {}
     for seed in range(settings.members):
         progress(f"{branch}: member {seed} on all actors", seed, settings.members)
-        network = fits.get(np.arange(len(fold)), own, seed)
+        network = fits.get(np.arange(len(fold)), chosen_settings, seed)
         for name, value in network.state_dict().items():
             tensors[f"{seed}/{name}"] = value.numpy().astype(np.float16)
-    meta = {"branch": branch, "members": settings.members, "width": own.width, "temperature": temperature,
-            "encoder": "whisper_tiny_en", "settings": asdict(own), "classes": [BASIC[c] for c in CLASSES]}  # fmt: skip
+    meta = {
+        "branch": branch,
+        "members": settings.members,
+        "width": chosen_settings.width,
+        "temperature": temperature,
+        "encoder": "whisper_tiny_en",
+        "settings": asdict(chosen_settings),
+        "classes": [BASIC[c] for c in TRAINED_CLASSES],
+    }
     save_head(out / f"{branch}.safetensors", tensors, meta)
     AudioHead.load(out / f"{branch}.safetensors")
 
     scores = {
-        "settings": asdict(own),
+        "settings": asdict(chosen_settings),
         "candidates": list(CANDIDATES[branch]),
         "chosen": chosen,
         "inner_uar": [[round(100 * v, 2) for v in row] for row in inner],
@@ -414,10 +425,10 @@ def _train(fits: FitCache, settings: AudioSettings, out: Path, progress: Progres
         **_scores(p, corpus),
     }
     scores["member_uar"] = [round(100 * _uar(corpus.labels, member.argmax(-1)), 2) for member in clean]
-    scores["unheard_uar"] = round(100 * _uar(corpus.labels, strange.argmax(-1)), 2)
-    scores["rough_uar"] = round(100 * _uar(corpus.labels, averaged(list(rough), temperature).argmax(-1)), 2)
+    scores["unheard_uar"] = round(100 * _uar(corpus.labels, on_new_sentences.argmax(-1)), 2)
+    scores["rough_uar"] = round(100 * _uar(corpus.labels, averaged(list(degraded), temperature).argmax(-1)), 2)
     columns: dict[str, Any] = {"id": corpus.names, "actor": corpus.actors, "fold": fold}
-    columns["label"] = [BASIC[CLASSES[label]] for label in corpus.labels]
+    columns["label"] = [BASIC[TRAINED_CLASSES[label]] for label in corpus.labels]
     full = spread(p)
     columns |= {name: full[:, i] for i, name in enumerate(BASIC_COLUMNS)}
     pq.write_table(pa.table(columns), out / f"{branch}.predictions.parquet")
@@ -427,17 +438,12 @@ def _train(fits: FitCache, settings: AudioSettings, out: Path, progress: Progres
 
 
 def _scores(p: np.ndarray, corpus: Corpus) -> dict[str, Any]:
-    every, guess = range(len(CLASSES)), p.argmax(-1)
-    found: dict[str, Any] = {}
-    for name, metric in (("uar", metrics.uar), ("macro_f1", metrics.macro_f1)):
-        score = metrics.bootstrap(metric, corpus.labels, guess, corpus.actors, every, size=len(CLASSES))
-        found[name] = score.percent
-    for name, metric in (("recall", metrics.uar), ("f1", metrics.macro_f1)):
-        scores = [metrics.bootstrap(metric, corpus.labels, guess, corpus.actors, [k], size=len(CLASSES)) for k in every]
-        found[name] = {BASIC[c]: score.percent for c, score in zip(CLASSES, scores, strict=True)}
-    found["confusion"] = metrics.confusion(corpus.labels, guess, len(CLASSES)).tolist()
-    found["ece"] = round(100 * float(metrics.expected_calibration_error(p, corpus.labels)), 2)
-    return found
+    names, guess = {k: BASIC[c] for k, c in enumerate(TRAINED_CLASSES)}, p.argmax(-1)
+    return {
+        **metrics.card_scores(corpus.labels, guess, corpus.actors, names, size=len(names)),
+        "confusion": metrics.confusion(corpus.labels, guess, len(names)).tolist(),
+        "ece": round(100 * float(metrics.expected_calibration_error(p, corpus.labels)), 2),
+    }
 
 
 _TITLES: Final = {

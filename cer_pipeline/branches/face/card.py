@@ -13,12 +13,12 @@ from cer_pipeline.training.model_card import class_table, model_card, score_tabl
 
 
 def picture(branch: str, curves: Mapping[str, Sequence[Mapping[str, float]]]) -> bytes:
-    """Loss and score on the watched videos by epoch, one line a fit: PNG."""
+    """Loss and score on the validation videos by epoch, one line a fit: PNG."""
     from cer_pipeline import chart_style as style
 
     with style.settings():
         figure = style.figure(900, 380)
-        for place, key, title in ((121, "loss", "training loss"), (122, "score", "watched videos, percent")):
+        for place, key, title in ((121, "loss", "training loss"), (122, "score", "validation videos, percent")):
             axes = figure.add_subplot(place)
             axes.set_title(f"{branch}: {title}")
             axes.set_xlabel("epoch")

@@ -10,10 +10,10 @@ miserable smiles" (J. Nonverbal Behavior 6, 1982): a felt smile lasts 2/3 s to 4
 one; Ruch & Ekman, "The expressive pattern of laughter" (2001): laughter parts the lips and drops the jaw, so lip
 corners drawn back over shut lips and shut eyes are no laughter but the miserable smile or the grimace of weeping.
 
-What MediaPipe's blendshapes can and cannot tell (seen on faces at rest and in strong expression): cheekSquint (AU 6),
+Limits of MediaPipe's blendshapes (observed on faces at rest and in strong expression): cheekSquint (AU 6),
 noseSneer (AU 9) and mouthFrown (AU 15) hardly leave 0; brow and lid scores differ more between people at rest than many
 expressions change them. Hence AU 6 is read from the lower lid, the weak channels reach their full value early, and
-brows and lids are measured from the person's own resting level.
+brows and lids are measured from the person's resting level.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ PROTOTYPES: Final[Mapping[str, tuple[Mapping[str, float], ...]]] = MappingProxyT
         "Surprise": ({"brow_inner_up": 1.0, "brow_outer_up": 1.0, "lid_raise": 1.0, "jaw_drop": 1.0},),
     }
 )
-"""Emotion -> its patterns, each a weight per sign. A pattern scores the weighted mean of its signs, so 1 needs every
-sign at its full value; an emotion scores its best pattern."""
+"""Emotion -> its patterns, each a weight per measure (an action unit, or what `predict` derives from some). A pattern
+scores the weighted mean of its measures, so 1 needs all of them at full value; an emotion scores its best pattern."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Track:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the two experts say about every sample of a track.
+    """Predictions of the two experts for every sample of a track.
 
     Args:
         network: [n, 8], the network's distribution after the guard.
@@ -131,19 +131,19 @@ def predict(track: Track, settings: Mapping[str, Any]) -> Prediction:
     raw = smooth(action_units(track.blendshapes), track.samples)
     rest = resting_level(raw, settings["rest"], settings["rest_typical"], settings["rest_prior_samples"])
     units = ramp(raw, rest, settings["full"])
-    signs = dict(zip(UNITS, units.T, strict=True))
-    seen = smooth(distribution(track.logits, track.native, settings["network_temperature"]), track.samples)
-    seen /= seen.sum(axis=1, keepdims=True)
-    believed, grimace = smile(signs, seen[:, BASIC.index("Happiness")], settings["smile_without_lids"])
-    signs |= {
+    measures = dict(zip(UNITS, units.T, strict=True))
+    softened = smooth(distribution(track.logits, track.native, settings["network_temperature"]), track.samples)
+    softened /= softened.sum(axis=1, keepdims=True)
+    believed, grimace = smile(measures, softened[:, BASIC.index("Happiness")], settings["smile_without_lids"])
+    measures |= {
         "smile": believed,
         "grimace": grimace,
-        "sneer": signs["upper_lip_raise"] * (1 - signs["lip_corner_pull"]),
-        "eyes_down": np.maximum(signs["eyes_closed"], signs["gaze_down"]) * signs["brow_inner_up"],
+        "sneer": measures["upper_lip_raise"] * (1 - measures["lip_corner_pull"]),
+        "eyes_down": np.maximum(measures["eyes_closed"], measures["gaze_down"]) * measures["brow_inner_up"],
     }
     return Prediction(
-        network=guard(seen, believed, settings["unsupported_happiness"]),
-        prototypes=prototypes(signs, settings["neutral_score"], settings["prototype_temperature"]),
+        network=guard(softened, believed, settings["unsupported_happiness"]),
+        prototypes=prototypes(measures, settings["neutral_score"], settings["prototype_temperature"]),
         units=units,
         rest=rest,
         smile=believed,
@@ -190,9 +190,9 @@ def resting_level(
     """
     most = np.array([cap.get(name, 0.0) for name in UNITS])
     usual = np.array([typical.get(name, 0.0) for name in UNITS])
-    own = np.minimum(np.quantile(raw, quantile, axis=0), most)
+    quantiles = np.minimum(np.quantile(raw, quantile, axis=0), most)
     n = len(raw)
-    return (n * own + prior_samples * usual) / (n + prior_samples)
+    return (n * quantiles + prior_samples * usual) / (n + prior_samples)
 
 
 def ramp(raw: Array, rest: Array, full: Mapping[str, float]) -> Array:
@@ -201,26 +201,26 @@ def ramp(raw: Array, rest: Array, full: Mapping[str, float]) -> Array:
     return np.clip((raw - rest) / np.maximum(top - rest, 1e-6), 0.0, 1.0)
 
 
-def smile(signs: Mapping[str, Array], happiness: Array, without_lids: float) -> tuple[Array, Array]:
+def smile(measures: Mapping[str, Array], happiness: Array, without_lids: float) -> tuple[Array, Array]:
     """How far drawn lip corners are a smile, and how far they are a grimace.
 
     A smile is the pull of the lip corners (AU 12), whole with raised cheeks (AU 6, here the lower lid) or bared teeth,
-    less without. Where the lids are down they tell nothing about the cheeks. Then lips that are parted over the teeth,
+    less without. Closed lids do not show whether the cheeks are raised. Then lips that are parted over the teeth,
     as in laughter, still make a smile; over closed lips the action units of a smile and of the grimace of weeping are
-    the same, and the network, which sees folds and shades, decides between the two.
+    the same, and the network, which uses the texture of the skin, decides between the two.
 
     Args:
-        signs: action units, [n] each, 0..1.
+        measures: action units, [n] each, 0..1.
         happiness: [n] the network's, before the guard.
-        without_lids: share of a smile that is believed without any sign of the lower lid.
+        without_lids: share of a smile that is believed without a tightened lower lid.
 
     Returns:
         smile and grimace, [n] each, 0..1; their sum is at most AU 12.
     """
-    pull = signs["lip_corner_pull"]
-    teeth = signs["upper_lip_raise"]
-    doubt = signs["eyes_closed"] * (1 - teeth) * (1 - happiness)
-    felt = without_lids + (1 - without_lids) * np.maximum(signs["lid_tighten"], teeth)
+    pull = measures["lip_corner_pull"]
+    teeth = measures["upper_lip_raise"]
+    doubt = measures["eyes_closed"] * (1 - teeth) * (1 - happiness)
+    felt = without_lids + (1 - without_lids) * np.maximum(measures["lid_tighten"], teeth)
     return pull * (1 - doubt) * felt, pull * doubt
 
 
@@ -238,40 +238,40 @@ def distribution(logits: Array, native: tuple[str, ...], temperature: float) -> 
 
 
 def guard(network: Array, smile: Array, floor: float) -> Array:
-    """Discount the network's Happiness where no smile supports it; what is taken goes to Neutral.
+    """Discount the network's Happiness where no smile supports it; the difference goes to Neutral.
 
-    The network takes an open, speaking mouth for a smile. Its Happiness is kept in proportion to the smile that the
+    The network takes an open, speaking mouth for a smile. Its Happiness is scaled in proportion to the smile that the
     action units support (half a smile supports it wholly), never less than `floor` of it. The rest is given to Neutral
     and not spread over the other emotions: a face that merely speaks shows none of them.
 
     Args:
         network: [n, 8].
         smile: [n], 0..1.
-        floor: share that is kept without any support.
+        floor: share that remains without any support.
     """
     out = network.copy()
     happy, neutral = BASIC.index("Happiness"), BASIC.index("Neutral")
-    kept = floor + (1 - floor) * np.minimum(1.0, 2 * smile)
-    out[:, neutral] += out[:, happy] * (1 - kept)
-    out[:, happy] *= kept
+    remaining = floor + (1 - floor) * np.minimum(1.0, 2 * smile)
+    out[:, neutral] += out[:, happy] * (1 - remaining)
+    out[:, happy] *= remaining
     return out
 
 
-def prototypes(signs: Mapping[str, Array], neutral: float, temperature: float) -> Array:
+def prototypes(measures: Mapping[str, Array], neutral: float, temperature: float) -> Array:
     """Distribution from the scores of the prototypes; Neutral is what remains when none is high, Other = 0.
 
     Args:
-        signs: action units and what is derived from them, 0..1.
-        neutral: score of Neutral: a prototype outweighs it from this share of its signs.
+        measures: action units and what is derived from them, 0..1.
+        neutral: score of Neutral: a prototype outweighs it from this share of its measures.
         temperature: of the softmax over scores.
     """
-    n = len(next(iter(signs.values())))
+    n = len(next(iter(measures.values())))
     scores = np.full((n, len(BASIC)), -np.inf)
     scores[:, BASIC.index("Neutral")] = neutral
     for emotion, patterns in PROTOTYPES.items():
-        each = [np.average([signs[sign] for sign in p], axis=0, weights=list(p.values())) for p in patterns]
+        each = [np.average([measures[name] for name in p], axis=0, weights=list(p.values())) for p in patterns]
         scores[:, BASIC.index(emotion)] = np.max(np.stack(each), axis=0)
     # Drawn-up lip corners contradict every negative prototype (AU 12 belongs to none of them), unless as a grimace.
     for emotion in ("Anger", "Disgust", "Fear", "Sadness"):
-        scores[:, BASIC.index(emotion)] *= 1 - signs["smile"]
+        scores[:, BASIC.index(emotion)] *= 1 - measures["smile"]
     return softmax(scores / temperature, axis=-1)

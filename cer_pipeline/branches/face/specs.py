@@ -169,6 +169,14 @@ FACE_STATIC: Final = BranchSpec(
 )
 
 
+_OPTIONS: Final = (
+    "hidden", "middle", "layers", "heads", "states", "kernel", "dropout", "loss", "gamma", "smoothing",
+    "optimiser", "rate", "decay", "schedule", "warmup", "batch", "epochs", "patience", "clip", "folds", "seed",
+    "trials",
+)  # fmt: skip
+"""Options of a training: fields of `train.TemporalSettings`, and the trials of a search within each fold."""
+
+
 def _temporal(name: str, title: str, table1: int, network: str) -> BranchSpec:
     """A branch whose trained head reads the sequence of a window's faces."""
     return BranchSpec(
@@ -208,6 +216,7 @@ def _temporal(name: str, title: str, table1: int, network: str) -> BranchSpec:
                 "cer_pipeline.branches.face.train:train",
                 f"{network} over the face's features in time.",
                 reads=("labels", f"features/{name}"),
+                options=_OPTIONS,
             ),
         ),
     )

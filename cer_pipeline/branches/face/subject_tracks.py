@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cer_pipeline.branches.rows import Row, by_video, empty_row, feature_row
-from cer_pipeline.stage import Inputs
+from cer_pipeline.stage import Inputs, video_rows
 from cer_pipeline.status import Status
 from cer_pipeline.tables import N_BLENDSHAPES
 
@@ -72,9 +72,10 @@ def read(inputs: Inputs, video_id: str, encoder: str) -> SubjectFaces:
         video_id: the video.
         encoder: name of the face model: the table is `face_features/ENCODER`.
     """
-    encoded = _rows(inputs, f"face_features/{encoder}", video_id, ["sample", "face", "features", "status", "reason"])
+    columns = ["sample", "face", "features", "status", "reason"]
+    encoded = list(video_rows(inputs, f"face_features/{encoder}", video_id, columns))
     columns = ["sample", "face", "track", "subject_of", "blendshapes", *POSE, "status"]
-    faces = {(r["sample"], r["face"]): r for r in _rows(inputs, "faces", video_id, columns)}
+    faces = {(r["sample"], r["face"]): r for r in video_rows(inputs, "faces", video_id, columns)}
     by_track: dict[int, list[tuple[dict, dict]]] = {}
     absent: dict[int, tuple[str, str]] = {}
     for row in encoded:
@@ -139,10 +140,6 @@ def _feature_row(segment: Row, faces: SubjectFaces, tracks: Sequence[tuple[Subje
         if inside.any():  # a window has one subject at most
             return feature_row(segment, features(inside, first, count))
     return empty_row(segment, *why_absent(faces, range(first, first + count)))
-
-
-def _rows(inputs: Inputs, table: str, video_id: str, columns: list[str]) -> list[dict]:
-    return [row for batch in inputs.batches(table, video_id, columns) for row in batch.to_pylist()]
 
 
 def _track(number: int, pairs: list[tuple[dict, dict]]) -> SubjectTrack:

@@ -5,9 +5,9 @@ Belongs here: the loop over windows, early stopping, folds and what is written. 
 (`search`).
 
 Protocol: folds by source video. For every outer fold a network is trained on the other videos, of which one part is
-only watched: the epoch with the best mean of macro-F1 and UAR on the watched videos is kept. So the held-out videos
-choose nothing, and every training window gets the probabilities of a network that never saw its video. The head that is
-written is made by the same procedure on all videos. A search, where one is asked for, runs within each outer fold.
+for validation: the epoch with the best mean of macro-F1 and UAR on the validation videos is taken. The held-out videos
+therefore influence no choice, and the probabilities of every window come from a network trained without its video. The
+written head is trained by the same procedure on all videos. An optional search runs within each outer fold.
 
 A step that does not count (no face, or behind the end) is masked everywhere; see `branches.face.temporal_head`. All is
 seeded and runs on one thread. After every epoch the state is on disk, so a stopped run goes on to the same result.
@@ -62,10 +62,10 @@ SEARCH_SPACES: Final[Mapping[str, Space]] = {
     TRANSFORMER: {**_SIZES, "heads": Choice((2, 4, 8, 16))},
     MAMBA: {**_SIZES, "states": Span(4, 16), "kernel": Span(1, 7)},
 }
-"""Paper, section 4 (implementation of video-based models): widths, layers, and what each network has of its own."""
+"""Paper, section 4 (implementation of video-based models): widths, layers, and what only one of the networks has."""
 
 SEARCH_FOLDS: Final = 3  # of the training videos, for each trial of a search
-INNER: Final = 5  # one fifth of the training videos is watched
+INNER: Final = 5  # one fifth of the training videos is for validation
 TEMPERATURES: Final = tuple(round(0.2 + i / 20, 2) for i in range(97))  # 0.2 to 5.0
 
 
@@ -132,11 +132,11 @@ class TemporalSettings:
 
 @dataclass(frozen=True)
 class FitResult:
-    """A trained network and how it came about.
+    """A trained network and the record of its training.
 
     Args:
         network: the one of the best epoch.
-        epochs: one record an epoch: epoch, loss, score on the watched videos in percent, rate.
+        epochs: one record an epoch: epoch, loss, score on the validation videos in percent, rate.
     """
 
     network: TemporalHead
@@ -144,7 +144,7 @@ class FitResult:
 
     @property
     def best(self) -> float:
-        """Best score on the watched videos, percent."""
+        """Best score on the validation videos, percent."""
         return max(record["score"] for record in self.epochs)
 
 
@@ -159,8 +159,8 @@ def sequences(features: NDArray[np.float32], inputs: int) -> tuple[torch.Tensor,
     return steps[:, :, :-1], steps[:, :, -1] > 0.5
 
 
-def watched(data: Windows, rows: Ints, seed: int) -> tuple[Ints, Ints]:
-    """Rows -> those to learn from, and those to watch: about a fifth of the videos, with every class in the former.
+def validation_split(data: Windows, rows: Ints, seed: int) -> tuple[Ints, Ints]:
+    """Rows -> those to fit, and those for validation: about a fifth of the videos; the former have every class.
 
     Args:
         data: all windows.
@@ -172,7 +172,9 @@ def watched(data: Windows, rows: Ints, seed: int) -> tuple[Ints, Ints]:
     for fold in grouped_folds(data.classes[rows], groups, count, seed, "videos to learn from"):
         if set(data.classes[rows[fold.train]]) == set(data.classes[rows]):
             return rows[fold.train], rows[fold.test]
-    raise CerError("no part of the videos can be watched without losing a class", f"{count} parts", "add videos")
+    raise CerError(
+        "no part of the videos can be left for validation without losing a class", f"{count} parts", "add videos"
+    )
 
 
 def fit(
@@ -188,29 +190,29 @@ def fit(
 
     Args:
         data: all windows.
-        rows: those that may be learned from or watched.
+        rows: those for fitting and validation.
         branch: key of `KINDS`.
         settings: how.
         state: file that the state is kept in, after every epoch.
-        progress: told what is going on.
+        progress: called with the state of the training.
         inputs: features of a step.
     """
-    learn, watch = watched(data, np.asarray(rows, np.int64), settings.seed)
+    fitted, validated = validation_split(data, np.asarray(rows, np.int64), settings.seed)
     x, mask = sequences(data.features, inputs)
     targets = torch.from_numpy(data.targets)
     torch.manual_seed(settings.seed)
     network = _network(branch, settings, inputs)
-    seen = x[learn][mask[learn]]
-    network.mean.copy_(seen.mean(0))
-    network.scale.copy_(seen.std(0).clamp(min=1e-3))  # a feature that never changes says nothing
-    weights = losses.class_weights(targets[learn])
+    valid = x[fitted][mask[fitted]]
+    network.mean.copy_(valid.mean(0))
+    network.scale.copy_(valid.std(0).clamp(min=1e-3))  # a constant feature
+    weights = losses.class_weights(targets[fitted])
     kind = torch.optim.AdamW if settings.optimiser == "adamw" else torch.optim.Adam
     optimiser = kind(network.parameters(), lr=settings.rate, weight_decay=settings.decay)
-    per_epoch = -(-len(learn) // settings.batch)
+    per_epoch = -(-len(fitted) // settings.batch)
 
     def batches(epoch: int) -> list[Ints]:
         network.train()
-        return np.array_split(np.random.default_rng([settings.seed, epoch]).permutation(learn), per_epoch)
+        return np.array_split(np.random.default_rng([settings.seed, epoch]).permutation(fitted), per_epoch)
 
     def loss(batch: Ints, _: int) -> torch.Tensor:
         return _loss(network(x[batch], mask[batch])[0], targets[batch], weights, settings)
@@ -222,7 +224,7 @@ def fit(
         batches,
         loss,
         _schedule(optimiser, settings, per_epoch * settings.epochs),
-        lambda: _score(data.classes[watch], logits_of(network, x[watch], mask[watch]).argmax(1)),
+        lambda: _score(data.classes[validated], logits_of(network, x[validated], mask[validated]).argmax(1)),
         Checkpoint(state, _identity(data, rows, branch, settings)),
         lambda message, done, total: progress(f"{branch} {state.stem}: {message}", done, total),
     )
@@ -244,7 +246,7 @@ def _network(branch: str, settings: TemporalSettings, inputs: int) -> TemporalHe
 
 
 def _identity(data: Windows, rows: Ints, branch: str, settings: TemporalSettings) -> dict[str, Any]:
-    """What tells a fit from others; a state of another is not gone on from."""
+    """Return what identifies a fit; the state of another fit is not resumed."""
     chosen = hashlib.sha256(np.asarray(rows, np.int64).tobytes()).hexdigest()
     return {**asdict(settings), "branch": branch, "data": data.digest(), "rows": chosen}
 
@@ -256,7 +258,7 @@ def _loss(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, s:
 
 
 def _score(truth: Ints, guess: NDArray[np.int64]) -> float:
-    """Mean of macro-F1 and UAR over the classes of the watched windows, percent."""
+    """Mean of macro-F1 and UAR over the classes of the validation windows, percent."""
     matrix, over = metrics.confusion(truth, guess), sorted(set(truth.tolist()))
     return 50 * float(metrics.macro_f1(matrix, over) + metrics.uar(matrix, over))
 
@@ -294,7 +296,7 @@ def train_temporal(
         out: folder for everything that is written.
         settings: how to train; what a search chooses goes before it.
         trials: trials of the search in each outer fold; 0 for no search.
-        progress: told what is going on.
+        progress: called with the state of the training.
         inputs: features of a step.
 
     Returns:
@@ -309,7 +311,7 @@ def train_temporal(
         raise CerError("the features are of another size than the head reads", branch, "run `cer run` again")
     folds = grouped_folds(data.classes, data.groups, settings.folds, settings.seed, ", ".join(data.counts))
     for fold in folds:  # before an hour of training, not after
-        watched(data, fold.train, settings.seed)
+        validation_split(data, fold.train, settings.seed)
     x, mask = sequences(data.features, inputs)
     curves: dict[str, list[dict[str, float]]] = {}
     used: dict[str, dict[str, Any]] = {}
@@ -365,7 +367,7 @@ def searched(
         settings: what the search leaves as it is.
         trials: how many.
         journal: file of the study; the states of a trial's fits lie in a folder of the same name until it ends.
-        progress: told what is going on.
+        progress: called with the state of the training.
         inputs: features of a step.
     """
     x, mask = sequences(data.features, inputs)
@@ -387,22 +389,11 @@ def searched(
 
 def _scores(p: NDArray[np.float64], data: Windows) -> dict[str, Any]:
     """Out-of-fold scores over the classes that occur; intervals resample videos."""
-    truth, guess, over = data.classes, p.argmax(1), data.vocabulary
-    wanted: dict[str, Any] = {"macro_f1": (metrics.macro_f1, over), "uar": (metrics.uar, over)}
-    for c in over:
-        wanted |= {f"f1/{BASIC[c]}": (metrics.macro_f1, [c]), f"recall/{BASIC[c]}": (metrics.uar, [c])}
-    found = {
-        name: metrics.bootstrap(metric, truth, guess, data.groups, classes)
-        for name, (metric, classes) in wanted.items()
-    }
-    percent = {name: s.percent for name, s in found.items()}
+    guess = p.argmax(1)
     return {
-        "macro_f1": percent["macro_f1"],
-        "uar": percent["uar"],
-        "f1": {BASIC[c]: percent[f"f1/{BASIC[c]}"] for c in over},
-        "recall": {BASIC[c]: percent[f"recall/{BASIC[c]}"] for c in over},
-        "confusion": metrics.confusion(truth, guess).tolist(),
-        "ece": round(100 * float(metrics.expected_calibration_error(p, truth)), 2),
+        **metrics.card_scores(data.classes, guess, data.groups, {c: BASIC[c] for c in data.vocabulary}),
+        "confusion": metrics.confusion(data.classes, guess).tolist(),
+        "ece": round(100 * float(metrics.expected_calibration_error(p, data.classes)), 2),
     }
 
 

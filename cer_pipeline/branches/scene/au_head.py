@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from cer_pipeline.branches.scene.caption_head import CLASSES
 from cer_pipeline.errors import CerError
-from cer_pipeline.labels import BASIC
+from cer_pipeline.labels import BASIC, TRAINED_CLASSES
 from cer_pipeline.zoo.head_file import load_head
 
 KIND: Final = "signs"  # in the metadata of head files
@@ -56,5 +55,5 @@ class AUHead:
         rows = (np.asarray(features, np.float64) - self.mean) / self.spread
         full = np.zeros((*rows.shape[:-1], len(BASIC)))
         # a sum per row instead of a matrix product, so that the bits of a row do not depend on other rows
-        full[..., CLASSES] = softmax((rows[..., None, :] * self.weight).sum(-1) + self.bias, axis=-1)
+        full[..., TRAINED_CLASSES] = softmax((rows[..., None, :] * self.weight).sum(-1) + self.bias, axis=-1)
         return full

@@ -64,6 +64,7 @@ SCENE_MINILM: Final = branch(
             "Balanced ridge regression on words and sentence vectors of captions.",
             formats=("captions", "utterances"),
             models=(ZOO_ID,),
+            options=("least", "share", "ridge", "folds", "seeds", "sentences"),
         ),
         Trainer(
             "scene_signs",
@@ -71,6 +72,7 @@ SCENE_MINILM: Final = branch(
             "Logistic regression on clauses about face and voice, for texts of the rule-based captioner.",
             formats=("captions",),
             models=(ZOO_ID,),
+            options=("strength", "repeats", "seed"),
         ),
     ),
 )

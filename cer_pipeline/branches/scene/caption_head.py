@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from cer_pipeline.branches.sentences.minilm import MAX_TOKENS
-from cer_pipeline.labels import BASIC
+from cer_pipeline.labels import BASIC, TRAINED_CLASSES
 from cer_pipeline.torch_threads import deterministic_map
 from cer_pipeline.zoo.head_file import load_head
 
@@ -38,9 +38,6 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Embed = Callable[[Sequence[str]], NDArray[Any]]
 """Texts -> mean-pooled states of the adapted encoder [n, 384]."""
-
-CLASSES: Final = tuple(BASIC.index(name) for name in BASIC if name != "Other")
-"""Columns of `BASIC` that the head has scores for; AFEW has no "Other", which is never trained and gets 0."""
 
 SENTENCES: Final = "sentences"  # in the metadata of a head: whether the state of a text is that of its sentences
 ADAPTER: Final = "adapter/"  # prefix of the tensors of the low-rank changes
@@ -139,7 +136,7 @@ class SceneHead:
         return cls(*load_head(path))
 
     def scores(self, texts: Sequence[str], states: NDArray[Any]) -> Floats:
-        """Return linear scores [n, 7] of texts, in the order of `CLASSES`.
+        """Return linear scores [n, 7] of texts, in the order of `TRAINED_CLASSES`.
 
         Args:
             texts: captions.
@@ -147,7 +144,7 @@ class SceneHead:
         """
         if len(texts) != len(states):
             raise ValueError(f"{len(texts)} texts for {len(states)} rows of states")
-        scores = np.zeros((len(texts), len(CLASSES)))
+        scores = np.zeros((len(texts), len(TRAINED_CLASSES)))
         # Row by row, so that the scores of a text do not depend on other texts.
         for i, text in enumerate(texts):
             columns, values = self.bag.vector(text)
@@ -209,7 +206,7 @@ class SceneHead:
         """Return distributions over `BASIC` [n, 8] from mean scores [n, 7] over `count` views [n]."""
         factor = sharpness(count, float(self.meta["scale"]), float(self.meta["repeat"]))
         full = np.zeros((len(scores), len(BASIC)))
-        full[:, CLASSES] = softmax(scores * factor[:, None], axis=-1)
+        full[:, TRAINED_CLASSES] = softmax(scores * factor[:, None], axis=-1)
         return full
 
 

@@ -17,9 +17,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cer_pipeline import metrics
-from cer_pipeline.branches.scene.caption_head import CLASSES, Embed, SceneHead
+from cer_pipeline.branches.scene.caption_head import Embed, SceneHead
 from cer_pipeline.corpora.formats.caption_files import CaptionSplit
-from cer_pipeline.labels import BASIC, BASIC_COLUMNS
+from cer_pipeline.labels import BASIC, BASIC_COLUMNS, TRAINED_CLASSES
 
 FUSED: Final = "all views"
 
@@ -71,10 +71,12 @@ def score(probabilities: NDArray[np.float64], targets: NDArray[np.int64], videos
     union = metrics.union_classes(truth, guess)
     scores: dict[str, Any] = {"n": int(rows.sum()), "videos": len(set(names.tolist())), "coverage": float(rows.mean())}
     for name, metric in (("macro_f1", metrics.macro_f1), ("uar", metrics.uar)):
-        scores[name] = metrics.bootstrap(metric, truth, guess, names, CLASSES).percent
+        scores[name] = metrics.bootstrap(metric, truth, guess, names, TRAINED_CLASSES).percent
         scores.setdefault("union", {})[name] = _percent(float(metric(matrix, union)))
     for name, metric in (("f1", metrics.f1), ("recall", metrics.recall)):
-        scores[name] = {BASIC[c]: _percent(float(v)) for c, v in zip(CLASSES, metric(matrix, CLASSES), strict=True)}
+        scores[name] = {
+            BASIC[c]: _percent(float(v)) for c, v in zip(TRAINED_CLASSES, metric(matrix, TRAINED_CLASSES), strict=True)
+        }
     scores["accuracy"] = _percent(float(metrics.accuracy(matrix)))
     scores["ece"] = _percent(metrics.expected_calibration_error(p, truth))
     scores["log_loss"] = round(metrics.log_loss(p, truth), 4)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cer_pipeline.branches.scene.caption_head import CLASSES
 from cer_pipeline.corpora.formats.caption_files import CaptionSplit, Overlap, check_separate, read_split, separate
+from cer_pipeline.labels import TRAINED_CLASSES
 from cer_pipeline.training.folds import check_classes
 
 
@@ -40,5 +40,5 @@ def read_labelled_splits(folder: Path) -> LabelledSplits:
     whole, dev = (read_split(folder, name, labelled=True) for name in ("train", "dev"))
     train, shared = separate(whole, dev)
     check_separate(train, dev)
-    check_classes(train.targets, CLASSES, f"{train.corpus} train")
+    check_classes(train.targets, TRAINED_CLASSES, f"{train.corpus} train")
     return LabelledSplits(train, dev, shared, [whole.segments[i].segment_id for i in shared.rows])

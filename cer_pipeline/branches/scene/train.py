@@ -33,7 +33,6 @@ from scipy.special import softmax
 from cer_pipeline.branches.scene.adapter import train_adapter
 from cer_pipeline.branches.scene.caption_head import (
     ADAPTER,
-    CLASSES,
     SENTENCES,
     Bag,
     Embed,
@@ -49,7 +48,7 @@ from cer_pipeline.branches.scene.splits import read_labelled_splits
 from cer_pipeline.compound.prototypes import train_prototypes
 from cer_pipeline.corpora.formats.caption_files import CaptionSplit
 from cer_pipeline.errors import CerError
-from cer_pipeline.labels import BASIC
+from cer_pipeline.labels import BASIC, TRAINED_CLASSES
 from cer_pipeline.training.embedding_cache import EmbeddingCache
 from cer_pipeline.training.folds import FOLDS, check_classes, grouped_folds, out_of_fold
 from cer_pipeline.training.options import apply
@@ -98,7 +97,7 @@ def fit(
     Args:
         texts: captions [n].
         states: states of the adapted encoder [n, 384].
-        targets: class of each row, an index into `BASIC` out of `CLASSES`.
+        targets: class of each row, an index into `BASIC` out of `TRAINED_CLASSES`.
         settings: how to fit.
 
     Returns:
@@ -109,7 +108,7 @@ def fit(
     """
     from scipy import linalg
 
-    check_classes(targets, CLASSES, "captions")
+    check_classes(targets, TRAINED_CLASSES, "captions")
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(set(grams(text)))
@@ -125,9 +124,9 @@ def fit(
     spread[spread < 1e-6 * spread.max()] = 1  # one state of MiniLM is constant
     dense = standard(rows, mean.astype(np.float64), spread.astype(np.float64))
 
-    position = np.searchsorted(CLASSES, targets)
-    weight = len(targets) / (len(CLASSES) * np.bincount(position, minlength=len(CLASSES)))[position]
-    centred = np.eye(len(CLASSES))[position] - 1 / len(CLASSES)
+    position = np.searchsorted(TRAINED_CLASSES, targets)
+    weight = len(targets) / (len(TRAINED_CLASSES) * np.bincount(position, minlength=len(TRAINED_CLASSES)))[position]
+    centred = np.eye(len(TRAINED_CLASSES))[position] - 1 / len(TRAINED_CLASSES)
     kernel = (1 - settings.share) * (bag @ bag.T).toarray() + settings.share * (dense @ dense.T)
     kernel[np.diag_indices_from(kernel)] += settings.ridge / weight
     dual = linalg.solve(kernel, centred, assume_a="pos", overwrite_a=True)
@@ -163,7 +162,7 @@ def out_of_fold_scores(
 
     def fold(train: Ints, test: Ints) -> Floats:
         head = SceneHead(*_fit_views(texts, states, targets, train, settings))
-        values = np.full((len(test), len(texts), len(CLASSES)), np.nan)
+        values = np.full((len(test), len(texts), len(TRAINED_CLASSES)), np.nan)
         for v, view in enumerate(texts):
             present = [k for k, i in enumerate(test) if view[i] is not None]
             chosen = test[present]
@@ -186,7 +185,7 @@ def choose_sharpness(scores: Sequence[Floats], targets: Ints) -> tuple[float, fl
     from scipy.optimize import minimize
 
     views = scores[0].shape[1]
-    position = np.searchsorted(CLASSES, targets)
+    position = np.searchsorted(TRAINED_CLASSES, targets)
     means: list[tuple[Floats, Ints, Ints]] = []
     for values in scores:
         for count in range(1, views + 1):
@@ -303,7 +302,7 @@ def train_scene_minilm(
         "pfsa_temperature": temperature,
         "branch": NAME, "encoder": "minilm", "scale": round(scale, 4), "repeat": round(repeat, 4),
         **encoder_meta, "settings": json.loads(json.dumps(asdict(settings))),
-        "classes": [BASIC[c] for c in CLASSES], "data": {**train.digests},
+        "classes": [BASIC[c] for c in TRAINED_CLASSES], "data": {**train.digests},
     }  # fmt: skip
     path = out / f"{NAME}.safetensors"
     unfinished = out / f"{NAME}.unfinished"  # renamed when everything beside it is known

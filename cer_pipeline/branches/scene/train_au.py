@@ -29,13 +29,12 @@ from numpy.typing import NDArray
 from cer_pipeline import metrics
 from cer_pipeline.branches.scene.au_head import KIND, AUHead
 from cer_pipeline.branches.scene.au_phrases import caption_phrases
-from cer_pipeline.branches.scene.caption_head import CLASSES
 from cer_pipeline.branches.scene.splits import read_labelled_splits
 from cer_pipeline.branches.sentences.minilm import ZOO_ID, MiniLM
 from cer_pipeline.branches.sentences.zero_shot import sentences_of
 from cer_pipeline.corpora.formats.caption_files import CaptionSplit
 from cer_pipeline.errors import CerError
-from cer_pipeline.labels import BASIC
+from cer_pipeline.labels import BASIC, TRAINED_CLASSES
 from cer_pipeline.markdown import paragraph
 from cer_pipeline.profiles import load_profile
 from cer_pipeline.training.embedding_cache import EmbeddingCache
@@ -105,7 +104,7 @@ def fit(
     mean, spread = np.average(rows, 0, weights), np.sqrt(np.average((rows - rows.mean(0)) ** 2, 0, weights))
     spread[spread < 1e-6 * spread.max()] = 1.0
     counts = np.bincount(targets, weights, minlength=len(BASIC))
-    balanced = weights * weights.sum() / (len(CLASSES) * counts[targets])
+    balanced = weights * weights.sum() / (len(TRAINED_CLASSES) * counts[targets])
     model = LogisticRegression(C=strength, max_iter=500).fit((rows - mean) / spread, targets, balanced)
     values = {"mean": mean, "spread": spread, "weight": model.coef_, "bias": model.intercept_}
     return {name: np.asarray(value, np.float32) for name, value in values.items()}
@@ -160,7 +159,7 @@ def train(request: Request) -> dict[str, Any]:
         "sentences": {
             "right": int((predicted == labels).sum()),
             "of": len(labels),
-            "right_by_class": {BASIC[c]: int((predicted[labels == c] == c).sum()) for c in CLASSES},
+            "right_by_class": {BASIC[c]: int((predicted[labels == c] == c).sum()) for c in TRAINED_CLASSES},
         },
         "data": {**splits.train.digests, **splits.dev.digests},
     }
@@ -205,7 +204,7 @@ def _scores(p: NDArray[np.float64], rows: _Rows) -> dict[str, Any]:
 
 
 def _macro(guess: Ints, truth: Ints, videos: Sequence[str]) -> dict[str, list[float]]:
-    wanted = {"macro_f1": (metrics.macro_f1, CLASSES), "uar": (metrics.uar, CLASSES)}
+    wanted = {"macro_f1": (metrics.macro_f1, TRAINED_CLASSES), "uar": (metrics.uar, TRAINED_CLASSES)}
     return {name: score.percent for name, score in metrics.bootstraps(wanted, truth, guess, videos).items()}
 
 

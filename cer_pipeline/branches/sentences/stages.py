@@ -26,6 +26,7 @@ from cer_pipeline import tables
 from cer_pipeline.branch import BranchSpec
 from cer_pipeline.branches.rows import Predict, empty_row, feature_row
 from cer_pipeline.branches.sentences.minilm import SIZE, ZOO_ID
+from cer_pipeline.perception.captions.registry import RULE_BASED_VIEW
 from cer_pipeline.perception.speech.language import ENGLISH
 from cer_pipeline.plans import SEGMENT_COLUMNS, plan_of
 from cer_pipeline.profiles import Profile
@@ -34,7 +35,6 @@ from cer_pipeline.status import Status
 from cer_pipeline.store.fingerprint import digest
 from cer_pipeline.training.trainer import Trainer
 
-RULE_BASED: Final = "describer"  # the view of the rule-based captioner; every other view was imported
 CAPTIONS: Final = "captions"
 _TEXT_COLUMNS: Final = {
     CAPTIONS: (*SEGMENT_COLUMNS, "view", "text", "status", "reason"),
@@ -168,7 +168,7 @@ def _english(row: dict[str, Any]) -> dict[str, Any]:
 def _segment(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The row of the plan for one segment, from the rows of its views in order."""
     usable = [row for row in rows if row["status"] == Status.OK]
-    imported = [row for row in usable if row.get("view", RULE_BASED) != RULE_BASED]
+    imported = [row for row in usable if row.get("view", RULE_BASED_VIEW) != RULE_BASED_VIEW]
     used = imported or usable
     texts = [row["text"] or "" for row in used]
     status, reason = (str(Status.OK), None) if used else (rows[0]["status"], rows[0]["reason"])

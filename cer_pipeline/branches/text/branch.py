@@ -36,6 +36,10 @@ MODULE: Final = "cer_pipeline.branches.text.branch"
 TEXT_HEAD: Final = "head_text_minilm"
 """Zoo id of the trained head: low-rank changes of the encoder and a linear layer."""
 
+_OPTIONS: Final = (
+    "rank", "alpha", "layers", "dropout", "rate", "decay", "warmup", "batch", "epochs", "clip", "seed", "meld",
+)  # fmt: skip
+
 TEXT_MINILM: Final = branch(
     name="text_minilm",
     title="Transcript (MiniLM)",
@@ -52,6 +56,7 @@ TEXT_MINILM: Final = branch(
             "MiniLM with low-rank changes on sentences.",
             formats=("utterances",),
             models=(ZOO_ID,),
+            options=_OPTIONS,
         ),
     ),
 )

@@ -21,7 +21,7 @@ from scipy.special import softmax
 from torch import Tensor, nn
 
 from cer_pipeline.branches.sentences.minilm import load_network, load_tokenizer
-from cer_pipeline.labels import BASIC
+from cer_pipeline.labels import BASIC, TRAINED_CLASSES
 from cer_pipeline.torch_threads import one_thread
 from cer_pipeline.zoo.head_file import load_head
 
@@ -34,9 +34,6 @@ ADAPTED: Final = (
     "output.dense",
 )
 """Linear maps of a BERT layer that get a low-rank change, as `transformers.BertModel` names them."""
-
-CLASSES: Final = tuple(BASIC.index(name) for name in BASIC if name != "Other")
-"""Columns of `BASIC` that the linear layer has logits for, in its order; "Other" is never trained and gets 0."""
 
 MAX_TOKENS: Final = 64  # a window of 4 s holds some 15 words; the longest GoEmotions sentence has 33
 
@@ -82,7 +79,7 @@ class AdaptedEncoder(nn.Module):
         for _, parent, leaf in _adapted(self.encoder, self.first):
             setattr(parent, leaf, LowRank(getattr(parent, leaf), rank, alpha))
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(self.encoder.config.hidden_size, len(CLASSES))
+        self.linear = nn.Linear(self.encoder.config.hidden_size, len(TRAINED_CLASSES))
 
     @torch.inference_mode()
     def lower(self, tokens: Tensor, mask: Tensor) -> Tensor:
@@ -91,7 +88,7 @@ class AdaptedEncoder(nn.Module):
         return _layers(self.encoder.encoder.layer[: self.first], states, mask)
 
     def upper(self, states: Tensor, mask: Tensor) -> Tensor:
-        """States from `lower`, and the mask -> logits [n, 7] in the order of `CLASSES`."""
+        """States from `lower`, and the mask -> logits [n, 7] in the order of `TRAINED_CLASSES`."""
         states = _layers(self.encoder.encoder.layer[self.first :], states, mask)
         return self.linear(self.dropout(mean_pool(states, mask)))
 
@@ -128,13 +125,13 @@ class TextClassifier:
         return cls(*load_head(head))
 
     def logits(self, features: np.ndarray) -> np.ndarray:
-        """Features [..., 384] -> logits [..., 7] in the order of `CLASSES`, float64."""
+        """Features [..., 384] -> logits [..., 7] in the order of `TRAINED_CLASSES`, float64."""
         return features.astype(np.float64) @ self.weight.T + self.bias
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         """Features [..., 384] -> probabilities [..., 8], float64, each summing to 1, 0 for "Other"."""
         full = np.zeros((*features.shape[:-1], len(BASIC)))
-        full[..., CLASSES] = softmax(self.logits(features) / self.temperature, axis=-1)
+        full[..., TRAINED_CLASSES] = softmax(self.logits(features) / self.temperature, axis=-1)
         return full
 
 

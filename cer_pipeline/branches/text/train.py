@@ -35,10 +35,10 @@ from scipy.special import softmax
 
 from cer_pipeline import metrics
 from cer_pipeline.branches.sentences.minilm import load_tokenizer
-from cer_pipeline.branches.text.head import CLASSES, MAX_TOKENS, AdaptedEncoder, TextHead, pad
+from cer_pipeline.branches.text.head import MAX_TOKENS, AdaptedEncoder, TextHead, pad
 from cer_pipeline.corpora.formats.utterances import Utterance, plain, read_goemotions, read_meld, unseen
 from cer_pipeline.errors import CerError
-from cer_pipeline.labels import BASIC, BASIC_COLUMNS
+from cer_pipeline.labels import BASIC, BASIC_COLUMNS, TRAINED_CLASSES
 from cer_pipeline.markdown import paragraph, table
 from cer_pipeline.torch_threads import one_thread
 from cer_pipeline.training import loop
@@ -93,11 +93,11 @@ class TextSettings:
 
 
 def targets(rows: Sequence[Utterance]) -> np.ndarray:
-    """Return target distributions [n, 7] in the order of `CLASSES`, with equal parts for the labels of a row."""
-    values = np.zeros((len(rows), len(CLASSES)), np.float32)
+    """Return target distributions [n, 7] in the order of `TRAINED_CLASSES`; labels of a row get equal parts."""
+    values = np.zeros((len(rows), len(TRAINED_CLASSES)), np.float32)
     for i, row in enumerate(rows):
         for label in row.labels:
-            values[i, CLASSES.index(label)] = 1 / len(row.labels)
+            values[i, TRAINED_CLASSES.index(label)] = 1 / len(row.labels)
     return values
 
 
@@ -238,8 +238,8 @@ def choose(values: np.ndarray, goal: np.ndarray, prior: np.ndarray) -> dict[str,
 
 def _single_f1(values: np.ndarray, goal: np.ndarray) -> float:
     one = goal.max(-1) == 1
-    matrix = metrics.confusion(goal[one].argmax(-1), values[one].argmax(-1), len(CLASSES))
-    return float(metrics.macro_f1(matrix, range(len(CLASSES))))
+    matrix = metrics.confusion(goal[one].argmax(-1), values[one].argmax(-1), len(TRAINED_CLASSES))
+    return float(metrics.macro_f1(matrix, range(len(TRAINED_CLASSES))))
 
 
 def single(values: np.ndarray, goal: np.ndarray, groups: Sequence[str]) -> dict[str, Any]:
@@ -251,16 +251,10 @@ def single(values: np.ndarray, goal: np.ndarray, groups: Sequence[str]) -> dict[
         groups: group of each row that the bootstrap draws as a whole: the row, or its dialogue.
     """
     one = goal.max(-1) == 1
-    every = range(len(CLASSES))
+    names = {k: BASIC[c] for k, c in enumerate(TRAINED_CLASSES)}
     truth, guess = goal[one].argmax(-1), values[one].argmax(-1)
-    wanted: dict[str, Any] = {"macro_f1": (metrics.macro_f1, every), "uar": (metrics.uar, every)}
-    for name, metric in (("f1", metrics.macro_f1), ("recall", metrics.uar)):
-        wanted |= {f"{name}/{k}": (metric, [k]) for k in every}
-    scores = metrics.bootstraps(wanted, truth, guess, np.asarray(groups)[one], size=len(CLASSES))
-    by_class = {
-        name: {BASIC[c]: scores[f"{name}/{k}"].percent for k, c in enumerate(CLASSES)} for name in ("f1", "recall")
-    }
-    return {"n": int(one.sum()), **{name: scores[name].percent for name in ("macro_f1", "uar")}, **by_class}
+    scores = metrics.card_scores(truth, guess, np.asarray(groups)[one], names, size=len(names))
+    return {"n": int(one.sum()), **scores}
 
 
 def multi(p: np.ndarray, goal: np.ndarray, threshold: float) -> dict[str, Any]:
@@ -271,7 +265,7 @@ def multi(p: np.ndarray, goal: np.ndarray, threshold: float) -> dict[str, Any]:
 
 
 def _by_class(values: np.ndarray) -> dict[str, float]:
-    return {BASIC[c]: round(100 * float(v), 2) for c, v in zip(CLASSES, values, strict=True)}
+    return {BASIC[c]: round(100 * float(v), 2) for c, v in zip(TRAINED_CLASSES, values, strict=True)}
 
 
 def train_text(
@@ -374,7 +368,7 @@ def check(rows: Sequence[Utterance]) -> None:
     Raises:
         CerError: names the classes.
     """
-    absent = [BASIC[c] for c, share in zip(CLASSES, targets(rows).sum(0), strict=True) if not share]
+    absent = [BASIC[c] for c, share in zip(TRAINED_CLASSES, targets(rows).sum(0), strict=True) if not share]
     if absent:
         raise CerError("no training sentence of a class", ", ".join(absent), "add sentences of it")
 
@@ -427,7 +421,11 @@ def fit_and_score(
     chosen = choose(values["dev"], targets(data.dev), prior)
     # Taking the offset off the bias makes it part of the head.
     tensors["linear.bias"] = (plain_head.bias - chosen["offset"] * np.log(prior)).astype(np.float32)
-    meta |= {"temperature": chosen["temperature"], "classes": [BASIC[c] for c in CLASSES], "with_meld": with_meld}
+    meta |= {
+        "temperature": chosen["temperature"],
+        "classes": [BASIC[c] for c in TRAINED_CLASSES],
+        "with_meld": with_meld,
+    }
     shift = tensors["linear.bias"] - plain_head.bias
     p = {name: softmax((logits + shift) / chosen["temperature"], axis=-1) for name, logits in values.items()}
     scores: dict[str, Any] = {
@@ -473,7 +471,7 @@ def decide_meld(data: Data, head: TextHead, progress: Progress = quiet) -> dict[
         on_dev["with"].append(_macro_f1(dev_y, layer(dev_x)))
         classified += [meld[i] for i in test]
         for name, predict in (("without", without), ("with", layer)):
-            guess[name].append(np.eye(len(CLASSES))[predict(meld_x[test])])
+            guess[name].append(np.eye(len(TRAINED_CLASSES))[predict(meld_x[test])])
     groups = [dialogue(row) for row in classified]
     record: dict[str, Any] = {
         name: {
@@ -496,7 +494,9 @@ def _linear(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _macro_f1(truth: np.ndarray, guess: np.ndarray) -> float:
-    return 100 * float(metrics.macro_f1(metrics.confusion(truth, guess, len(CLASSES)), range(len(CLASSES))))
+    return 100 * float(
+        metrics.macro_f1(metrics.confusion(truth, guess, len(TRAINED_CLASSES)), range(len(TRAINED_CLASSES)))
+    )
 
 
 def meld_half(rows: Sequence[Utterance]) -> list[int]:
@@ -512,7 +512,7 @@ def _digests(goemotions: Path, meld: Path | None) -> dict[str, str]:
 
 def _predictions(split: str, rows: Sequence[Utterance], p: np.ndarray) -> pa.Table:
     full = np.zeros((len(p), len(BASIC)))
-    full[:, CLASSES] = p
+    full[:, TRAINED_CLASSES] = p
     columns = {"split": [split] * len(rows), "id": [row.id for row in rows]}
     return pa.table(columns | {name: full[:, i] for i, name in enumerate(BASIC_COLUMNS)})
 

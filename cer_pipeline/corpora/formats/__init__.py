@@ -1,1 +1,1 @@
-"""Corpus formats: one module each, their registry, and the readers that several of them share."""
+"""Corpus formats: one module each, and their registry."""

@@ -5,7 +5,7 @@ Belongs here: the layout in which the owners of AFEW distribute it:
     Train_AFEW/Angry/000046280.avi
     Val_AFEW/Happy/000149120.avi
 
-Does not belong here: walking folders (`folder`) or videos in two splits (`corpora.leaks.find`).
+Does not belong here: walking folders (`folder`) or videos in two splits (`corpora.leaks`).
 
 The name of a class folder is the label, so the video_id leaves it out: `Train_AFEW/000046280`.
 """
@@ -20,9 +20,10 @@ from typing import Any
 from cer_pipeline.corpora.annotations import Annotation, VideoAnnotations, one_hot
 from cer_pipeline.corpora.formats.caption_files import FOLDERS
 from cer_pipeline.corpora.formats.folder import find_files
-from cer_pipeline.corpora.formats.names import nfc, stem
-from cer_pipeline.corpora.formats.registry import SPLIT, Scan, ScannedVideo
-from cer_pipeline.corpora.leaks.find import check_name
+from cer_pipeline.corpora.formats.registry import SPLIT
+from cer_pipeline.corpora.leaks import check_name
+from cer_pipeline.corpora.names import nfc, stem
+from cer_pipeline.corpora.scan import Scan, ScannedVideo
 from cer_pipeline.corpora.splits import SPLITS, innermost_split
 from cer_pipeline.errors import CerError
 

@@ -15,10 +15,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from cer_pipeline.corpora.annotations import NOT_ANNOTATED, Annotation, VideoAnnotations
-from cer_pipeline.corpora.formats.csv_rows import read_cells
+from cer_pipeline.corpora.csv_rows import read_cells
 from cer_pipeline.corpora.formats.folder import find_files
-from cer_pipeline.corpora.formats.names import NameIndex, distinguishable, nfc, stem, to_text
-from cer_pipeline.corpora.formats.registry import LABELS, Scan, ScannedVideo
+from cer_pipeline.corpora.formats.registry import LABELS
+from cer_pipeline.corpora.names import NameIndex, distinguishable, nfc, stem, to_text
+from cer_pipeline.corpora.scan import Scan, ScannedVideo
 from cer_pipeline.corpora.splits import innermost_split
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC

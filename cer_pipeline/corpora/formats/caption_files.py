@@ -25,9 +25,9 @@ from typing import Final
 import numpy as np
 
 from cer_pipeline.corpora.annotations import plain
-from cer_pipeline.corpora.formats.csv_rows import read_rows
-from cer_pipeline.corpora.formats.names import nfc
-from cer_pipeline.corpora.leaks.find import class_word
+from cer_pipeline.corpora.csv_rows import read_rows
+from cer_pipeline.corpora.leaks import class_word
+from cer_pipeline.corpora.names import nfc
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
 from cer_pipeline.sums import plain_sum

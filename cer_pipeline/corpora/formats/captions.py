@@ -18,9 +18,9 @@ from typing import Any
 
 from cer_pipeline.corpora.annotations import Annotation, Caption, VideoAnnotations
 from cer_pipeline.corpora.formats.caption_files import CaptionSplit, read_as_is, splits
-from cer_pipeline.corpora.formats.names import escaped, nfc, to_text
-from cer_pipeline.corpora.formats.registry import Scan, ScannedVideo
 from cer_pipeline.corpora.lookup import Lookup
+from cer_pipeline.corpora.names import escaped, nfc, to_text
+from cer_pipeline.corpora.scan import Scan, ScannedVideo
 from cer_pipeline.corpora.splits import SPLITS, split_of
 from cer_pipeline.errors import CerError
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from cer_pipeline.corpora.formats.folder import find_files
-from cer_pipeline.corpora.formats.registry import SPLIT, Scan
+from cer_pipeline.corpora.formats.registry import SPLIT
+from cer_pipeline.corpora.scan import Scan
 from cer_pipeline.corpora.splits import TEST
 
 

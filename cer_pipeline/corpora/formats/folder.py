@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from cer_pipeline.corpora.formats.names import clashes, distinguishable, to_text, video_ids
-from cer_pipeline.corpora.formats.registry import Scan, ScannedVideo
+from cer_pipeline.corpora.names import clashes, distinguishable, to_text, video_ids
+from cer_pipeline.corpora.scan import Scan, ScannedVideo
 from cer_pipeline.errors import CerError
 from cer_pipeline.media.formats import ENDINGS
 

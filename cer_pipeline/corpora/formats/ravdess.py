@@ -18,8 +18,9 @@ from typing import Any, Final
 
 from cer_pipeline.corpora.annotations import Annotation, VideoAnnotations, one_hot
 from cer_pipeline.corpora.formats.folder import find_files
-from cer_pipeline.corpora.formats.names import nfc
-from cer_pipeline.corpora.formats.registry import SPLIT, Scan, ScannedVideo
+from cer_pipeline.corpora.formats.registry import SPLIT
+from cer_pipeline.corpora.names import nfc
+from cer_pipeline.corpora.scan import Scan, ScannedVideo
 from cer_pipeline.corpora.splits import TRAIN
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC

@@ -1,7 +1,7 @@
-"""The corpus formats by name, and the types that a format returns.
+"""The corpus formats by name.
 
-Belongs here: one entry for every format, plug-ins, and the types `ScannedVideo` and `Scan`. Does not belong here:
-reading a format, which is the function `scan` of a module of its own.
+Belongs here: one entry for every format, plug-ins, and what a `Format` declares. Does not belong here: reading a
+format, which is the function `scan` of a module of its own, or what that function returns (`corpora.scan`).
 
 A new format is one module with a function `scan(root, options) -> Scan` and one entry in `FORMATS`. A plug-in needs no
 entry: it is a distribution with an entry point in the group `cer_pipeline.formats`, whose name is the name of the
@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, cast
 
-from cer_pipeline.corpora.annotations import VideoAnnotations
+from cer_pipeline.corpora.scan import Scan
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
 
@@ -25,46 +25,6 @@ GROUP: Final = "cer_pipeline.formats"
 LABELS: Final = "labels"
 SPLIT: Final = "split"
 CAPTIONS: Final = "captions"
-
-
-@dataclass(frozen=True)
-class ScannedVideo:
-    """One video that a format found.
-
-    Args:
-        path: POSIX path of its file below the root, as text (`names.to_text`).
-        video_id: its id in every table; see `names.video_ids`.
-        split: train, dev or test, where the format knows one.
-        source: the clip that it was cut from or shows, which may not be in two splits. The video_id by default.
-        annotations: labels and captions.
-        windows: window indices of a video without a media file.
-        content: SHA-256 and size in bytes of what replaces the file of such a video.
-    """
-
-    path: str
-    video_id: str
-    split: str | None = None
-    source: str = ""
-    annotations: VideoAnnotations = field(default_factory=VideoAnnotations)
-    windows: tuple[int, ...] = ()
-    content: tuple[str, int] | None = None
-
-
-@dataclass(frozen=True)
-class Scan:
-    """What a format found below a root.
-
-    Args:
-        videos: the videos.
-        ignored: one line for each kind of file that was left out.
-        messages: one line for each other fact that a user may want to know.
-        content: digest of a corpus without videos.
-    """
-
-    videos: list[ScannedVideo]
-    ignored: list[str] = field(default_factory=list)
-    messages: list[str] = field(default_factory=list)
-    content: str = ""
 
 
 Scanner = Callable[[Path, Mapping[str, Any]], Scan]

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from cer_pipeline.corpora.annotations import Annotation, Distribution, Span, VideoAnnotations
-from cer_pipeline.corpora.formats.csv_rows import CsvFile, number_in, read_cells, rows_of
-from cer_pipeline.corpora.formats.registry import ScannedVideo
+from cer_pipeline.corpora.csv_rows import CsvFile, number_in, read_cells, rows_of
 from cer_pipeline.corpora.lookup import Lookup
+from cer_pipeline.corpora.scan import ScannedVideo
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, COMPOUND
 from cer_pipeline.sums import plain_sum

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from cer_pipeline.corpora.annotations import plain
-from cer_pipeline.corpora.formats.csv_rows import read_rows, read_text
-from cer_pipeline.corpora.formats.registry import Scan
+from cer_pipeline.corpora.csv_rows import read_rows, read_text
+from cer_pipeline.corpora.scan import Scan
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
 

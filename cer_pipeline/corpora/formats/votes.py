@@ -18,8 +18,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cer_pipeline.corpora.formats.csv_rows import number_in, read_rows
-from cer_pipeline.corpora.formats.registry import Scan
+from cer_pipeline.corpora.csv_rows import number_in, read_rows
+from cer_pipeline.corpora.scan import Scan
 from cer_pipeline.errors import CerError
 
 Array = NDArray[np.float64]

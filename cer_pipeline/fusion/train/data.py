@@ -185,7 +185,7 @@ def _tables(home: Home, corpus: Corpus, branches: Sequence[str]) -> FusionData:
 
 def _said(home: Home, corpus: Corpus, branch: str, segments: Sequence[str]) -> tuple[Array, str]:
     """What a branch says of some segments [n, 8], and where that comes from."""
-    table = corpus_table(home, corpus.name, f"probabilities/{branch}", ["segment_id", "status", *BASIC_COLUMNS])
+    table = corpus_table(home, corpus, f"probabilities/{branch}", ["segment_id", "status", *BASIC_COLUMNS])
     place = {s: i for i, s in enumerate(texts(table, "segment_id"))}
     lost = next((s for s in segments if s not in place), None)
     if lost is not None:

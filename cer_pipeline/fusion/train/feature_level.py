@@ -46,7 +46,7 @@ NAME: Final = "feature_fusion"
 BATCH: Final = 32
 RATE: Final = 1e-3
 PERIOD: Final = 10  # steps of the cosine, as published
-GAIN: Final = 1e-3  # by which the watched loss must fall to count as better, as published
+GAIN: Final = 1e-3  # by which the validation loss must fall to count as better, as published
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -58,7 +58,7 @@ class FeatureSettings:
 
     Args:
         epochs: at most.
-        patience: epochs without a lower loss on the watched groups after which training stops.
+        patience: epochs without a lower loss on the validation groups after which training stops.
         leave_out: share of segments that lose branches at random in every step.
         folds: outer folds.
         seed: of first values, batches, folds and what is left out.
@@ -152,7 +152,7 @@ def read(home: Home, corpora: Sequence[Corpus], branches: Sequence[str] = ()) ->
 
 
 def fit(data: FeatureData, rows: Rows, settings: FeatureSettings, shape: Shape | None = None) -> FeatureHead:
-    """Train on some rows; a fifth of their groups is watched, and the epoch with its lowest loss is kept.
+    """Train on some rows; a fifth of their groups is for validation, and its epoch of lowest loss is taken.
 
     The same arguments give the same bits on one machine.
     """
@@ -163,21 +163,23 @@ def fit(data: FeatureData, rows: Rows, settings: FeatureSettings, shape: Shape |
 
 def _fit(data: FeatureData, rows: Rows, settings: FeatureSettings, shape: Shape) -> FeatureHead:
     count = min(5, len(set(data.groups[rows])))
-    watched = (
+    validated = (
         random_group_folds(data.groups[rows], count, settings.seed) == 0 if count > 1 else np.zeros(len(rows), bool)
     )
-    mine, other = rows[~watched], rows[watched] if watched.any() else rows
-    means, scales = zip(*(_moments(v[mine], data.present[mine, i]) for i, v in enumerate(data.features)), strict=True)
+    fitted, other = rows[~validated], rows[validated] if validated.any() else rows
+    means, scales = zip(
+        *(_moments(v[fitted], data.present[fitted, i]) for i, v in enumerate(data.features)), strict=True
+    )
     network = FeatureFusion([v.shape[1] for v in data.features], shape, means, scales)
     targets = torch.from_numpy(data.targets / data.targets.sum(axis=1, keepdims=True))
-    weights = class_weights(targets[mine])
+    weights = class_weights(targets[fitted])
     optimiser = torch.optim.AdamW(network.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, PERIOD)
     rng = np.random.default_rng(settings.seed)
 
     def batches(_: int) -> list[Rows]:
         network.train()
-        return np.array_split(rng.permutation(mine), max(1, round(len(mine) / BATCH)))
+        return np.array_split(rng.permutation(fitted), max(1, round(len(fitted) / BATCH)))
 
     def loss(batch: Rows, _: int) -> torch.Tensor:
         here = data.present[batch]
@@ -220,49 +222,49 @@ def train_features(
         CerError: the data cannot be learned from; nothing is written then.
     """
     settings, tell = settings or FeatureSettings(), progress or (lambda _what, _done, _all: None)
-    mine = np.flatnonzero(data.present.sum(axis=1) > 0)
+    usable = np.flatnonzero(data.present.sum(axis=1) > 0)
     where = ", ".join(dict.fromkeys(data.corpora))
-    if not len(mine):
+    if not len(usable):
         raise CerError("no labelled segment has features", where, "see `cer status` for the reasons")
-    if len(set(data.groups[mine])) < 2:
+    if len(set(data.groups[usable])) < 2:
         raise CerError("one source video to train on", where, "cross-validation needs several: add videos")
-    if len(set(data.classes[mine])) < 2:
-        raise CerError(f"all segments are of the class {BASIC[data.classes[mine][0]]}", where, "add other classes")
-    fold = random_group_folds(data.groups[mine], settings.folds, settings.seed)
-    p = np.zeros((len(mine), len(BASIC)), np.float32)
+    if len(set(data.classes[usable])) < 2:
+        raise CerError(f"all segments are of the class {BASIC[data.classes[usable][0]]}", where, "add other classes")
+    fold = random_group_folds(data.groups[usable], settings.folds, settings.seed)
+    p = np.zeros((len(usable), len(BASIC)), np.float32)
     for i in range(settings.folds):
         tell("cross-validation", i, settings.folds)
-        p[fold == i] = predict(fit(data, mine[fold != i], settings, shape), data, mine[fold == i])
+        p[fold == i] = predict(fit(data, usable[fold != i], settings, shape), data, usable[fold == i])
     tell("fitting", 0, 1)
-    head = fit(data, mine, settings, shape)
-    truth = data.classes[mine]
+    head = fit(data, usable, settings, shape)
+    truth = data.classes[usable]
     over = sorted({int(c) for c in truth})
-    found = bootstraps({"macro_f1": (macro_f1, over), "uar": (uar, over)}, truth, p.argmax(axis=1), data.groups[mine])
+    found = bootstraps({"macro_f1": (macro_f1, over), "uar": (uar, over)}, truth, p.argmax(axis=1), data.groups[usable])
     scores: dict[str, Any] = {
         "settings": asdict(settings),
         "shape": asdict(head.network.shape),
         "branches": dict(zip(data.branches, head.sizes, strict=True)),
         "coverage": {b: round(float(data.present[:, i].mean()), 4) for i, b in enumerate(data.branches)},
-        "rows": {"train": len(mine), "no branch": len(data.segments) - len(mine)},
+        "rows": {"train": len(usable), "no branch": len(data.segments) - len(usable)},
         "digest": data.digest(),
         "out_of_fold": {m: s.percent for m, s in found.items()},
     }
-    _write(out, data, mine, fold, p, head, scores)
+    _write(out, data, usable, fold, p, head, scores)
     tell("done", 1, 1)
     return scores
 
 
 def _write(
-    out: Path, data: FeatureData, mine: Rows, fold: Rows, p: Floats, head: FeatureHead, scores: Mapping[str, Any]
+    out: Path, data: FeatureData, usable: Rows, fold: Rows, p: Floats, head: FeatureHead, scores: Mapping[str, Any]
 ) -> None:
     """All files of a finished training, the weights last."""
     out.mkdir(parents=True, exist_ok=True)
     columns: dict[str, Any] = {
-        "corpus": [data.corpora[i] for i in mine],
-        "segment_id": [data.segments[i] for i in mine],
-        "video_id": [data.videos[i] for i in mine],
+        "corpus": [data.corpora[i] for i in usable],
+        "segment_id": [data.segments[i] for i in usable],
+        "video_id": [data.videos[i] for i in usable],
         "fold": fold,
-        "label": [BASIC[c] for c in data.classes[mine]],
+        "label": [BASIC[c] for c in data.classes[usable]],
     }
     columns |= {name: p[:, i].astype(np.float64) for i, name in enumerate(BASIC_COLUMNS)}
     pq.write_table(pa.table(columns), out / f"{NAME}.predictions.parquet")

@@ -37,8 +37,9 @@ from numpy.typing import NDArray
 
 from cer_pipeline.errors import CerError
 from cer_pipeline.perception.speech.language import ENGLISH, Rules, Span, Stretch, plausible, stretches
-from cer_pipeline.perception.speech.vad import RATE, amplified, read_sound
+from cer_pipeline.perception.speech.vad import amplified, read_sound
 from cer_pipeline.profiles.sections import Loudness
+from cer_pipeline.sound_file import SAMPLE_RATE_HZ
 from cer_pipeline.stage import UNIT, StageContext, video_rows
 from cer_pipeline.status import Status
 from cer_pipeline.tables import TRANSCRIPTS
@@ -107,7 +108,7 @@ class Whisper:
             sound: mono, 16 kHz, -1..1; anything beyond 30 s is ignored.
         """
         shortest, longest = _ENCODER_INPUT_S
-        input_s = min(longest, max(shortest, len(sound) / RATE + _SILENCE_S))
+        input_s = min(longest, max(shortest, len(sound) / SAMPLE_RATE_HZ + _SILENCE_S))
         mel = pad_or_trim(self._model.feature_extractor(sound), round(input_s * _FRAMES))
         languages = self._model.model.detect_language(self._model.encode(mel))[0]
         return {token.strip("<|>"): float(probability) for token, probability in languages}
@@ -394,7 +395,7 @@ class Transcripts:
             first, last = self._samples(start, end)
             chunk = self._whisper(sound[first:last], language)
             self._context.counters[f"calls/{self._model}"] += 1
-            chunk = [_shifted(word, first / RATE, len(sound) / RATE) for word in chunk]
+            chunk = [_shifted(word, first / SAMPLE_RATE_HZ, len(sound) / SAMPLE_RATE_HZ) for word in chunk]
             loops |= {*chunk} - {*without_loops(chunk, settings["loop_words"], settings["loop_keep"])}
             words += chunk
         return within_speech(words, speech, settings["word_slack_s"]), loops
@@ -402,7 +403,7 @@ class Transcripts:
     def _samples(self, start_s: float, end_s: float) -> tuple[int, int]:
         """First sample of a span with its lead, and the sample after its last one."""
         lead_s = self._settings["lead_s"]
-        return max(0, round((start_s - lead_s) * RATE)), round((end_s + lead_s) * RATE)
+        return max(0, round((start_s - lead_s) * SAMPLE_RATE_HZ)), round((end_s + lead_s) * SAMPLE_RATE_HZ)
 
 
 def _nearest(run: Sequence[Stretch], time_s: float) -> int:

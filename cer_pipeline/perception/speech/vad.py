@@ -21,16 +21,15 @@ from numpy.typing import NDArray
 
 from cer_pipeline.profiles.sections import Loudness
 from cer_pipeline.profiles.sections import Speech as Rules
-from cer_pipeline.sound_file import read_sound_file
+from cer_pipeline.sound_file import SAMPLE_RATE_HZ, read_sound_file
 from cer_pipeline.stage import UNIT, StageContext, video_rows
 from cer_pipeline.status import Status
 from cer_pipeline.tables import SPEECH
 
-RATE: Final = 16_000  # Hz
 CHUNK: Final = 512  # new samples per step at 16 kHz
 CONTEXT: Final = 64  # samples of the chunk before, at 16 kHz
 STATE: Final = (2, 1, 128)  # of the recurrent layer
-STEP_S: Final = CHUNK / RATE
+STEP_S: Final = CHUNK / SAMPLE_RATE_HZ
 BLOCK: Final = 320  # samples of a block whose level is measured: 20 ms
 
 
@@ -67,7 +66,7 @@ class SileroVad:
         padded = np.zeros(CONTEXT + steps * CHUNK, np.float32)
         padded[CONTEXT : CONTEXT + len(sound)] = sound
         state = np.zeros(STATE, np.float32)
-        rate = np.array(RATE, np.int64)
+        rate = np.array(SAMPLE_RATE_HZ, np.int64)
         probabilities = np.empty(steps, np.float32)
         for i in range(steps):
             chunk = padded[None, i * CHUNK : i * CHUNK + CONTEXT + CHUNK]
@@ -141,8 +140,8 @@ def read_sound(flac: bytes) -> NDArray[np.float32]:
         ValueError: another rate or more than one channel.
     """
     sound, rate = read_sound_file(flac)
-    if rate != RATE or sound.shape[1] != 1:
-        raise ValueError(f"the sound must be mono at {RATE} Hz, not {sound.shape[1]} channels at {rate} Hz")
+    if rate != SAMPLE_RATE_HZ or sound.shape[1] != 1:
+        raise ValueError(f"the sound must be mono at {SAMPLE_RATE_HZ} Hz, not {sound.shape[1]} channels at {rate} Hz")
     return sound[:, 0]
 
 
@@ -157,7 +156,7 @@ def loud_level(sound: NDArray[np.float32]) -> float:
     whole = len(sound) // BLOCK * BLOCK
     blocks = sound[:whole].reshape(-1, BLOCK) if whole else sound[None]
     power = np.mean(np.square(blocks, dtype=np.float64), axis=1)
-    rank = max(1, min(RATE // BLOCK, len(power) // 10))
+    rank = max(1, min(SAMPLE_RATE_HZ // BLOCK, len(power) // 10))
     return float(np.sqrt(np.partition(power, -rank)[-rank]))
 
 
@@ -195,7 +194,7 @@ class Speech:
             status, reason = (rows[0]["status"], rows[0]["reason"]) if rows else (Status.NO_AUDIO, "no sound")
             return [{"video_id": video, "interval": 0, "status": str(status), "reason": reason}]
         sound = amplified(read_sound(rows[0]["flac"]), self._loudness)
-        speech = intervals(self._vad(sound), len(sound) / RATE, self._rules)
+        speech = intervals(self._vad(sound), len(sound) / SAMPLE_RATE_HZ, self._rules)
         self._context.counters["calls/silero_vad"] += 1
         if not speech:
             reason = "no speech was heard"

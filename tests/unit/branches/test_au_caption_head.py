@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from cer_pipeline.branches.scene.au_head import KIND, AUHead
 from cer_pipeline.branches.scene.au_phrases import CAPTION_PHRASES, NO_ACTION, caption_phrases
-from cer_pipeline.branches.scene.caption_head import CLASSES
 from cer_pipeline.branches.scene.train_au import action_clauses, fit
 from cer_pipeline.errors import CerError
-from cer_pipeline.labels import BASIC
+from cer_pipeline.labels import BASIC, TRAINED_CLASSES
 from cer_pipeline.perception.captions.rule_based.text import ACTIONS
 from cer_pipeline.zoo.head_file import save_head
 
@@ -73,7 +72,7 @@ def test_no_word_for_an_emotion_is_left_whatever_the_order(parts):
 
 def rows(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
-    targets = rng.choice(CLASSES, n)
+    targets = rng.choice(TRAINED_CLASSES, n)
     return rng.normal(size=(n, 384)) + np.eye(384)[targets] * 8, targets
 
 
@@ -88,17 +87,19 @@ def test_the_head_learns_and_equals_a_naive_softmax():
     raw = [
         np.exp(sum(a * b for a, b in zip(x, w, strict=True)) + c) for w, c in zip(head.weight, head.bias, strict=True)
     ]
-    assert p[3, list(CLASSES)] == pytest.approx(np.array(raw) / sum(raw), abs=1e-9)
+    assert p[3, list(TRAINED_CLASSES)] == pytest.approx(np.array(raw) / sum(raw), abs=1e-9)
     assert (head.probabilities(vectors[3]) == p[3]).all()  # the same bits, alone or among others
 
 
 def test_classes_have_the_same_weight_whatever_their_frequency():
     """From vectors of noise, every class is as likely as the others, also one with three rows of hundreds."""
     rng = np.random.default_rng(0)
-    targets = np.concatenate([rng.choice([c for c in CLASSES if c != 2], 400), [2] * 3])
+    targets = np.concatenate([rng.choice([c for c in TRAINED_CLASSES if c != 2], 400), [2] * 3])
     vectors = rng.normal(size=(len(targets), 384))
     head = AUHead(fit(vectors, targets, np.ones(len(targets)), 1e-6), {"kind": KIND})
-    assert head.probabilities(rng.normal(size=(50, 384))).mean(0)[list(CLASSES)] == pytest.approx(1 / 7, abs=0.01)
+    assert head.probabilities(rng.normal(size=(50, 384))).mean(0)[list(TRAINED_CLASSES)] == pytest.approx(
+        1 / 7, abs=0.01
+    )
 
 
 def test_another_kind_of_head_is_refused(tmp_path):

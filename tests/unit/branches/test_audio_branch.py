@@ -14,12 +14,11 @@ from cer_pipeline import tables
 from cer_pipeline.branches.audio import specs as audio
 from cer_pipeline.branches.audio import stages as audio_stages
 from cer_pipeline.branches.audio.ctranslate2_file import read_arrays
-from cer_pipeline.branches.audio.specs import SAMPLE_RATE_HZ
 from cer_pipeline.branches.audio.whisper_encoder import SAMPLES_PER_STEP, WhisperStates, levelled
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC_COLUMNS
 from cer_pipeline.profiles import load_profile
-from cer_pipeline.sound_file import write_sound_file
+from cer_pipeline.sound_file import SAMPLE_RATE_HZ, write_sound_file
 from cer_pipeline.stage import StageContext
 from tests.helpers.memory_inputs import MemoryInputs, rows, segment
 from tests.unit.branches.test_audio_heads import head_file

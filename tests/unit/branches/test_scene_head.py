@@ -15,19 +15,10 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 
 from cer_pipeline.branches.scene import caption_head as scene
-from cer_pipeline.branches.scene.caption_head import (
-    CLASSES,
-    Bag,
-    SceneHead,
-    encoder,
-    grams,
-    parts,
-    sharpness,
-    standard,
-)
+from cer_pipeline.branches.scene.caption_head import Bag, SceneHead, encoder, grams, parts, sharpness, standard
 from cer_pipeline.branches.scene.train import SceneSettings, choose_sharpness, fit, out_of_fold_scores, read_adapter
 from cer_pipeline.errors import CerError
-from cer_pipeline.labels import BASIC
+from cer_pipeline.labels import BASIC, TRAINED_CLASSES
 from cer_pipeline.zoo.head_file import load_head, save_head
 
 SIZE = 6
@@ -41,7 +32,7 @@ def embed(texts):
 
 def corpus(n=140, seed=0):
     rng = np.random.default_rng(seed)
-    targets = np.array([CLASSES[i % 7] for i in range(n)])
+    targets = np.array([TRAINED_CLASSES[i % 7] for i in range(n)])
     shown = [WORDS[t] if rng.random() < 0.8 else WORDS[rng.integers(7)] for t in targets]
     views = [
         [f"The face in shot {i % 11} shows a {w}; light {rng.integers(9)}." for i, w in enumerate(shown)]
@@ -93,7 +84,7 @@ def test_the_dual_ridge_is_the_weighted_ridge_of_the_textbook():
     features[:, -SIZE:] = math.sqrt(0.3) * standard(embed(texts).astype(float), head.mean, head.spread)
     counts = Counter(targets.tolist())
     d = np.diag([70 / 7 / counts[t] for t in targets])
-    goal = np.array([[float(c == t) - 1 / 7 for c in CLASSES] for t in targets])
+    goal = np.array([[float(c == t) - 1 / 7 for c in TRAINED_CLASSES] for t in targets])
     w = np.linalg.solve(features.T @ d @ features + 2.0 * np.eye(features.shape[1]), features.T @ d @ goal)
     np.testing.assert_allclose(head.scores(texts, embed(texts)), features @ w, atol=2e-3)  # float16 weights
 
@@ -133,7 +124,7 @@ def test_views_are_averaged_and_one_view_is_the_text_alone():
     np.testing.assert_array_equal(head.fused([views[0]], embed), head.probabilities(views[0], embed))
     scores = [head.scores(v, embed(v)) for v in views[:2]]
     naive = softmax(3.0 * 2 / 1.5 * (scores[0] + scores[1]) / 2, axis=-1)
-    np.testing.assert_allclose(head.fused(views[:2], embed)[:, list(CLASSES)], naive, atol=1e-12)
+    np.testing.assert_allclose(head.fused(views[:2], embed)[:, list(TRAINED_CLASSES)], naive, atol=1e-12)
 
 
 def test_a_view_without_a_text_is_left_out_and_a_segment_without_any_is_refused():
@@ -180,7 +171,7 @@ def test_scores_out_of_fold_are_those_of_a_head_without_the_clip():
 
 def test_sharpening_recovers_the_scale_and_gives_copies_no_weight():
     rng = np.random.default_rng(0)
-    targets = np.array([CLASSES[i % 7] for i in range(700)])
+    targets = np.array([TRAINED_CLASSES[i % 7] for i in range(700)])
     own = rng.normal(size=(700, 1, 7)) + 1.5 * np.eye(7)[targets][:, None]
     copies = np.repeat(own, 4, 1)
     scale, repeat = choose_sharpness([copies], targets)
@@ -216,7 +207,7 @@ def test_the_shipped_head_is_small_whole_and_read():
     tensors, meta = load_head(path)
     assert path.stat().st_size < 2_000_000
     assert path.with_suffix(".md").is_file()
-    assert meta["classes"] == [BASIC[c] for c in CLASSES]
+    assert meta["classes"] == [BASIC[c] for c in TRAINED_CLASSES]
     head = SceneHead(tensors, meta)
     assert head.bag_weights.shape == (len(head.bag.columns), 7)
     assert head.state_weights.shape == (384, 7)

@@ -22,7 +22,6 @@ from cer_pipeline.branches.rows import probability_rows
 from cer_pipeline.branches.scene.branch import AU_HEAD, CAPTION_HEAD, SCENE_LABEL, SCENE_MINILM
 from cer_pipeline.branches.sentences.minilm import MiniLM
 from cer_pipeline.branches.sentences.stages import (
-    RULE_BASED,
     TextEncoder,
     centroid,
     embed_rows,
@@ -31,6 +30,7 @@ from cer_pipeline.branches.sentences.stages import (
 from cer_pipeline.branches.sentences.zero_shot import MODEL, LabelHead, ZeroShotHead, sentences_of
 from cer_pipeline.branches.text.branch import TEXT_MINILM
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
+from cer_pipeline.perception.captions.registry import RULE_BASED_VIEW
 from cer_pipeline.perception.captions.rule_based.text import PROMPT
 from cer_pipeline.profiles import load_profile
 from cer_pipeline.stage import StageContext
@@ -121,7 +121,7 @@ def captions() -> MemoryInputs:
     texts = ["The eyes are closed.", "The teeth show.", None, "The eyes are closed.", "The mouth is open.", "Hello."]
     table = [
         segment(f"v{i // 3}", i % 3)
-        | {"view": RULE_BASED}
+        | {"view": RULE_BASED_VIEW}
         | ({"text": text, "prompt": PROMPT} if text else {"status": "no_video", "reason": "neither"})
         for i, text in enumerate(texts)
     ]
@@ -161,25 +161,25 @@ def planned(*views: tuple[str, str | None]) -> dict:
 
 
 def test_imported_texts_are_used_in_order_of_their_views_and_rule_based_ones_only_without_them():
-    own, seven, thirty = (RULE_BASED, "own"), (VLM, "seven"), (ANOTHER, "thirty")
+    own, seven, thirty = (RULE_BASED_VIEW, "own"), (VLM, "seven"), (ANOTHER, "thirty")
     for views in itertools.permutations([own, seven, thirty]):
         assert (planned(*views)["texts"], planned(*views)["imported"]) == (["thirty", "seven"], True)
     assert planned(own, (VLM, None))["texts"] == ["own"] and not planned(own, (VLM, None))["imported"]
-    assert planned((RULE_BASED, None), seven)["texts"] == ["seven"]
+    assert planned((RULE_BASED_VIEW, None), seven)["texts"] == ["seven"]
     failed = planned((VLM, None), (ANOTHER, None))
     assert (failed["texts"], failed["status"], failed["reason"]) == ([], "undecodable", f"no {ANOTHER}")
 
 
 def test_the_key_depends_on_the_kind_of_view_and_not_on_texts_that_are_not_used():
-    assert planned((VLM, "a"))["inputs"] != planned((RULE_BASED, "a"))["inputs"]
-    assert planned((VLM, "a"))["inputs"] == planned((VLM, "a"), (RULE_BASED, "b"), (ANOTHER, None))["inputs"]
+    assert planned((VLM, "a"))["inputs"] != planned((RULE_BASED_VIEW, "a"))["inputs"]
+    assert planned((VLM, "a"))["inputs"] == planned((VLM, "a"), (RULE_BASED_VIEW, "b"), (ANOTHER, None))["inputs"]
     assert planned((VLM, "a"), (ANOTHER, "b"))["inputs"] != planned((VLM, "a b"))["inputs"]
 
 
 def test_the_features_of_several_texts_are_the_centroid_of_their_vectors():
     encode = CountingEncoder()
     spec = SCENE_LABEL.features
-    units = spec.plan(several((VLM, "one"), (ANOTHER, "three"), (RULE_BASED, "elsewhere")), PROFILE)
+    units = spec.plan(several((VLM, "one"), (ANOTHER, "three"), (RULE_BASED_VIEW, "elsewhere")), PROFILE)
     (row,) = embed_rows(units, TextEncoder(encode, centroid), spec.table).to_pylist()
     mean = sum(np.asarray(v) for v in encode(["one", "three"])) / 2
     np.testing.assert_allclose(row["features"], mean / np.linalg.norm(mean), atol=1e-7)
@@ -206,7 +206,7 @@ def test_every_segment_has_a_row_and_equal_texts_are_encoded_once():
 def test_the_status_of_a_missing_text_is_the_status_of_its_probabilities(branch, status: Status):
     source = branch.features.inputs[0]
     spec = tables.CAPTIONS if source == "captions" else tables.TRANSCRIPTS
-    view = {"view": RULE_BASED} if source == "captions" else {}
+    view = {"view": RULE_BASED_VIEW} if source == "captions" else {}
     inputs = MemoryInputs({source: rows(spec, [segment("v", 0) | view | {"status": status, "reason": "because"}])})
 
     def unused(texts: Sequence[str]) -> list[np.ndarray]:
@@ -244,7 +244,7 @@ def test_a_text_of_another_language_is_not_encoded():
 
 def test_the_key_of_a_text_changes_with_the_text_and_the_status_alone():
     def keys(**change: object) -> list[str]:
-        row = segment("v", 0) | {"view": RULE_BASED, "text": "a", "model": "m"} | change
+        row = segment("v", 0) | {"view": RULE_BASED_VIEW, "text": "a", "model": "m"} | change
         inputs = MemoryInputs({"captions": rows(tables.CAPTIONS, [row])})
         return SCENE_MINILM.features.plan(inputs, PROFILE).column("inputs").to_pylist()
 
@@ -319,8 +319,8 @@ def imported() -> MemoryInputs:
     said = [
         (0, VLM, "The man appears angry, his jaw is clenched."),
         (0, ANOTHER, "A man with furrowed brows shouts in frustration."),
-        (1, RULE_BASED, "The brows are lowered. The voice is loud."),
-        (2, RULE_BASED, "The eyes are closed."),
+        (1, RULE_BASED_VIEW, "The brows are lowered. The voice is loud."),
+        (2, RULE_BASED_VIEW, "The eyes are closed."),
         (2, VLM, "She looks delighted, with a broad smile."),
     ]
     table = [segment("v", i) | {"view": view, "text": text} for i, view, text in said]

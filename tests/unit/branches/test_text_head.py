@@ -15,11 +15,11 @@ from cer_pipeline import tables
 from cer_pipeline.branches.sentences.minilm import load_network
 from cer_pipeline.branches.text import branch as text
 from cer_pipeline.branches.text import train as training
-from cer_pipeline.branches.text.head import CLASSES, AdaptedEncoder, TextHead, mean_pool, pad
+from cer_pipeline.branches.text.head import AdaptedEncoder, TextHead, mean_pool, pad
 from cer_pipeline.corpora.corpus import Corpus
 from cer_pipeline.corpora.formats.utterances import Utterance
 from cer_pipeline.errors import CerError
-from cer_pipeline.labels import BASIC, BASIC_COLUMNS
+from cer_pipeline.labels import BASIC, BASIC_COLUMNS, TRAINED_CLASSES
 from cer_pipeline.profiles import load_profile
 from cer_pipeline.stage import StageContext
 from cer_pipeline.store.home import Home
@@ -56,8 +56,8 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def rows(n: int = 12) -> list[Utterance]:
     """Sentences with one label, and one with two."""
-    made = [Utterance(str(i), TEXTS[i % len(TEXTS)], (CLASSES[i % len(TEXTS)],)) for i in range(n)]
-    return [*made, Utterance("two", TEXTS[0], (CLASSES[0], CLASSES[1]))]
+    made = [Utterance(str(i), TEXTS[i % len(TEXTS)], (TRAINED_CLASSES[i % len(TEXTS)],)) for i in range(n)]
+    return [*made, Utterance("two", TEXTS[0], (TRAINED_CLASSES[0], TRAINED_CLASSES[1]))]
 
 
 def meta() -> dict:
@@ -86,7 +86,7 @@ def test_the_merged_head_equals_the_network_in_training(encoder: Path) -> None:
     with torch.inference_mode():
         expected = model.upper(model.lower(tokens, mask), mask).double().softmax(-1).numpy()
     p = head.probabilities(head.batch(TEXTS))
-    assert p[:, list(CLASSES)] == pytest.approx(expected, abs=1e-5)
+    assert p[:, list(TRAINED_CLASSES)] == pytest.approx(expected, abs=1e-5)
     assert (p[:, BASIC.index("Other")] == 0).all()
     assert p.sum(-1) == pytest.approx(1, abs=1e-12)
 
@@ -167,7 +167,7 @@ def test_multi_counts_every_class_above_the_threshold() -> None:
 
 def write_corpora(folder: Path) -> tuple[Path, Path]:
     """GoEmotions and MELD of a few rows."""
-    names = [BASIC[c] for c in CLASSES]
+    names = [BASIC[c] for c in TRAINED_CLASSES]
     (folder / "labels.txt").write_text("neutral\nanger\ndisgust\nfear\njoy\nsadness\nsurprise\n")
     for split in ("train", "dev", "test"):
         texts = [f"{text} {split}" for text in (*TEXTS, "and fear", "so happy")]

@@ -14,13 +14,13 @@ import torch
 from cer_pipeline.branches.audio import train as training
 from cer_pipeline.branches.audio import whisper_encoder as audio_encoder
 from cer_pipeline.branches.audio.augment import WINDOW, trimmed, variant
-from cer_pipeline.branches.audio.heads import CLASSES, AudioHead
-from cer_pipeline.branches.audio.specs import SAMPLE_RATE_HZ, STATE_SIZE
+from cer_pipeline.branches.audio.heads import AudioHead
+from cer_pipeline.branches.audio.specs import STATE_SIZE
 from cer_pipeline.corpora.corpus import Corpus
 from cer_pipeline.corpora.formats.ravdess import EMOTIONS
 from cer_pipeline.errors import CerError
-from cer_pipeline.labels import BASIC
-from cer_pipeline.sound_file import write_sound_file
+from cer_pipeline.labels import BASIC, TRAINED_CLASSES
+from cer_pipeline.sound_file import SAMPLE_RATE_HZ, write_sound_file
 from cer_pipeline.store.home import Home
 from cer_pipeline.training.trainer import Request
 
@@ -108,7 +108,7 @@ def test_heads_of_held_out_actors_are_scored_and_a_head_is_written(trained: tupl
     assert (p[:, BASIC.index("Other")] == 0).all()
     assert (table.fold == (table.actor - 1) % 5).all()
     guess = [BASIC[i] for i in p.argmax(1)]
-    recalls = [(np.array(guess)[table.label == BASIC[c]] == BASIC[c]).mean() for c in CLASSES]
+    recalls = [(np.array(guess)[table.label == BASIC[c]] == BASIC[c]).mean() for c in TRAINED_CLASSES]
     assert 100 * np.mean(recalls) == pytest.approx(scores["uar"][0], abs=0.01)
     head = AudioHead.load(out / "audio_uncertainty.safetensors")
     assert len(head.members) == 2
@@ -158,7 +158,9 @@ def test_temperatures_come_from_unheard_actors_and_sentences(sentences: int, tmp
             asked.append(rows)
             return network
 
-    found = training.unheard(Recording(corpus, "audio_uncertainty", tmp_path), [SETTINGS] * training.FOLDS)
+    found = training.predict_new_sentences(
+        Recording(corpus, "audio_uncertainty", tmp_path), [SETTINGS] * training.FOLDS
+    )
     assert len(asked) == training.FOLDS * sentences
     assert found == pytest.approx(training.outputs(network, corpus, np.arange(20), version=1), abs=1e-5)
     for rows, (fold, sentence) in zip(asked, [(f, s) for f in range(5) for s in sorted(set(said))], strict=True):

@@ -10,7 +10,7 @@ from cer_pipeline.corpora import registry
 from cer_pipeline.corpora.annotations import Annotation, read_captions, read_labels
 from cer_pipeline.corpora.corpus import Corpus, File
 from cer_pipeline.corpora.formats.registry import FORMATS
-from cer_pipeline.corpora.leaks.find import check_training
+from cer_pipeline.corpora.leaks import check_training
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, COMPOUND
 from tests.helpers import corpus_files as files

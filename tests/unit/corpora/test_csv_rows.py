@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from cer_pipeline.corpora import registry
 from cer_pipeline.corpora.annotations import read_labels
+from cer_pipeline.corpora.csv_rows import delimiter_of, read_cells, read_rows
 from cer_pipeline.corpora.formats.affwild2 import read_frames
 from cer_pipeline.corpora.formats.caption_files import read_split
-from cer_pipeline.corpora.formats.csv_rows import delimiter_of, read_cells, read_rows
 from cer_pipeline.corpora.formats.utterances import Utterance, read_meld
 from cer_pipeline.corpora.formats.votes import read_votes
 from cer_pipeline.errors import CerError

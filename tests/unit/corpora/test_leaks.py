@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cer_pipeline.corpora.formats.registry import ScannedVideo
-from cer_pipeline.corpora.leaks.find import (
+from cer_pipeline.corpora.leaks import (
     EXCLUDE,
     KEEP,
     REFUSE,
@@ -19,6 +18,7 @@ from cer_pipeline.corpora.leaks.find import (
     separate,
     unique_ids,
 )
+from cer_pipeline.corpora.scan import ScannedVideo
 from cer_pipeline.errors import CerError
 
 

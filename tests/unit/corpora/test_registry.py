@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from cer_pipeline.corpora import registry
 from cer_pipeline.corpora.corpus import parse_shard_key, shard_key, shard_of
-from cer_pipeline.corpora.formats.names import from_text, to_text, video_ids
+from cer_pipeline.corpora.names import from_text, to_text, video_ids
 from cer_pipeline.errors import CerError
 from cer_pipeline.media.formats import ENDINGS
 from tests.helpers import corpus_files as files

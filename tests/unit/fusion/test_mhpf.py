@@ -1,4 +1,4 @@
-"""MHPF: both forms against naive loops and torch, the collapse of the heads, subsets, training, votes."""
+"""MHPF: both forms against naive loops and torch, the one matrix of static heads, subsets, training, votes."""
 
 from __future__ import annotations
 
@@ -145,23 +145,21 @@ def test_a_unit_does_not_depend_on_its_batch(method):
         assert (f.weights(p[i : i + 1], present[i : i + 1])[0] == together[i]).all()
 
 
-def test_static_heads_collapse_to_one_convex_matrix():
+def test_all_heads_of_a_static_fusion_equal_one_convex_matrix():
     f = fusion(STATIC)
     p, _ = units(50, absent=0.0)
-    everyone = np.ones((50, M), dtype=bool)
-    matrix = f.collapse()
+    all_present = np.ones((50, M), dtype=bool)
+    matrix = f.weights(np.full((1, M, C), np.nan), all_present[:1])[0]
     assert matrix.shape == (M, C)
     assert (matrix >= 0).all()
     np.testing.assert_allclose(matrix.sum(axis=0), 1.0, atol=1e-12)
     heads = np.zeros((50, C))
     for h in range(H):
         share = np.exp(f.mix[h]) / np.exp(f.mix).sum()
-        w = masked_softmax(f.scores[h][None], everyone[:1])[0]
+        w = masked_softmax(f.scores[h][None], all_present[:1])[0]
         heads += share * (w * p).sum(axis=1)
     np.testing.assert_allclose((matrix * p).sum(axis=1), heads, atol=1e-12)
-    np.testing.assert_allclose(f.fuse(p, everyone)[0], heads / heads.sum(axis=1, keepdims=True), atol=1e-12)
-    with pytest.raises(ValueError, match="static"):
-        fusion(DYNAMIC).collapse()
+    np.testing.assert_allclose(f.fuse(p, all_present)[0], heads / heads.sum(axis=1, keepdims=True), atol=1e-12)
 
 
 def test_torch_and_numpy_give_the_same_static_weights():
@@ -366,9 +364,9 @@ def test_dropout_lowers_the_loss_where_a_branch_is_absent():
     loss = {}
     for share in (0.0, 0.5):
         settings = replace(QUICK, dropout=share, balance=0.0, sharpness=1.0)
-        everyone = np.ones((600, 3), dtype=bool)
+        all_present = np.ones((600, 3), dtype=bool)
         args = np.eye(3)[labels], np.arange(600) % 60, ("a", "b", "c"), ("x", "y", "z"), settings
-        fused = train_mhpf(p, everyone, *args).fuse(p, present)[0]
+        fused = train_mhpf(p, all_present, *args).fuse(p, present)[0]
         loss[share] = -np.log(fused[np.arange(600), labels] + TINY).mean()
     assert loss[0.5] < loss[0.0] - 0.02
 

@@ -234,7 +234,7 @@ def test_a_label_that_does_not_fit_its_cell_is_left_out(room):
         for text in ("Disgustedly", "Surprised", "i"):
             axis = figure(500, 60).add_axes((0.0, 0.0, 1.0, 1.0))
             axis.set_xlim(0, 500)
-            timeline_module._label(axis, [(text, 0.5, "#000000")], timeline_module.MetricRow(50, 50 + room, 0, 1), 9)
+            timeline_module._label(axis, [(text, 0.5, "#000000")], timeline_module.Cell(50, 50 + room, 0, 1), 9)
             inked = np.flatnonzero((drawn(axis) < 100).any(axis=(0, 2)))
             if len(inked):
                 assert inked.min() >= 50 and inked.max() <= 50 + room

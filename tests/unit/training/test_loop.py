@@ -16,6 +16,7 @@ from cer_pipeline.torch_threads import one_thread
 from cer_pipeline.training import loop
 from cer_pipeline.training.checkpoint import Checkpoint, Schedule
 from cer_pipeline.training.loop import Loop
+from cer_pipeline.zoo.head_file import load_head, save_head
 
 pytestmark = pytest.mark.slow  # the first optimiser of a process imports torch._dynamo: 4 CPU-seconds
 
@@ -179,7 +180,42 @@ def test_a_finished_run_is_read_and_a_run_with_other_settings_starts_anew(tmp_pa
     assert len(other.losses) == 6
 
 
-def test_progress_tells_the_loss_the_score_and_the_steps() -> None:
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "tensor value/0.weight",
+        "tensor exp_avg/2.bias",
+        "meta counters",
+        "meta rates",
+        "meta schedule",
+        "counter waited",
+    ],
+)
+def test_a_run_starts_anew_where_another_version_wrote_its_state(lost: str, tmp_path: Path) -> None:
+    path, limits = tmp_path / "run.state", Loop(epochs=2, seed=1)
+    records = Run().train(limits, path)
+    tensors, meta = load_head(path)
+    kind, name = lost.split()
+    del {"tensor": tensors, "meta": meta, "counter": meta["counters"]}[kind][name]
+    save_head(path, tensors, meta)
+    anew = Run()
+    assert anew.train(limits, path) == records
+    assert len(anew.losses) == 6
+
+
+def test_a_run_starts_anew_where_its_state_is_damaged_or_has_other_shapes(tmp_path: Path) -> None:
+    path, limits = tmp_path / "run.state", Loop(epochs=2, seed=1)
+    records = Run().train(limits, path)
+    tensors, meta = load_head(path)
+    save_head(path, tensors | {"value/0.weight": np.zeros((5, SIZE), np.float32)}, meta)
+    for damaged in (path.read_bytes(), b"no state"):
+        path.write_bytes(damaged)
+        anew = Run()
+        assert anew.train(limits, path) == records
+        assert len(anew.losses) == 6
+
+
+def test_progress_reports_the_loss_the_score_and_the_steps() -> None:
     messages: list[tuple[str, int, int]] = []
     Run(scores=[0.25, 0.5]).train(Loop(epochs=2), progress=lambda *what: messages.append(what))
     assert [(done, total) for _, done, total in messages] == [(3, 6), (6, 6)]

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from cer_pipeline.corpora.formats.names import distinguishable
-from cer_pipeline.corpora.formats.registry import ScannedVideo
+from cer_pipeline.corpora.names import distinguishable
+from cer_pipeline.corpora.scan import ScannedVideo
 from cer_pipeline.corpora.splits import DEV, TEST, TRAIN
 from cer_pipeline.errors import CerError
 

@@ -1,7 +1,7 @@
 """Check of the table `labels` for held-out data in training rows, in one corpus or across corpora.
 
 Belongs here: the comparison of the table of one shard with all registrations. Does not belong here: the definition of a
-leak (`find`).
+leak (`leaks`).
 
 Registration separates the splits of a corpus already. This check reads what training reads, so it also detects two
 corpora that share files, a registration that keeps leaks or was edited, and a table whose split differs from the
@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cer_pipeline.corpora import registry
-from cer_pipeline.corpora.leaks.find import Member, class_word, find
+from cer_pipeline.corpora.leaks import Member, class_word, find
 from cer_pipeline.corpora.shards import ShardInputs
 from cer_pipeline.corpora.splits import TRAIN
 from cer_pipeline.status import Status
