@@ -15,8 +15,8 @@ from typing import Final
 
 from cer_pipeline.errors import CerError
 from cer_pipeline.perception.captions.captioner import FRAME_COLUMNS, PICTURES, SEGMENT_COLUMNS, CaptionerSpec
-from cer_pipeline.perception.captions.endpoint.prompts import VERSION as PROMPT_VERSION
-from cer_pipeline.perception.captions.endpoint.prompts import view_name
+from cer_pipeline.perception.captions.prompts import VERSION as PROMPT_VERSION
+from cer_pipeline.perception.captions.prompts import view_name
 from cer_pipeline.profiles import Profile, nearest
 from cer_pipeline.profiles.sections import CaptionsEndpoint, Describer
 

@@ -22,8 +22,8 @@ from cer_pipeline import tables
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, COMPOUND
 from cer_pipeline.perception.captions.endpoint.client import AnswerCache, ChatClient, EndpointError, Limits
-from cer_pipeline.perception.captions.endpoint.prompts import PROMPTS, view_name
-from cer_pipeline.perception.captions.endpoint.quality import Answer, assess, labels_in
+from cer_pipeline.perception.captions.prompts import PROMPTS, view_name
+from cer_pipeline.perception.captions.quality import Answer, assess, labels_in
 from cer_pipeline.perception.captions.specs import captions_stage
 from cer_pipeline.profiles import Profile, load_profile
 from cer_pipeline.stage import StageContext

@@ -22,8 +22,8 @@ import cv2
 
 from cer_pipeline.perception.captions.captioner import Caption, Segment, status_without_pictures, with_frames
 from cer_pipeline.perception.captions.endpoint.client import AnswerCache, ChatClient, Completion, EndpointError, Limits
-from cer_pipeline.perception.captions.endpoint.prompts import VERSION, prompt_text, view_name
-from cer_pipeline.perception.captions.endpoint.quality import STATUS, Answer, assess, labels_in
+from cer_pipeline.perception.captions.prompts import VERSION, prompt_text, view_name
+from cer_pipeline.perception.captions.quality import STATUS, Answer, assess, labels_in
 from cer_pipeline.perception.jpeg import decode_jpeg, encode_jpeg
 from cer_pipeline.profiles.sections import CaptionsEndpoint
 from cer_pipeline.stage import StageContext
