@@ -285,7 +285,7 @@ def test_a_dead_server_fails_all_windows_at_once_with_the_next_step() -> None:
 def test_a_server_of_another_model_is_not_asked(serve: Callable[..., Server]) -> None:
     server = serve(models=("other/model",))
     made, _ = captions(profile(server))
-    expected = f"{server.url} serves other/model, not {MODEL}: set captions_endpoint.model"
+    expected = f"{server.url} serves other/model, not {MODEL}: set captions_endpoint.models"
     assert outcomes(made) == {("failed", expected)}
     assert server.payloads == []
 
@@ -395,7 +395,14 @@ def test_how_the_server_is_reached_changes_no_key_and_what_it_is_asked_does() ->
         return stage_fingerprint(captions_stage(chosen), chosen, NoWeights())
 
     assert key() == key("captions.url=https://example.org/v1", "captions.connections=2", "captions.timeout_s=1")
-    for changed in ("model=other", "prompts=['prompt2']", "picture_px=224", "max_tokens=99", "longest_words=9"):
+    for changed in (
+        "models=['other']",
+        "prompts=['prompt2']",
+        "picture_px=224",
+        "max_tokens=99",
+        "longest_words=9",
+        "pictures=video",
+    ):
         assert key() != key(f"captions_endpoint.{changed}")
 
 
@@ -431,7 +438,7 @@ def test_an_answer_without_end_is_given_up_on(serve: Callable[..., Server]) -> N
 
 
 def test_an_empty_cache_knows_no_answer(tmp_path: Path) -> None:
-    assert AnswerCache(tmp_path / "none").get({"model": MODEL}) is None
+    assert AnswerCache(tmp_path / "none").get("0" * 64) is None
 
 
 def test_a_process_ends_without_waiting_for_its_requests() -> None:
