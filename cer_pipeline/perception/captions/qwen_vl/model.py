@@ -85,6 +85,7 @@ class QwenVL:
 
     def __init__(self, folder: Path, device: str, precision: str) -> None:
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
         from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
         from transformers.utils.logging import disable_progress_bar
@@ -107,10 +108,12 @@ class QwenVL:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
             self._processor: Any = Qwen2VLImageProcessorPil.from_pretrained(folder, local_files_only=True)
             self._template: str = json.loads((folder / "chat_template.json").read_text("utf-8"))["chat_template"]
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise CerError(f"the model cannot be loaded ({_first_line(error)})", str(folder), again) from None
         if wrong := sorted({*report["missing_keys"], *map(str, report["mismatched_keys"]), *report["unexpected_keys"]}):
             raise CerError(f"{len(wrong)} tensors are not those of the model, {wrong[0]} first", str(folder), again)
+        if self._tokenizer.convert_tokens_to_ids(IMAGE) != config.image_token_id:
+            raise CerError(f"the tokenizer is not that of the model: it has another {IMAGE}", str(folder), again)
         try:
             self._model: Any = model.to(device).eval()
         except torch.OutOfMemoryError:
