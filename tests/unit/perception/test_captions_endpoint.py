@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -21,10 +22,19 @@ import pytest
 from cer_pipeline import tables
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, COMPOUND
-from cer_pipeline.perception.captions.endpoint.client import AnswerCache, ChatClient, EndpointError, Limits
+from cer_pipeline.perception.captions.endpoint.client import (
+    AnswerCache,
+    ChatClient,
+    EndpointError,
+    Limits,
+    WrongModel,
+    health,
+    same_model,
+)
 from cer_pipeline.perception.captions.prompts import PROMPTS, view_name
 from cer_pipeline.perception.captions.quality import Answer, assess, labels_in
 from cer_pipeline.perception.captions.specs import captions_stage
+from cer_pipeline.perception.jpeg import decode_jpeg
 from cer_pipeline.profiles import Profile, load_profile
 from cer_pipeline.stage import StageContext
 from cer_pipeline.store.fingerprint import stage_fingerprint
@@ -35,9 +45,9 @@ CAPTION = "The brows of the person are raised and the mouth opens; the surroundi
 Reply = Callable[["Server", dict[str, Any], int], Any]
 
 
-def answer(text: str | None = CAPTION, finish: str = "stop", **message: Any) -> dict[str, Any]:
+def answer(text: str | None = CAPTION, finish: str = "stop", model: str = MODEL, **message: Any) -> dict[str, Any]:
     choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text, **message}}
-    return {"model": MODEL, "choices": [choice], "usage": {"prompt_tokens": 100, "completion_tokens": 20}}
+    return {"model": model, "choices": [choice], "usage": {"prompt_tokens": 100, "completion_tokens": 20}}
 
 
 class Server:
@@ -308,6 +318,129 @@ def test_after_a_server_is_killed_and_restarted_only_what_is_missing_is_asked(se
     assert len(second.payloads) == 6 - done
 
 
+def test_each_model_has_its_own_server_and_its_views_with_every_prompt(serve: Callable[..., Server]) -> None:
+    small = "Qwen/Qwen2.5-VL-3B-Instruct"
+    first = serve()
+    second = serve(lambda *_: (200, answer(f"{CAPTION} A lamp is on.", model=small)), models=(small,))
+    both = profile(
+        first,
+        f"captions_endpoint.models=['{small}', '{MODEL}']",
+        "captions_endpoint.prompts=['prompt1', 'prompt2']",
+        f"captions.urls={{ '{small}' = '{second.url}' }}",
+        f"captions.prices={{ '{small}' = [0.5, 2.0] }}",
+    )
+    made, counters = captions(both, shard(2))
+    assert [(r["segment"], r["view"], r["model"]) for r in made] == [
+        (i, f"{view}_{prompt}", model)
+        for i in range(2)
+        for view, model in (("qwen2.5-vl-3b", small), ("qwen2.5-vl-7b", MODEL))
+        for prompt in ("prompt1", "prompt2")
+    ]
+    assert {(r["model"], r["text"].endswith("on.")) for r in made} == {(small, True), (MODEL, False)}
+    assert [{p["model"] for p in s.payloads} for s in (first, second)] == [{MODEL}, {small}]
+    assert counters["captions/cost_millionths"] == 4 * (100 * 0.5 + 20 * 2)
+
+
+def test_a_dead_server_of_one_model_costs_only_its_views(serve: Callable[..., Server]) -> None:
+    dead = "captions.urls={ other = 'http://127.0.0.1:9/v1' }"
+    made, _ = captions(profile(serve(), f"captions_endpoint.models=['{MODEL}', 'other']", dead), shard(2))
+    assert [(r["model"], r["status"]) for r in made] == [(MODEL, "ok"), ("other", "failed")] * 2
+
+
+def test_an_answer_of_another_model_fails_in_one_line_and_is_not_kept(serve: Callable[..., Server]) -> None:
+    server = serve(lambda *_: (200, answer(model="other/model\nx")))
+    made, _ = captions(profile(server, "captions.connections=1"), shard(4))
+    expected = f"{server.url} answered with other/model x, not {MODEL}"
+    assert outcomes(made) == {("failed", expected)}
+    assert len(server.payloads) == 1  # the next answers would be of that model too
+    server.reply = lambda *_: (200, answer())
+    again, counters = captions(profile(server), shard(4))
+    assert outcomes(again) == {("ok", None)} and counters["calls/captions_endpoint"] == 4
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "same"),
+    [
+        ("gpt-4o", "gpt-4o-2024-08-06", True),
+        ("gpt-4o", None, True),
+        ("gpt-4o", "gpt-4o-mini", False),
+        ("gpt-4o", "gpt-4o-mini-2024-07-18", False),
+        (MODEL, MODEL.lower(), False),
+    ],
+)
+def test_a_dated_version_and_a_server_that_names_no_model_are_the_same_model(
+    asked: str, answered: str | None, same: bool
+) -> None:
+    assert same_model(asked, answered) is same
+
+
+def test_of_equal_requests_one_is_sent(serve: Callable[..., Server]) -> None:
+    def slow(*_: Any) -> tuple[int, Any]:
+        time.sleep(0.1)
+        return 200, answer()
+
+    server = serve(slow)
+    still = shard(6)
+    frames = still.tables["frames"].to_pylist()
+    still.tables["frames"] = rows(tables.FRAMES, [row | {"jpeg": frames[0]["jpeg"]} for row in frames])
+    made, counters = captions(profile(server), still)
+    assert outcomes(made) == {("ok", None)} and len(made) == 6
+    assert len(server.payloads) == counters["calls/captions_endpoint"] == 1
+    assert counters["captions/duplicates"] == 5 and counters["captions/completion_tokens"] == 20
+
+
+def cut_off(*_: Any) -> tuple[int, bytes, dict[str, str]]:
+    data = json.dumps(answer()).encode()
+    return 200, data[: len(data) // 2], {"Content-Length": str(len(data)), "Connection": "close"}
+
+
+def test_an_answer_that_was_cut_off_is_asked_for_again(serve: Callable[..., Server]) -> None:
+    server = serve(lambda s, p, i: cut_off() if i == 0 else (200, answer()))
+    made, counters = captions(profile(server), shard(1))
+    assert outcomes(made) == {("ok", None)}
+    assert len(server.payloads) == 2 and counters["captions/retries"] == 1
+
+
+def test_an_answer_that_is_always_cut_off_fails_in_one_line(serve: Callable[..., Server]) -> None:
+    server = serve(cut_off)
+    made, _ = captions(profile(server), shard(1))
+    assert outcomes(made) == {("failed", f"the answer of {server.url} was cut off")}
+    assert len(server.payloads) == 3
+
+
+def test_the_pictures_of_a_window_may_be_sent_as_one_video(serve: Callable[..., Server]) -> None:
+    server = serve()
+    made, _ = captions(profile(server, "captions_endpoint.pictures=video"), shard(2))
+    assert outcomes(made) == {("ok", None)}
+    video, text = server.payloads[1]["messages"][0]["content"]
+    start, *jpegs = video["video_url"]["url"].split(",")
+    assert (video["type"], start, len(jpegs)) == ("video_url", "data:video/jpeg;base64", 20)
+    assert text["text"].startswith("The 20 pictures")
+    levels = [decode_jpeg(base64.b64decode(j)).mean() for j in jpegs]
+    assert np.allclose(levels, [3 * k for k in range(10, 30)], atol=1)
+    assert server.payloads[1]["media_io_kwargs"]["video"] == {
+        "fps": 5.0,
+        "frames_indices": list(range(20)),
+        "total_num_frames": 20,
+        "duration": 4.0,
+        "do_sample_frames": False,
+    }
+
+
+def test_the_health_of_a_server_is_one_line(serve: Callable[..., Server]) -> None:
+    server, other = serve(), serve(models=("a", "b"))
+    assert health(server.url, MODEL, "") == f"{server.url} serves {MODEL}"
+    with pytest.raises(WrongModel, match=f"{other.url} serves a, b, not {MODEL}: set captions_endpoint.models"):
+        health(other.url, MODEL, "")
+    with pytest.raises(EndpointError, match=re.escape("no server answers at http://127.0.0.1:9/v1")):
+        health("http://127.0.0.1:9/v1", MODEL, "")
+
+
+def test_two_models_whose_views_have_one_name_are_refused() -> None:
+    with pytest.raises(CerError, match=r"captions_endpoint\.models: a value stands twice"):
+        load_profile(overrides=["captions_endpoint.models=['a/m', 'b/M-Instruct']"])
+
+
 def test_requests_that_fail_one_after_the_other_end_the_asking(serve: Callable[..., Server]) -> None:
     server = serve(lambda *_: (400, {"error": "no"}))
     made, _ = captions(profile(server, "captions.connections=1"), shard(20))
@@ -411,6 +544,11 @@ def test_how_the_server_is_reached_changes_no_key_and_what_it_is_asked_does() ->
     [
         ("captions.url=localhost:8000", "captions.url"),
         ("captions.connections=0", "captions.connections"),
+        ("captions.urls={ a = 'b' }", "captions.urls"),
+        ("captions.prices={ a = [1.0] }", "captions.prices"),
+        ("captions.prices={ a = [1.0, -1.0] }", "captions.prices"),
+        ("captions_endpoint.models=[]", "captions_endpoint.models"),
+        ("captions_endpoint.pictures=film", "captions_endpoint.pictures"),
         ("captions_endpoint.prompts=['prompt3']", "captions_endpoint.prompts"),
         ("captions_endpoint.prompts=['prompt1', 'prompt1']", "a value stands twice"),
         ("captions_endpoint.prompts=[]", "captions_endpoint.prompts"),
