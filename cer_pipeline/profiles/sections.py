@@ -122,22 +122,39 @@ class Report(Section):
     least_confidence: float = setting("minimum of the difference between the first and the second compound", **SHARE)
 
 
-Url = Annotated[str, Field(pattern=r"^https?://[^/\s?#]+[^\s?#]*$")]
-Price = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2)]
+URL: Final = re.compile(r"https?://[^/\s?#]+[^\s?#]*")
+
+
+def _addresses(values: dict[str, str]) -> dict[str, str]:
+    for model, url in values.items():
+        if not URL.fullmatch(url):
+            raise ValueError(f"{url!r} of {model} is no address, such as http://127.0.0.1:8001/v1")
+    return values
+
+
+def _prices(values: dict[str, list[float]]) -> dict[str, list[float]]:
+    for model, pair in values.items():
+        if len(pair) != 2 or min(pair) < 0:
+            raise ValueError(f"{model} must have two prices of at least 0")
+    return values
 
 
 class Captions(Section):
     """Which captioner writes the texts on segments, and how a server is reached. No setting here enters a key."""
 
     backend: str = setting("name of the captioner: rule_based, imported, endpoint, transformers, or a plug-in")
-    url: Url = setting("address of an OpenAI-compatible server, with its version")
+    url: str = setting("address of an OpenAI-compatible server, with its version", pattern=rf"^{URL.pattern}$")
     key_variable: str = setting("environment variable that holds the server's key", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     connections: int = setting("requests at a time", "requests", ge=1, le=256)
     timeout_s: float = setting("waiting time for one answer", "s", **POSITIVE)
     retries: int = setting("further requests after one that failed", "requests", ge=0)
     backoff_s: float = setting("wait before the first retry; doubled with each", "s", ge=0)
-    urls: dict[str, Url] = setting("model -> address of its server, where that is not `url`")
-    prices: dict[str, Price] = setting("model -> price of a million tokens: [of requests, of answers]", "any currency")
+    urls: Annotated[dict[str, str], AfterValidator(_addresses)] = setting(
+        "model -> address of its server, where that is not `url`"
+    )
+    prices: Annotated[dict[str, list[float]], AfterValidator(_prices)] = setting(
+        "model -> price of a million tokens: [of requests, of answers]", "any currency"
+    )
 
 
 def _unique(values: list[str]) -> list[str]:
@@ -148,11 +165,13 @@ def _unique(values: list[str]) -> list[str]:
 
 def _unique_views(values: list[str]) -> list[str]:
     """A view is named after the last part of the model's name, see `perception.captions.prompts.view_name`."""
+    if not all(values):
+        raise ValueError("a model has no name")
     _unique([value.rpartition("/")[2].lower().removesuffix("-instruct") for value in values])
     return values
 
 
-Models = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1), AfterValidator(_unique_views)]
+Models = Annotated[list[str], Field(min_length=1), AfterValidator(_unique_views)]
 Prompts = Annotated[list[Literal["prompt1", "prompt2"]], Field(min_length=1), AfterValidator(_unique)]
 
 

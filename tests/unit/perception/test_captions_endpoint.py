@@ -220,7 +220,8 @@ def test_a_dead_server_fails_all_windows_at_once_with_the_next_step() -> None:
     assert outcome[1] is not None
     what, _, then = outcome[1].partition(": ")
     assert what == "no server answers at http://127.0.0.1:9/v1"
-    assert then == f"start one (`vllm serve {MODEL}`) or set captions.url, then run again"
+    command = f"""vllm serve {MODEL} --limit-mm-per-prompt '{{"image": 20}}'"""
+    assert then == f"start one (`{command}`) or set captions.url, then run again"
     assert not counters["calls/captions_endpoint"]
 
 
@@ -342,7 +343,7 @@ def test_an_answer_that_is_always_cut_off_fails_in_one_line(serve: Callable[...,
 
 def test_the_pictures_of_a_window_may_be_sent_as_one_video(serve: Callable[..., Server]) -> None:
     server = serve()
-    made, _ = captions(profile(server, "captions_endpoint.pictures=video"), shard(2))
+    made, _ = captions(profile(server, "captions_endpoint.pictures=video", "captions.connections=1"), shard(2))
     assert outcomes(made) == {("ok", None)}
     video, text = server.payloads[1]["messages"][0]["content"]
     start, *jpegs = video["video_url"]["url"].split(",")

@@ -30,6 +30,7 @@ from cer_pipeline.perception.captions.endpoint.client import (
     Limits,
     WrongModel,
     problem_of,
+    serve_command,
 )
 from cer_pipeline.perception.captions.prompts import prompt_text
 from cer_pipeline.perception.jpeg import encode_jpeg
@@ -91,7 +92,7 @@ class _Server:
 
     def give_up(self, error: EndpointError) -> None:
         """Ask no more in this run."""
-        start = f": start one (`vllm serve {self.model}`) or set captions.url, then run again"
+        start = f": start one (`{serve_command(self.model)}`) or set captions.url, then run again"
         self.down = f"{error}{start if error.down else ''}"
 
 

@@ -29,6 +29,7 @@ RETRIED: Final = (408, 409, 429, 500, 502, 503, 504)  # HTTP statuses of a serve
 LARGEST_BYTES: Final = 1 << 22  # of an answer: a caption has some kilobytes
 CHUNK_BYTES: Final = 1 << 16
 SHOWN_CHARACTERS: Final = 160  # of a server's error message
+PICTURES: Final = 20  # of a window: 4 s at 5 Hz
 HEALTH_S: Final = 10.0  # for the list of models, which needs no computation
 DATED: Final = r"-\d{4}-?\d{2}-?\d{2}"  # "gpt-4o" answers as "gpt-4o-2024-08-06"
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -226,6 +227,11 @@ def problem_of(url: str, served: Sequence[str] | None, model: str) -> str:
     if served is None or model in served:
         return ""
     return f"{url} serves {', '.join(served) or 'no model'}, not {model}: set captions_endpoint.models"
+
+
+def serve_command(model: str) -> str:
+    """The command that starts vLLM with a model for requests of one window."""
+    return f"vllm serve {model} --limit-mm-per-prompt '{{\"image\": {PICTURES}}}'"
 
 
 def health(url: str, model: str, key: str) -> str:
