@@ -24,7 +24,8 @@ UV := $(BIN)/python requirements/uv.py
 STAMP := .venv/.installed-$(subst $(COMMA),-,$(EXTRAS))
 # A module stays in one process, which makes its fixtures once. The order is that of the folders: whole graphs come first, so
 # that the last tests are short ones and no process waits long for the other.
-PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder
+# Bytecode is kept, also where the environment says not to: the tests start some fifty processes that import the same libraries.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder
 EDITABLE := .$(if $(EXTRAS),[$(EXTRAS)])
 
 help: ## list the targets
@@ -36,7 +37,7 @@ $(STAMP): pyproject.toml $(wildcard requirements/*)
 	@requirements/venv.sh
 	$(UV) pip install --quiet --python $(BIN)/python --constraints requirements/constraints.txt \
 		--override requirements/overrides.txt --group dev --group headless --editable '$(EDITABLE)'
-	$(BIN)/cer doctor --packages
+	PYTHONDONTWRITEBYTECODE= $(BIN)/cer doctor --packages # its imports compile what every command needs
 	rm -f .venv/.installed-*
 	touch '$@'
 
@@ -59,7 +60,7 @@ check: install ## lint, format, types, layers, and whether Dagster can load the 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	$(BIN)/lint-imports --no-cache
+	$(BIN)/lint-imports --no-cache --no-logo
 	@mkdir -p .venv/dagster && cp dagster.yaml .venv/dagster
 	DAGSTER_HOME=$(CURDIR)/.venv/dagster $(BIN)/dg check defs
 

@@ -1,13 +1,13 @@
-"""Write docs/tables.md and the pictures of docs/architecture.md from the code: `python docs/generate.py`.
+"""Write what docs/ repeats of the code: docs/tables.md, the pictures of architecture.md, the examples of extending.md.
 
-A test compares both files with what this module makes.
+Run `python docs/generate.py`. A test compares the files with what this module makes.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from cer_pipeline.markdown import table
@@ -18,6 +18,8 @@ from cer_pipeline.tables import METRICS, STORE_COLUMNS, Column
 
 TABLES = Path(__file__).with_name("tables.md")
 ARCHITECTURE = Path(__file__).with_name("architecture.md")
+EXTENDING = Path(__file__).with_name("extending.md")
+EXAMPLES = ("branch", "corpus_format", "captioner", "export")  # modules of docs/examples
 CONTRACT = "No package imports one above it"
 MEANING = {
     "ok": "the row has its value",
@@ -76,13 +78,29 @@ def tables_document() -> str:
 
 
 def architecture_document(text: str) -> str:
-    """Text of docs/architecture.md with its two pictures made anew.
+    """Text of docs/architecture.md with its pictures made anew.
 
     Args:
         text: the document as it is.
     """
-    for name, picture in (("layers", _layers()), ("flow", _flow())):
-        block = "\n".join(["```mermaid", *picture, "```"])
+    pictures = {"layers": _layers(), "flow": _flow()}
+    return _with_blocks(text, "mermaid", {name: "\n".join(lines) for name, lines in pictures.items()})
+
+
+def extending_document(text: str) -> str:
+    """Text of docs/extending.md with the examples as they are.
+
+    Args:
+        text: the document as it is.
+    """
+    folder = EXTENDING.with_name("examples")
+    return _with_blocks(text, "python", {name: (folder / f"{name}.py").read_text("utf-8") for name in EXAMPLES})
+
+
+def _with_blocks(text: str, language: str, blocks: Mapping[str, str]) -> str:
+    """Replace what stands between the marks `<!-- NAME: ... -->` and `<!-- end -->` by a code block."""
+    for name, content in blocks.items():
+        block = f"```{language}\n{content.rstrip()}\n```"
         pattern = rf"(<!-- {name}: [^\n]*-->\n).*?(<!-- end -->)"
         text = re.sub(pattern, lambda m, block=block: f"{m[1]}{block}\n{m[2]}", text, count=1, flags=re.DOTALL)
     return text
@@ -132,3 +150,4 @@ def _columns(columns: tuple[Column, ...]) -> str:
 if __name__ == "__main__":
     TABLES.write_text(tables_document(), encoding="utf-8")
     ARCHITECTURE.write_text(architecture_document(ARCHITECTURE.read_text("utf-8")), encoding="utf-8")
+    EXTENDING.write_text(extending_document(EXTENDING.read_text("utf-8")), encoding="utf-8")

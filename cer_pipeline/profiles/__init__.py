@@ -103,8 +103,10 @@ def section_model(section: str) -> type[BaseModel]:
     """The pydantic model of a section, shipped or of a plug-in."""
     from cer_pipeline.profiles.sections import SECTIONS  # the process that opens media reads no profile: start fast
 
-    plugins = metadata.entry_points(group=PLUGIN_SECTIONS)
-    return SECTIONS[section] if section in SECTIONS else plugins[section].load()
+    if section in SECTIONS:
+        return SECTIONS[section]
+    # Reads the metadata of every installed package, which takes milliseconds, so not for the shipped sections.
+    return metadata.entry_points(group=PLUGIN_SECTIONS)[section].load()
 
 
 def load_profile(name: str = DEFAULT_PROFILE, settings: Path | None = None, overrides: Iterable[str] = ()) -> Profile:

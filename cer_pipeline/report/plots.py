@@ -41,10 +41,12 @@ def table_plot(spec: TableSpec, inputs: Inputs, note: str = "") -> bytes:
         note: added to the title of the last panel of mean probabilities.
 
     Returns:
-        PNG of at most 60 KB; empty if the table has no rows.
+        PNG of at most 60 KB; empty if the table has no rows. A table without the column of its histogram has none.
     """
     groups = [g for g in (BASIC_COLUMNS, COMPOUND_COLUMNS) if g in spec.distributions]
     histogram = _HISTOGRAMS.get(spec.name)
+    if histogram and histogram[0] not in spec.schema.names:
+        histogram = None
     columns = ["status", *(c for g in groups for c in g), *([histogram[0]] if histogram else [])]
     table = inputs.table(spec.name, columns)
     if not table.num_rows:

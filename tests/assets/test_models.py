@@ -143,7 +143,7 @@ def test_the_command_says_a_mistake_in_the_data_in_one_line(home):
         (BRANCH, "toy,toy", [], "a corpus is named twice"),
         (BRANCH, "other", [], "no such corpus: other"),
         ("audio_bilstm", "toy", [], "a corpus of the format folder cannot train it: toy for audio_bilstm"),
-        (BRANCH, "toy", ["epochs"], "not an option of the form name=value"),
+        (BRANCH, "toy", ["epochs"], "a training option has the form name=value: epochs"),
     ],
 )
 def test_the_command_refuses_a_mistake_before_anything_runs(home, branch, names, options, says):

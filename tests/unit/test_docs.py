@@ -36,6 +36,15 @@ def test_the_pictures_of_the_architecture_are_up_to_date() -> None:
     assert text.count("```mermaid") == 2
 
 
+def test_the_examples_of_extensions_are_up_to_date_and_short() -> None:
+    made = generator()
+    text = made.EXTENDING.read_text("utf-8")
+    assert text == made.extending_document(text), "run: python docs/generate.py"
+    examples = sorted((REPOSITORY / "docs" / "examples").glob("*.py"))
+    assert [path.stem for path in examples] == sorted(made.EXAMPLES)
+    assert all(len(path.read_text("utf-8").splitlines()) < 60 for path in examples)
+
+
 def test_every_place_that_the_architecture_names_exists() -> None:
     table = (REPOSITORY / "docs" / "architecture.md").read_text("utf-8").partition("open Y")[2]
     places = [cell.split("|")[2] for cell in table.splitlines() if cell.startswith("| ") and "`" in cell]

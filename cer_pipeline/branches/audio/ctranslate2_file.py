@@ -57,7 +57,8 @@ def _arrays(data: bytes, prefix: str) -> dict[str, np.ndarray]:
 
     if number("I") != VERSION:
         raise ValueError
-    text(), number("I")  # name and revision of the specification
+    text()  # name of the specification
+    number("I")  # its revision
     found = {}
     for _ in range(number("I")):
         name = text()

@@ -149,9 +149,9 @@ def test_settings_of_other_captioners_change_no_key() -> None:
 @pytest.mark.parametrize(
     ("key", "cost"),
     [
-        ("captions.url", "where the captioner becomes another one; else no result"),
+        ("captions.url", "captions and the tables made from them, if another captioner is chosen; otherwise no result"),
         ("captions_endpoint.max_tokens", "no result while captions.backend names another captioner"),
-        ("describer.uneven", "computes captions anew"),
+        ("describer.uneven", "recomputes captions; then, if their inputs change: "),
     ],
 )
 def test_the_command_says_what_a_setting_of_a_captioner_costs(key: str, cost: str) -> None:

@@ -115,7 +115,7 @@ def test_the_command_explains_a_setting(tmp_home: Path) -> None:
     assert lines["from"] == str(tmp_home / "settings.toml")
     assert lines["type"] == "float, greater than 0"
     assert "paper" in lines["reason"]
-    assert lines["changes"].startswith("computes videos, segments anew")
+    assert lines["changes"].startswith("recomputes videos, segments; then, if their inputs change: frames,")
 
 
 def test_the_command_lists_what_differs_from_the_profile(tmp_home: Path) -> None:
