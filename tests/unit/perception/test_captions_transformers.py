@@ -20,7 +20,7 @@ from cer_pipeline import tables
 from cer_pipeline.errors import CerError
 from cer_pipeline.perception.captions.qwen_vl import model as qwen_vl
 from cer_pipeline.perception.captions.qwen_vl.model import Question, QwenVL, load
-from cer_pipeline.perception.captions.registry import QWEN_VL
+from cer_pipeline.perception.captions.registry import QWEN_VL, captioner_of
 from cer_pipeline.perception.captions.specs import captions_stage
 from cer_pipeline.profiles import Profile, load_profile
 from cer_pipeline.stage import StageContext
@@ -416,6 +416,16 @@ def test_settings_that_change_captions_change_the_key_and_the_device_does_not() 
     assert key() == key("execution.batch=2", "execution.device=auto")
     for changed in ("model=qwen3_vl_4b", "prompts=['prompt2']", "picture_px=112", "max_tokens=9", "precision=float32"):
         assert key() != key(f"captions_transformers.{changed}")
+
+
+@pytest.mark.parametrize(("name", "model"), [("gpu", "qwen25_vl_7b"), ("paper", "qwen25_vl_32b")])
+def test_the_profiles_with_a_gpu_write_the_same_views_by_either_backend(name: str, model: str) -> None:
+    chosen = load_profile(name)
+    spec = captioner_of(chosen)
+    assert (spec.name, captions_stage(chosen).models) == ("transformers", (model,))
+    served = load_profile(name, overrides=["captions.backend=endpoint"])
+    endpoint = captioner_of(served)
+    assert endpoint.views(endpoint.settings_of(served)) == spec.views(spec.settings_of(chosen))
 
 
 def test_an_unknown_model_is_one_line() -> None:
