@@ -20,11 +20,12 @@ from assets.keys import asset_key
 from assets.unstable import unstable_interfaces
 from cer_pipeline.compound.clear import Clear, clear_rows
 from cer_pipeline.lineage.columns import column_sources
+from cer_pipeline.report.caption_quality import COLUMNS, ViewQuality, caption_quality
 from cer_pipeline.report.plots import table_plot
 from cer_pipeline.stage import StageSpec
 from cer_pipeline.status import Status
 from cer_pipeline.store.materialise import Report
-from cer_pipeline.tables import TableSpec
+from cer_pipeline.tables import CAPTIONS, TableSpec
 from resources.tables import Tables
 
 
@@ -82,6 +83,9 @@ def run_metadata(spec: StageSpec, report: Report, tables: Tables, shard: str) ->
     if models := (*spec.models, *spec.optional_models):
         zoo = tables.zoo()
         out["weights"] = dg.MetadataValue.json({model: zoo.digest(model) or "absent" for model in models})
+    if spec.table is CAPTIONS and (views := caption_quality([inputs.table(spec.name, COLUMNS)])):
+        names = tuple(ViewQuality.__annotations__)
+        out["caption_quality"] = table_value(names, [tuple(getattr(view, n) for n in names) for view in views])
     clear = clear_rows(inputs, spec.name, Clear.of(tables.settings.get_profile()))
     if clear:
         out["clear_expression"] = clear

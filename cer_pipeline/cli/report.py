@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cer_pipeline.cli.options import Json, Overrides, ProfileName, settings_of
-from cer_pipeline.cli.output import console, print_json, safe
+from cer_pipeline.cli.output import console, print_json, print_table, safe
 from cer_pipeline.profiles import DEFAULT_PROFILE
 from cer_pipeline.store.files import commit_bytes
 from cer_pipeline.store.fingerprint import digest
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from cer_pipeline.compound.clear import Clear
     from cer_pipeline.corpora.shards import ShardInputs
+    from cer_pipeline.report.caption_quality import ViewQuality
     from cer_pipeline.store.home import Home
 
 DRAWING = "3"  # changed by hand when pictures of the same tables change
@@ -56,6 +57,7 @@ def report(
             "corpus": name,
             "clear": asdict(rule),
             "videos": [asdict(summary) for summary in videos],
+            "captions": [asdict(view) for view in captions(home, name)],
             "pictures": str(folder),
         }
     )
@@ -63,6 +65,7 @@ def report(
 
 def show(home: Home, name: str, rule: Clear, hide_faces: bool = False) -> None:
     """Print the summary of a corpus, and the paths of its pictures and tables."""
+    from cer_pipeline.report.caption_quality import quality_table
     from cer_pipeline.report.summary import summarise
     from cer_pipeline.report.terminal import summary_table
 
@@ -70,9 +73,23 @@ def show(home: Home, name: str, rule: Clear, hide_faces: bool = False) -> None:
     folder = pictures(home, name, rule, hide_faces)
     out = console()
     out.print(summary_table(rows, f"Corpus {name}", rule))
+    if views := captions(home, name):
+        columns, rows_of_views = quality_table(views)
+        cells = [[safe(cell) for cell in row] for row in rows_of_views]
+        print_table("Captions by view", columns, cells, right=columns[1:])
     out.print(f"pictures  {safe(str(folder))}", soft_wrap=True)
     out.print(f"tables    {safe(str(home.root / 'tables'))}/TABLE/corpus={name}/shard=*/data.parquet", soft_wrap=True)
     out.print("graph     cer ui", soft_wrap=True)
+
+
+def captions(home: Home, name: str) -> list[ViewQuality]:
+    """Return the quality of the captions of a corpus by view; none where no model has written any."""
+    from cer_pipeline.corpora.shards import shards
+    from cer_pipeline.report.caption_quality import COLUMNS, caption_quality
+    from cer_pipeline.tables import CAPTIONS
+
+    made = [s for s in shards(home, name) if home.table(CAPTIONS.name, name, s.shard).is_file()]
+    return caption_quality(s.table(CAPTIONS.name, COLUMNS) for s in made)
 
 
 def predicted_shards(home: Home, name: str) -> list[ShardInputs]:

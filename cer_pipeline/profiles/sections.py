@@ -122,18 +122,39 @@ class Report(Section):
     least_confidence: float = setting("minimum of the difference between the first and the second compound", **SHARE)
 
 
+URL: Final = re.compile(r"https?://[^/\s?#]+[^\s?#]*")
+
+
+def _addresses(values: dict[str, str]) -> dict[str, str]:
+    for model, url in values.items():
+        if not URL.fullmatch(url):
+            raise ValueError(f"{url!r} of {model} is no address, such as http://127.0.0.1:8001/v1")
+    return values
+
+
+def _prices(values: dict[str, list[float]]) -> dict[str, list[float]]:
+    for model, pair in values.items():
+        if len(pair) != 2 or min(pair) < 0:
+            raise ValueError(f"{model} must have two prices of at least 0")
+    return values
+
+
 class Captions(Section):
     """Which captioner writes the texts on segments, and how a server is reached. No setting here enters a key."""
 
-    backend: str = setting("name of the captioner: rule_based, imported, endpoint, or a plug-in")
-    url: str = setting(
-        "address of an OpenAI-compatible server, with its version", pattern=r"^https?://[^/\s?#]+[^\s?#]*$"
-    )
+    backend: str = setting("name of the captioner: rule_based, imported, endpoint, transformers, or a plug-in")
+    url: str = setting("address of an OpenAI-compatible server, with its version", pattern=rf"^{URL.pattern}$")
     key_variable: str = setting("environment variable that holds the server's key", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     connections: int = setting("requests at a time", "requests", ge=1, le=256)
     timeout_s: float = setting("waiting time for one answer", "s", **POSITIVE)
     retries: int = setting("further requests after one that failed", "requests", ge=0)
     backoff_s: float = setting("wait before the first retry; doubled with each", "s", ge=0)
+    urls: Annotated[dict[str, str], AfterValidator(_addresses)] = setting(
+        "model -> address of its server, where that is not `url`"
+    )
+    prices: Annotated[dict[str, list[float]], AfterValidator(_prices)] = setting(
+        "model -> price of a million tokens: [of requests, of answers]", "any currency"
+    )
 
 
 def _unique(values: list[str]) -> list[str]:
@@ -142,17 +163,38 @@ def _unique(values: list[str]) -> list[str]:
     return values
 
 
+def _unique_views(values: list[str]) -> list[str]:
+    """A view is named after the last part of the model's name, see `perception.captions.prompts.view_name`."""
+    if not all(values):
+        raise ValueError("a model has no name")
+    _unique([value.rpartition("/")[2].lower().removesuffix("-instruct") for value in values])
+    return values
+
+
+Models = Annotated[list[str], Field(min_length=1), AfterValidator(_unique_views)]
 Prompts = Annotated[list[Literal["prompt1", "prompt2"]], Field(min_length=1), AfterValidator(_unique)]
 
 
 class CaptionsEndpoint(Section):
     """What the captioner `endpoint` asks, and which answers it takes."""
 
-    model: str = setting("name of the model on the server", min_length=1)
-    prompts: Prompts = setting("prompts of every window; each gives a view")
+    models: Models = setting("names of the models on their servers; each gives a view with each prompt")
+    prompts: Prompts = setting("prompts of every window; each gives a view with each model")
+    pictures: Literal["images", "video"] = setting("how a window is sent: as images, or as one video (vLLM)")
     picture_px: int = setting("longer side of the pictures that are sent", "pixels", ge=28)
     max_tokens: int = setting("longest answer", "tokens", ge=1)
     longest_words: int = setting("words from which an answer is too long to be used", "words", ge=1)
+
+
+class CaptionsTransformers(Section):
+    """What the captioner `transformers` asks a model in this process, and which answers it takes."""
+
+    model: Literal["qwen25_vl_3b", "qwen25_vl_7b", "qwen25_vl_32b", "qwen3_vl_4b"] = setting("zoo id of the model")
+    prompts: Prompts = setting("prompts of every window; each gives a view")
+    picture_px: int = setting("longer side of the pictures that the model is given", "pixels", ge=28)
+    max_tokens: int = setting("longest answer", "tokens", ge=1)
+    longest_words: int = setting("words from which an answer is too long to be used", "words", ge=1)
+    precision: Literal["float32", "bfloat16"] = setting("number type of the weights")
 
 
 class Describer(Section):
@@ -360,6 +402,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "frames_out": FramesOut,
     "captions": Captions,
     "captions_endpoint": CaptionsEndpoint,
+    "captions_transformers": CaptionsTransformers,
     "describer": Describer,
     "mini_xception": MiniXception,
     "face_static": FaceStatic,

@@ -15,10 +15,10 @@ from typing import Final
 
 from cer_pipeline.errors import CerError
 from cer_pipeline.perception.captions.captioner import FRAME_COLUMNS, PICTURES, SEGMENT_COLUMNS, CaptionerSpec
-from cer_pipeline.perception.captions.endpoint.prompts import VERSION as PROMPT_VERSION
-from cer_pipeline.perception.captions.endpoint.prompts import view_name
+from cer_pipeline.perception.captions.prompts import VERSION as PROMPT_VERSION
+from cer_pipeline.perception.captions.prompts import view_name
 from cer_pipeline.profiles import Profile, nearest
-from cer_pipeline.profiles.sections import CaptionsEndpoint, Describer
+from cer_pipeline.profiles.sections import CaptionsEndpoint, CaptionsTransformers, Describer
 
 GROUP: Final = "cer_pipeline.captioners"
 RULE_BASED_VIEW: Final = "describer"
@@ -50,14 +50,33 @@ ENDPOINT: Final = CaptionerSpec(
     name="endpoint",
     captioner="cer_pipeline.perception.captions.endpoint.captioner:EndpointCaptioner",
     code_version=f"1/{PROMPT_VERSION}",
-    views=lambda settings: [view_name(settings.model, prompt) for prompt in settings.prompts],
+    views=lambda settings: [view_name(model, prompt) for model in settings.models for prompt in settings.prompts],
     section="captions_endpoint",
     settings=CaptionsEndpoint,
     reads=PICTURES,
     kinds=("parquet", "openai"),
     chunk_units=32,  # more videos a batch than requests at a time, however short they are
 )
-CAPTIONERS: Final = {spec.name: spec for spec in (RULE_BASED, IMPORTED, ENDPOINT)}
+QWEN_VL: Final = {
+    "qwen25_vl_3b": "Qwen/Qwen2.5-VL-3B-Instruct",
+    "qwen25_vl_7b": "Qwen/Qwen2.5-VL-7B-Instruct",
+    "qwen25_vl_32b": "Qwen/Qwen2.5-VL-32B-Instruct",
+    "qwen3_vl_4b": "Qwen/Qwen3-VL-4B-Instruct",
+}
+"""Zoo id -> the model's name in the tables, which a server has for it too."""
+TRANSFORMERS: Final = CaptionerSpec(
+    name="transformers",
+    captioner="cer_pipeline.perception.captions.qwen_vl.captioner:QwenVLCaptioner",
+    code_version=f"1/{PROMPT_VERSION}",
+    views=lambda settings: [view_name(QWEN_VL[settings.model], prompt) for prompt in settings.prompts],
+    section="captions_transformers",
+    settings=CaptionsTransformers,
+    reads=PICTURES,
+    models=lambda settings: (settings.model,),
+    kinds=("parquet", "pytorch"),
+    chunk_units=8,  # a run that stops computes at most these videos again
+)
+CAPTIONERS: Final = {spec.name: spec for spec in (RULE_BASED, IMPORTED, ENDPOINT, TRANSFORMERS)}
 
 
 def captioner_of(profile: Profile) -> CaptionerSpec:

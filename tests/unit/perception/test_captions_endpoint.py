@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,82 +21,24 @@ import pytest
 from cer_pipeline import tables
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, COMPOUND
-from cer_pipeline.perception.captions.endpoint.client import AnswerCache, ChatClient, EndpointError, Limits
-from cer_pipeline.perception.captions.endpoint.prompts import PROMPTS, view_name
-from cer_pipeline.perception.captions.endpoint.quality import Answer, assess, labels_in
+from cer_pipeline.perception.captions.endpoint.client import (
+    AnswerCache,
+    ChatClient,
+    EndpointError,
+    Limits,
+    WrongModel,
+    health,
+    same_model,
+)
+from cer_pipeline.perception.captions.prompts import PROMPTS, view_name
+from cer_pipeline.perception.captions.quality import Answer, assess, labels_in
 from cer_pipeline.perception.captions.specs import captions_stage
+from cer_pipeline.perception.jpeg import decode_jpeg
 from cer_pipeline.profiles import Profile, load_profile
 from cer_pipeline.stage import StageContext
 from cer_pipeline.store.fingerprint import stage_fingerprint
+from tests.helpers.chat_server import CAPTION, MODEL, Server, answer
 from tests.helpers.memory_inputs import MemoryInputs, NoWeights, rows, segment
-
-MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
-CAPTION = "The brows of the person are raised and the mouth opens; the surroundings of the room are dark."
-Reply = Callable[["Server", dict[str, Any], int], Any]
-
-
-def answer(text: str | None = CAPTION, finish: str = "stop", **message: Any) -> dict[str, Any]:
-    choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text, **message}}
-    return {"model": MODEL, "choices": [choice], "usage": {"prompt_tokens": 100, "completion_tokens": 20}}
-
-
-class Server:
-    """A chat completions server; `reply` maps (server, payload, index of the request) to status, body and headers."""
-
-    def __init__(self, reply: Reply = lambda *_: (200, answer()), models: tuple[str, ...] = (MODEL,), port: int = 0):
-        self.reply, self.names = reply, models
-        self.payloads: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.active = self.most_active = 0
-        self.lock = threading.Lock()
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.respond(200, {"data": [{"id": name} for name in server.names]})
-
-            def do_POST(self) -> None:
-                payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with server.lock:
-                    index = len(server.payloads)
-                    server.payloads.append(payload)
-                    server.headers.append(dict(self.headers))
-                    server.active += 1
-                    server.most_active = max(server.most_active, server.active)
-                try:
-                    self.respond(*server.reply(server, payload, index))
-                finally:
-                    with server.lock:
-                        server.active -= 1
-
-            def respond(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
-                data = body if isinstance(body, bytes) else json.dumps(body).encode()
-                self.send_response(status)
-                for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: Any) -> None: ...
-
-        class Quiet(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *_: Any) -> None: ...  # a client that hangs up is part of the tests
-
-        self.http = Quiet(("127.0.0.1", port), Handler)
-        self.port = self.http.server_address[1]
-        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        self.thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
-
-    def stop(self) -> None:
-        self.http.shutdown()
-        self.http.server_close()
-        self.thread.join()
 
 
 @pytest.fixture
@@ -278,14 +220,15 @@ def test_a_dead_server_fails_all_windows_at_once_with_the_next_step() -> None:
     assert outcome[1] is not None
     what, _, then = outcome[1].partition(": ")
     assert what == "no server answers at http://127.0.0.1:9/v1"
-    assert then == f"start one (`vllm serve {MODEL}`) or set captions.url, then run again"
+    command = f"""vllm serve {MODEL} --limit-mm-per-prompt '{{"image": 20}}'"""
+    assert then == f"start one (`{command}`) or set captions.url, then run again"
     assert not counters["calls/captions_endpoint"]
 
 
 def test_a_server_of_another_model_is_not_asked(serve: Callable[..., Server]) -> None:
     server = serve(models=("other/model",))
     made, _ = captions(profile(server))
-    expected = f"{server.url} serves other/model, not {MODEL}: set captions_endpoint.model"
+    expected = f"{server.url} serves other/model, not {MODEL}: set captions_endpoint.models"
     assert outcomes(made) == {("failed", expected)}
     assert server.payloads == []
 
@@ -306,6 +249,129 @@ def test_after_a_server_is_killed_and_restarted_only_what_is_missing_is_asked(se
     again, _ = captions(profile(second), shard(6))
     assert outcomes(again) == {("ok", None)}
     assert len(second.payloads) == 6 - done
+
+
+def test_each_model_has_its_own_server_and_its_views_with_every_prompt(serve: Callable[..., Server]) -> None:
+    small = "Qwen/Qwen2.5-VL-3B-Instruct"
+    first = serve()
+    second = serve(lambda *_: (200, answer(f"{CAPTION} A lamp is on.", model=small)), models=(small,))
+    both = profile(
+        first,
+        f"captions_endpoint.models=['{small}', '{MODEL}']",
+        "captions_endpoint.prompts=['prompt1', 'prompt2']",
+        f"captions.urls={{ '{small}' = '{second.url}' }}",
+        f"captions.prices={{ '{small}' = [0.5, 2.0] }}",
+    )
+    made, counters = captions(both, shard(2))
+    assert [(r["segment"], r["view"], r["model"]) for r in made] == [
+        (i, f"{view}_{prompt}", model)
+        for i in range(2)
+        for view, model in (("qwen2.5-vl-3b", small), ("qwen2.5-vl-7b", MODEL))
+        for prompt in ("prompt1", "prompt2")
+    ]
+    assert {(r["model"], r["text"].endswith("on.")) for r in made} == {(small, True), (MODEL, False)}
+    assert [{p["model"] for p in s.payloads} for s in (first, second)] == [{MODEL}, {small}]
+    assert counters["captions/cost_millionths"] == 4 * (100 * 0.5 + 20 * 2)
+
+
+def test_a_dead_server_of_one_model_costs_only_its_views(serve: Callable[..., Server]) -> None:
+    dead = "captions.urls={ other = 'http://127.0.0.1:9/v1' }"
+    made, _ = captions(profile(serve(), f"captions_endpoint.models=['{MODEL}', 'other']", dead), shard(2))
+    assert [(r["model"], r["status"]) for r in made] == [(MODEL, "ok"), ("other", "failed")] * 2
+
+
+def test_an_answer_of_another_model_fails_in_one_line_and_is_not_kept(serve: Callable[..., Server]) -> None:
+    server = serve(lambda *_: (200, answer(model="other/model\nx")))
+    made, _ = captions(profile(server, "captions.connections=1"), shard(4))
+    expected = f"{server.url} answered with other/model x, not {MODEL}"
+    assert outcomes(made) == {("failed", expected)}
+    assert len(server.payloads) == 1  # the next answers would be of that model too
+    server.reply = lambda *_: (200, answer())
+    again, counters = captions(profile(server), shard(4))
+    assert outcomes(again) == {("ok", None)} and counters["calls/captions_endpoint"] == 4
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "same"),
+    [
+        ("gpt-4o", "gpt-4o-2024-08-06", True),
+        ("gpt-4o", None, True),
+        ("gpt-4o", "gpt-4o-mini", False),
+        ("gpt-4o", "gpt-4o-mini-2024-07-18", False),
+        (MODEL, MODEL.lower(), False),
+    ],
+)
+def test_a_dated_version_and_a_server_that_names_no_model_are_the_same_model(
+    asked: str, answered: str | None, same: bool
+) -> None:
+    assert same_model(asked, answered) is same
+
+
+def test_of_equal_requests_one_is_sent(serve: Callable[..., Server]) -> None:
+    def slow(*_: Any) -> tuple[int, Any]:
+        time.sleep(0.1)
+        return 200, answer()
+
+    server = serve(slow)
+    still = shard(6)
+    frames = still.tables["frames"].to_pylist()
+    still.tables["frames"] = rows(tables.FRAMES, [row | {"jpeg": frames[0]["jpeg"]} for row in frames])
+    made, counters = captions(profile(server), still)
+    assert outcomes(made) == {("ok", None)} and len(made) == 6
+    assert len(server.payloads) == counters["calls/captions_endpoint"] == 1
+    assert counters["captions/duplicates"] == 5 and counters["captions/completion_tokens"] == 20
+
+
+def cut_off(*_: Any) -> tuple[int, bytes, dict[str, str]]:
+    data = json.dumps(answer()).encode()
+    return 200, data[: len(data) // 2], {"Content-Length": str(len(data)), "Connection": "close"}
+
+
+def test_an_answer_that_was_cut_off_is_asked_for_again(serve: Callable[..., Server]) -> None:
+    server = serve(lambda s, p, i: cut_off() if i == 0 else (200, answer()))
+    made, counters = captions(profile(server), shard(1))
+    assert outcomes(made) == {("ok", None)}
+    assert len(server.payloads) == 2 and counters["captions/retries"] == 1
+
+
+def test_an_answer_that_is_always_cut_off_fails_in_one_line(serve: Callable[..., Server]) -> None:
+    server = serve(cut_off)
+    made, _ = captions(profile(server), shard(1))
+    assert outcomes(made) == {("failed", f"the answer of {server.url} was cut off")}
+    assert len(server.payloads) == 3
+
+
+def test_the_pictures_of_a_window_may_be_sent_as_one_video(serve: Callable[..., Server]) -> None:
+    server = serve()
+    made, _ = captions(profile(server, "captions_endpoint.pictures=video", "captions.connections=1"), shard(2))
+    assert outcomes(made) == {("ok", None)}
+    video, text = server.payloads[1]["messages"][0]["content"]
+    start, *jpegs = video["video_url"]["url"].split(",")
+    assert (video["type"], start, len(jpegs)) == ("video_url", "data:video/jpeg;base64", 20)
+    assert text["text"].startswith("The 20 pictures")
+    levels = [decode_jpeg(base64.b64decode(j)).mean() for j in jpegs]
+    assert np.allclose(levels, [3 * k for k in range(10, 30)], atol=1)
+    assert server.payloads[1]["media_io_kwargs"]["video"] == {
+        "fps": 5.0,
+        "frames_indices": list(range(20)),
+        "total_num_frames": 20,
+        "duration": 4.0,
+        "do_sample_frames": False,
+    }
+
+
+def test_the_health_of_a_server_is_one_line(serve: Callable[..., Server]) -> None:
+    server, other = serve(), serve(models=("a", "b"))
+    assert health(server.url, MODEL, "") == f"{server.url} serves {MODEL}"
+    with pytest.raises(WrongModel, match=f"{other.url} serves a, b, not {MODEL}: set captions_endpoint.models"):
+        health(other.url, MODEL, "")
+    with pytest.raises(EndpointError, match=re.escape("no server answers at http://127.0.0.1:9/v1")):
+        health("http://127.0.0.1:9/v1", MODEL, "")
+
+
+def test_two_models_whose_views_have_one_name_are_refused() -> None:
+    with pytest.raises(CerError, match=r"captions_endpoint\.models: a value stands twice"):
+        load_profile(overrides=["captions_endpoint.models=['a/m', 'b/M-Instruct']"])
 
 
 def test_requests_that_fail_one_after_the_other_end_the_asking(serve: Callable[..., Server]) -> None:
@@ -395,7 +461,14 @@ def test_how_the_server_is_reached_changes_no_key_and_what_it_is_asked_does() ->
         return stage_fingerprint(captions_stage(chosen), chosen, NoWeights())
 
     assert key() == key("captions.url=https://example.org/v1", "captions.connections=2", "captions.timeout_s=1")
-    for changed in ("model=other", "prompts=['prompt2']", "picture_px=224", "max_tokens=99", "longest_words=9"):
+    for changed in (
+        "models=['other']",
+        "prompts=['prompt2']",
+        "picture_px=224",
+        "max_tokens=99",
+        "longest_words=9",
+        "pictures=video",
+    ):
         assert key() != key(f"captions_endpoint.{changed}")
 
 
@@ -404,6 +477,11 @@ def test_how_the_server_is_reached_changes_no_key_and_what_it_is_asked_does() ->
     [
         ("captions.url=localhost:8000", "captions.url"),
         ("captions.connections=0", "captions.connections"),
+        ("captions.urls={ a = 'b' }", "captions.urls"),
+        ("captions.prices={ a = [1.0] }", "captions.prices"),
+        ("captions.prices={ a = [1.0, -1.0] }", "captions.prices"),
+        ("captions_endpoint.models=[]", "captions_endpoint.models"),
+        ("captions_endpoint.pictures=film", "captions_endpoint.pictures"),
         ("captions_endpoint.prompts=['prompt3']", "captions_endpoint.prompts"),
         ("captions_endpoint.prompts=['prompt1', 'prompt1']", "a value stands twice"),
         ("captions_endpoint.prompts=[]", "captions_endpoint.prompts"),
@@ -431,7 +509,7 @@ def test_an_answer_without_end_is_given_up_on(serve: Callable[..., Server]) -> N
 
 
 def test_an_empty_cache_knows_no_answer(tmp_path: Path) -> None:
-    assert AnswerCache(tmp_path / "none").get({"model": MODEL}) is None
+    assert AnswerCache(tmp_path / "none").get("0" * 64) is None
 
 
 def test_a_process_ends_without_waiting_for_its_requests() -> None:

@@ -1,11 +1,11 @@
-"""The captioner behind a server: windows -> requests with pictures -> captions, several at a time.
+"""The captioner behind servers: windows -> requests with pictures -> captions, several at a time.
 
-Belongs here: what is asked for a window, back-pressure, and the rows that come of answers. Does not belong here: HTTP
-(`client`), prompts (`prompts`), what an answer is (`quality`).
+Belongs here: what is asked for a window, back-pressure, and the cost. Does not belong here: HTTP (`client`), prompts
+(`prompts`), or the captions of answers (`answers`).
 
 Pictures are read and encoded only when a request may be sent, so that memory holds those of `captions.connections`
 windows. A window without an answer is `failed`, and the next run asks for it again; all other windows of its video are
-then answered from the cache.
+then answered from the cache. Of equal requests, such as those of a still video, one is sent.
 """
 
 from __future__ import annotations
@@ -14,20 +14,30 @@ import base64
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from itertools import groupby
+from dataclasses import dataclass
 from threading import Thread
 from typing import Any, Final
 
-import cv2
+from numpy.typing import NDArray
 
-from cer_pipeline.perception.captions.captioner import Caption, Segment, status_without_pictures, with_frames
-from cer_pipeline.perception.captions.endpoint.client import AnswerCache, ChatClient, Completion, EndpointError, Limits
-from cer_pipeline.perception.captions.endpoint.prompts import VERSION, prompt_text, view_name
-from cer_pipeline.perception.captions.endpoint.quality import STATUS, Answer, assess, labels_in
-from cer_pipeline.perception.jpeg import decode_jpeg, encode_jpeg
+from cer_pipeline.perception.captions.answers import Request, windows_with_pictures
+from cer_pipeline.perception.captions.captioner import Caption, Segment
+from cer_pipeline.perception.captions.endpoint.client import (
+    AnswerCache,
+    ChatClient,
+    Completion,
+    EndpointError,
+    Limits,
+    WrongModel,
+    problem_of,
+    serve_command,
+)
+from cer_pipeline.perception.captions.prompts import prompt_text
+from cer_pipeline.perception.jpeg import encode_jpeg
 from cer_pipeline.profiles.sections import CaptionsEndpoint
 from cer_pipeline.stage import StageContext
 from cer_pipeline.status import Status
+from cer_pipeline.store.fingerprint import digest_json
 from cer_pipeline.store.home import default_home
 
 JPEG_QUALITY: Final = 85  # of 100: no visible block edges, half the bytes of 95
@@ -35,144 +45,171 @@ SEED: Final = 0  # with temperature 0 a server's answers are as repeatable as it
 CACHE: Final = "answers"  # folder below the home
 
 GIVE_UP_AFTER: Final = 8
-"""Requests that fail in a row, each after its retries, before the rest of the run is not asked for."""
+"""Requests that fail in a row, each after its retries, before a model is not asked for the rest of the run."""
 
-_Pending = dict[Future[Completion], tuple[Segment, str]]
+_Pending = dict[Future[Completion], list[Request]]
+
+
+@dataclass
+class _Server:
+    """One model and the server that has it.
+
+    Args:
+        model: name of the model on the server.
+        url: address of the server.
+        client: connection to it.
+        price: price of a million tokens, of requests and of answers.
+        checked: whether the server was asked for its models.
+        failures: failed requests in a row.
+        down: why no request can succeed in this run; empty while one may.
+    """
+
+    model: str
+    url: str
+    client: ChatClient
+    price: tuple[float, float]
+    checked: bool = False
+    failures: int = 0
+    down: str = ""
+
+    def cannot_answer(self) -> bool:
+        """Whether no request can succeed; the server is asked for its models before the first request."""
+        if not self.checked:
+            self.checked = True
+            try:
+                served = self.client.models()
+            except EndpointError as error:
+                self.give_up(error)
+            else:
+                self.down = problem_of(self.url, served, self.model)
+        return bool(self.down)
+
+    def failed(self, error: EndpointError) -> None:
+        """Note a failed request, and give up where the next ones cannot succeed either."""
+        self.failures += 1
+        if error.down or isinstance(error, WrongModel) or self.failures >= GIVE_UP_AFTER:
+            self.give_up(error)
+
+    def give_up(self, error: EndpointError) -> None:
+        """Ask no more in this run."""
+        start = f": start one (`{serve_command(self.model)}`) or set captions.url, then run again"
+        self.down = f"{error}{start if error.down else ''}"
 
 
 class EndpointCaptioner:
-    """Windows -> one caption a prompt, by the model of `captions_endpoint.model`."""
+    """Windows -> one caption for each of `captions_endpoint.models` and each prompt."""
 
     def __init__(self, context: StageContext, settings: CaptionsEndpoint) -> None:
         reach = context.profile["captions"]
-        self._context = context
+        self._inputs = context.inputs
+        self._counters = context.counters
         self._settings = settings
         self._connections: int = reach["connections"]
         limits = Limits(reach["timeout_s"], reach["retries"], reach["backoff_s"], self._connections)
-        self._client = ChatClient(reach["url"], os.environ.get(reach["key_variable"], ""), limits)
-        self._url: str = reach["url"]
+        key = os.environ.get(reach["key_variable"], "")
+        self._servers: dict[str, _Server] = {}
+        for model in settings.models:
+            url = reach["urls"].get(model, reach["url"])
+            price = reach["prices"].get(model, (0.0, 0.0))
+            self._servers[model] = _Server(model, url, ChatClient(url, key, limits), tuple(price))
         self._cache = AnswerCache(default_home().root / CACHE)
-        self._checked = False
-        self._failures = 0  # in a row
-        self._down = ""  # why no request can succeed in this run; empty while one may
 
     def __call__(self, segments: Sequence[Segment]) -> Iterator[Caption]:
-        """One caption for each segment and prompt, in the order in which answers arrive."""
+        """One caption for each segment, model and prompt, in the order in which answers arrive."""
         pending: _Pending = {}
-        for segment, prompt, payload in self._requests(segments):
+        sent: dict[str, Future[Completion]] = {}
+        for request, payload in self._requests(segments):
             if isinstance(payload, Caption):
                 yield payload
-            elif (answer := self._cache.get(payload)) is not None:
-                self._count("captions/from_cache")
-                yield self._caption(segment, prompt, answer)
-            elif self._cannot_answer():
-                yield self._failed(segment, prompt, self._down)
+                continue
+            key = digest_json(payload)
+            if (future := sent.get(key)) in pending:
+                self._counters["captions/duplicates"] += 1
+                pending[future].append(request)
+            elif (answer := self._cache.get(key)) is not None:
+                self._counters["captions/from_cache"] += 1
+                yield self._caption(request, answer)
+            elif self._servers[request.model].cannot_answer():
+                yield self._failed(request, self._servers[request.model].down)
             else:
-                pending[_in_thread(self._ask, payload)] = segment, prompt
+                sent[key] = _in_thread(self._ask, request.model, key, payload)
+                pending[sent[key]] = [request]
                 while len(pending) >= self._connections:
                     yield from self._finished(pending)
         while pending:
             yield from self._finished(pending)
 
-    def _requests(self, segments: Sequence[Segment]) -> Iterator[tuple[Segment, str, Any]]:
-        """Segment, prompt, and the request, or the caption where there is no picture to send."""
-        for _, group in groupby(segments, lambda s: s.video_id):
-            encoded: dict[int, str] = {}
-            for segment, frames in with_frames(self._context.inputs, list(group)):
-                shown = {f["sample"]: f["jpeg"] for f in frames if f["status"] == Status.OK}
-                # Windows overlap: what the window before has sent is not encoded again.
-                encoded = {k: encoded.get(k) or _picture(shown[k], self._settings.picture_px) for k in shown}
-                pictures = list(encoded.values())
+    def _requests(self, segments: Sequence[Segment]) -> Iterator[tuple[Request, dict[str, Any] | Caption]]:
+        """What is asked, with the body of the request, or with the caption where there is no picture to send."""
+        windows = windows_with_pictures(self._inputs, segments, self._settings.picture_px, _base64)
+        for segment, pictures, status in windows:
+            for model in self._settings.models:
                 for prompt in self._settings.prompts:
+                    request = Request(segment, model, prompt)
                     if pictures:
-                        yield segment, prompt, self._payload(prompt, pictures, segment.end_s - segment.start_s)
+                        yield request, self._payload(request, pictures)
                     else:
-                        status, reason = status_without_pictures(frames), "the window has no picture"
-                        yield segment, prompt, self._without_text(segment, prompt, status, reason)
+                        yield request, request.without_text(status, "the window has no picture")
 
-    def _payload(self, prompt: str, pictures: Sequence[str], seconds: float) -> dict[str, Any]:
-        text = {"type": "text", "text": prompt_text(prompt, len(pictures), seconds)}
-        images = [{"type": "image_url", "image_url": {"url": picture}} for picture in pictures]
-        return {
-            "model": self._settings.model,
-            "messages": [{"role": "user", "content": [*images, text]}],
+    def _payload(self, request: Request, pictures: dict[int, str]) -> dict[str, Any]:
+        seconds = request.segment.end_s - request.segment.start_s
+        text = {"type": "text", "text": prompt_text(request.prompt, len(pictures), seconds)}
+        payload = {
+            "model": request.model,
             "max_tokens": self._settings.max_tokens,
             "temperature": 0,
             "seed": SEED,
         }
+        if self._settings.pictures == "video":
+            content, extra = _video(request.segment, pictures)
+            return payload | extra | {"messages": [{"role": "user", "content": [content, text]}]}
+        images = [{"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{p}"}} for p in pictures.values()]
+        return payload | {"messages": [{"role": "user", "content": [*images, text]}]}
 
-    def _ask(self, payload: dict[str, Any]) -> Completion:
+    def _ask(self, model: str, key: str, payload: dict[str, Any]) -> Completion:
         """Answer of the server; kept at once, since it is paid for whatever becomes of the run."""
-        answer = self._client.complete(payload)
-        self._cache.put(payload, answer)
+        answer = self._servers[model].client.complete(payload)
+        self._cache.put(key, answer)
         return answer
-
-    def _cannot_answer(self) -> bool:
-        """Whether no request can succeed; the server is asked for its models before the first request."""
-        if not self._checked:
-            self._checked = True
-            wanted = self._settings.model
-            try:
-                served = self._client.models()
-            except EndpointError as error:
-                self._give_up(error)
-            else:
-                if served is not None and wanted not in served:
-                    names = ", ".join(served) or "no model"
-                    self._down = f"{self._url} serves {names}, not {wanted}: set captions_endpoint.model"
-        return bool(self._down)
-
-    def _give_up(self, error: EndpointError) -> None:
-        start = f": start one (`vllm serve {self._settings.model}`) or set captions.url, then run again"
-        self._down = f"{error}{start if error.down else ''}"
 
     def _finished(self, pending: _Pending) -> Iterator[Caption]:
         """Captions of the requests that have finished; waits for at least one."""
         for future in wait(pending, return_when=FIRST_COMPLETED).done:
-            segment, prompt = pending.pop(future)
-            self._count("calls/captions_endpoint")
+            requests = pending.pop(future)
+            server = self._servers[requests[0].model]
+            self._counters["calls/captions_endpoint"] += 1
             try:
                 answer = future.result()
             except EndpointError as error:
-                self._failures += 1
-                if error.down or self._failures >= GIVE_UP_AFTER:
-                    self._give_up(error)
-                yield self._failed(segment, prompt, self._down or str(error))
+                server.failed(error)
+                for request in requests:
+                    yield self._failed(request, server.down or str(error))
                 continue
-            self._failures = 0
+            server.failures = 0
             for name in ("prompt_tokens", "completion_tokens", "retries"):
-                self._count(f"captions/{name}", getattr(answer, name))
-            yield self._caption(segment, prompt, answer)
+                self._counters[f"captions/{name}"] += getattr(answer, name)
+            self._counters["captions/cost_millionths"] += round(
+                answer.prompt_tokens * server.price[0] + answer.completion_tokens * server.price[1]
+            )
+            for request in requests:
+                yield self._caption(request, answer)
 
-    def _caption(self, segment: Segment, prompt: str, answer: Completion) -> Caption:
-        settings = self._settings
-        kind = assess(answer.text, answer.finish_reason, settings.longest_words, refused=answer.refused)
-        self._count(f"captions/{kind}")
-        if kind is Answer.OK:
-            self._count("captions/with_exactly_one_label", len(labels_in(answer.text)) == 1)
-            view = view_name(settings.model, prompt)
-            return Caption(segment, view, answer.text, f"{prompt}/{VERSION}", settings.model)
-        return self._without_text(segment, prompt, STATUS[kind], f"{kind}: {_shown(answer.text)}")
+    def _caption(self, request: Request, answer: Completion) -> Caption:
+        longest = self._settings.longest_words
+        return request.caption(answer.text, answer.finish_reason, longest, self._counters, refused=answer.refused)
 
-    def _failed(self, segment: Segment, prompt: str, reason: str) -> Caption:
-        self._count("captions/without_answer")
-        return self._without_text(segment, prompt, Status.FAILED, reason)
-
-    def _without_text(self, segment: Segment, prompt: str, status: str, reason: str) -> Caption:
-        view = view_name(self._settings.model, prompt)
-        return Caption(segment, view, None, f"{prompt}/{VERSION}", self._settings.model, str(status), reason)
-
-    def _count(self, name: str, n: int = 1) -> None:
-        self._context.counters[name] += int(n)
+    def _failed(self, request: Request, reason: str) -> Caption:
+        self._counters["captions/without_answer"] += 1
+        return request.without_text(Status.FAILED, reason)
 
 
-def _in_thread(call: Callable[[dict[str, Any]], Completion], payload: dict[str, Any]) -> Future[Completion]:
+def _in_thread(call: Callable[..., Completion], *arguments: Any) -> Future[Completion]:
     """The call in a daemon thread; an executor would keep an interrupted process until all answers have come."""
     future: Future[Completion] = Future()
 
     def run() -> None:
         try:
-            future.set_result(call(payload))
+            future.set_result(call(*arguments))
         except Exception as error:  # noqa: BLE001 - whoever reads the result gets it
             future.set_exception(error)
 
@@ -180,21 +217,22 @@ def _in_thread(call: Callable[[dict[str, Any]], Completion], payload: dict[str, 
     return future
 
 
-def _picture(jpeg: bytes, longest_px: int) -> str:
-    """A stored picture as a data URL, shrunk to at most `longest_px` on its longer side.
+def _base64(image: NDArray[Any]) -> str:
+    return base64.b64encode(encode_jpeg(image, JPEG_QUALITY)).decode()
 
-    Raises:
-        ValueError: the picture is no JPEG.
+
+def _video(segment: Segment, pictures: dict[int, str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The pictures as one video in vLLM's form: JPEGs between commas, and their times beside the messages.
+
+    Source of the form: "Multimodal Inputs" of vLLM's documentation, video inputs, `media_io_kwargs`.
     """
-    image = decode_jpeg(jpeg)
-    height, width = image.shape[:2]
-    scale = longest_px / max(height, width)
-    if scale < 1:
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(image, JPEG_QUALITY)).decode()
-
-
-def _shown(text: str) -> str:
-    """The start of an answer, for a reason."""
-    return text[:80] + ("..." if len(text) > 80 else "") if text else "the answer has no word"
+    rate = segment.samples / (segment.end_s - segment.start_s)
+    metadata = {
+        "fps": rate,
+        "frames_indices": [sample - segment.first_sample for sample in pictures],
+        "total_num_frames": segment.samples,
+        "duration": segment.end_s - segment.start_s,
+        "do_sample_frames": False,
+    }
+    url = f"data:video/jpeg;base64,{','.join(pictures.values())}"
+    return {"type": "video_url", "video_url": {"url": url}}, {"media_io_kwargs": {"video": metadata}}

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -21,13 +23,15 @@ from requests.auth import AuthBase
 from urllib3.util import Retry
 
 from cer_pipeline.store.files import commit_bytes
-from cer_pipeline.store.fingerprint import digest_json
 
 CONNECT_S: Final = 10.0  # a server that does not accept a connection in that time is taken for down
 RETRIED: Final = (408, 409, 429, 500, 502, 503, 504)  # HTTP statuses of a server that is busy or starting
 LARGEST_BYTES: Final = 1 << 22  # of an answer: a caption has some kilobytes
 CHUNK_BYTES: Final = 1 << 16
 SHOWN_CHARACTERS: Final = 160  # of a server's error message
+PICTURES: Final = 20  # of a window: 4 s at 5 Hz
+HEALTH_S: Final = 10.0  # for the list of models, which needs no computation
+DATED: Final = r"-\d{4}-?\d{2}-?\d{2}"  # "gpt-4o" answers as "gpt-4o-2024-08-06"
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -42,6 +46,10 @@ class EndpointError(Exception):
     def __init__(self, message: str, *, down: bool = False) -> None:
         super().__init__(" ".join(message.split()))
         self.down = down
+
+
+class WrongModel(EndpointError):
+    """The server has, or has answered with, another model than the one that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -137,12 +145,17 @@ class ChatClient:
 
         Raises:
             EndpointError: no answer after all retries, or one that is no chat completion.
+            WrongModel: another model than `payload["model"]` has answered.
         """
         status, body, retries = self._send("POST", "/chat/completions", payload)
         if status != requests.codes.ok:
             raise EndpointError(_refusal(status, body))
         try:
             answer = _json(body)
+            if not same_model(payload.get("model"), answer.get("model")):
+                raise WrongModel(
+                    f"{self._url} answered with {_shown(str(answer['model']).encode())}, not {payload['model']}"
+                )
             choice, usage = answer["choices"][0], answer.get("usage") or {}
             message = choice["message"]
             content = message.get("content") or ""
@@ -160,14 +173,30 @@ class ChatClient:
             raise EndpointError(f"the answer of {self._url} is no chat completion: {_shown(body)}") from None
 
     def _send(self, method: str, path: str, payload: dict[str, Any] | None) -> tuple[int, bytes, int]:
-        """HTTP status, body and number of retries."""
-        limits, url = self._limits, self._url + path
+        """HTTP status, body and number of retries.
+
+        urllib3 asks again where an answer has not begun; an answer that was cut off is asked for again here.
+        """
+        limits = self._limits
+        for attempt in range(limits.retries + 1):
+            try:
+                status, body, retries = self._send_once(method, self._url + path, payload)
+                return status, body, retries + attempt
+            except requests.exceptions.ChunkedEncodingError:
+                if attempt < limits.retries:
+                    time.sleep(limits.backoff_s * 2**attempt)
+        raise EndpointError(f"the answer of {self._url} was cut off")
+
+    def _send_once(self, method: str, url: str, payload: dict[str, Any] | None) -> tuple[int, bytes, int]:
+        limits = self._limits
         try:
             with self._session.request(
                 method, url, json=payload, timeout=(CONNECT_S, limits.timeout_s), stream=True, allow_redirects=False
             ) as response:
                 history = getattr(response.raw.retries, "history", ())
                 return response.status_code, _body(response, limits.timeout_s), len(history)
+        except requests.exceptions.ChunkedEncodingError:
+            raise
         except (requests.ConnectTimeout, requests.ConnectionError) as error:
             timed_out = "timed out" in str(error) and not isinstance(error, requests.ConnectTimeout)
             if timed_out:
@@ -177,6 +206,51 @@ class ChatClient:
             raise EndpointError(f"no answer from {self._url} within {limits.timeout_s:g} s") from None
         except requests.RequestException as error:
             raise EndpointError(f"{url}: {type(error).__name__}: {error}") from None
+
+
+def same_model(asked: Any, answered: Any) -> bool:
+    """Whether a server that names `answered` has used the model `asked`.
+
+    A server that names no model is trusted. Hosted models answer with the date of their version behind the name.
+    """
+    return not answered or answered == asked or bool(re.fullmatch(rf"{re.escape(str(asked))}{DATED}", str(answered)))
+
+
+def problem_of(url: str, served: Sequence[str] | None, model: str) -> str:
+    """Why a server cannot answer for a model, in one line; empty where it can.
+
+    Args:
+        url: address of the server.
+        served: names of its models; None where it does not list them.
+        model: the wanted one.
+    """
+    if served is None or model in served:
+        return ""
+    return f"{url} serves {', '.join(served) or 'no model'}, not {model}: set captions_endpoint.models"
+
+
+def serve_command(model: str) -> str:
+    """The command that starts vLLM with a model for requests of one window."""
+    return f"vllm serve {model} --limit-mm-per-prompt '{{\"image\": {PICTURES}}}'"
+
+
+def health(url: str, model: str, key: str) -> str:
+    """One line on a server that can answer for a model.
+
+    Args:
+        url: address up to and with the version.
+        model: the wanted one.
+        key: bearer token; empty for none.
+
+    Raises:
+        EndpointError: no server answers, or it refuses the key.
+        WrongModel: it serves other models.
+    """
+    with ChatClient(url, key, Limits(HEALTH_S, 0, 0, 1)) as client:
+        served = client.models()
+    if problem := problem_of(url, served, model):
+        raise WrongModel(problem)
+    return f"{url} serves {model}" if served is not None else f"{url} answers, and does not list its models"
 
 
 class _Bearer(AuthBase):
@@ -241,17 +315,16 @@ class AnswerCache:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def get(self, payload: dict[str, Any]) -> Completion | None:
+    def get(self, key: str) -> Completion | None:
         """The kept answer to a request; None where there is none, or its file is damaged."""
         try:
-            return Completion(**json.loads(self._file(payload).read_bytes()))
+            return Completion(**json.loads(self._file(key).read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
 
-    def put(self, payload: dict[str, Any], answer: Completion) -> None:
+    def put(self, key: str, answer: Completion) -> None:
         """Keep an answer."""
-        commit_bytes(self._file(payload), json.dumps(asdict(answer), ensure_ascii=False).encode())
+        commit_bytes(self._file(key), json.dumps(asdict(answer), ensure_ascii=False).encode())
 
-    def _file(self, payload: dict[str, Any]) -> Path:
-        name = digest_json(payload)
-        return self._folder / name[:2] / f"{name}.json"
+    def _file(self, key: str) -> Path:
+        return self._folder / key[:2] / f"{key}.json"

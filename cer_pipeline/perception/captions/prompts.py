@@ -2,7 +2,7 @@
 
 Source of the strategies: section 3.3 of "Team RAS in 9th ABAW Competition: Multimodal Compound Expression Recognition
 Approach". The first asks for a free interpretation of non-verbal behaviour and surroundings, the second for exactly one
-of the predefined labels as well. Does not belong here: sending them (`client`) or checking answers (`quality`).
+of the predefined labels as well. Does not belong here: sending them (the captioners) or checking answers (`quality`).
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Captions by Qwen2.5-VL or Qwen3-VL in this process."""
