@@ -86,7 +86,10 @@ def preprocess(rgb: NDArray[np.uint8], side: int = PIXELS) -> Tensor:
     height, width = rgb.shape[:2]
     short = min(height, width)
     # int() as in the published preprocessing: the longer side is rounded down
-    size = (side if width == short else int(side * width / short), side if height == short else int(side * height / short))
+    size = (
+        side if width == short else int(side * width / short),
+        side if height == short else int(side * height / short),
+    )
     resized = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC), np.float32)
     left, top = (size[0] - side) // 2, (size[1] - side) // 2
     square = resized[top : top + side, left : left + side] / 255

@@ -49,7 +49,9 @@ class LinearHead:
         CerError: the head is of another encoder or other features, or its tensors do not fit.
     """
 
-    def __init__(self, recipe: Recipe, tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], where: str) -> None:
+    def __init__(
+        self, recipe: Recipe, tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], where: str
+    ) -> None:
         then = f"run `cer train {recipe.branch}`"
         own, needed = (meta.get("encoder"), meta.get("features")), (recipe.encoder, recipe.features)
         if own != needed:

@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file
 
 from cer_pipeline.branches.encoders.pretrained import Model, load_pretrained
-from cer_pipeline.branches.encoders.specs import FIRST_TOKEN
+from cer_pipeline.branches.encoders.specs import FIRST_STATE
 from cer_pipeline.errors import CerError
 
 UNUSED: Final = r"lm_head\..*"
@@ -44,7 +44,7 @@ def load(folder: Path, precision: str, features: str) -> tuple[Any, Model]:
     Args:
         folder: holds config.json and model.safetensors; for `MEAN` also the adapter and its configuration.
         precision: float32 or bfloat16.
-        features: `FIRST_TOKEN` (last state of <s>, no adapter) or `MEAN` (mean of the last states, with the adapter).
+        features: `FIRST_STATE` (last state of <s>, no adapter) or `MEAN` (mean of the last states, with the adapter).
 
     Raises:
         CerError: the files do not hold this encoder or its adapter.
@@ -52,14 +52,16 @@ def load(folder: Path, precision: str, features: str) -> tuple[Any, Model]:
     from transformers.models.jina_embeddings_v3 import JinaEmbeddingsV3Model
 
     # The adapter is merged in float32 and the sum is rounded once.
-    network = load_pretrained(JinaEmbeddingsV3Model, folder, "float32" if features != FIRST_TOKEN else precision, UNUSED)
-    if features != FIRST_TOKEN:
+    network = load_pretrained(
+        JinaEmbeddingsV3Model, folder, "float32" if features != FIRST_STATE else precision, UNUSED
+    )
+    if features != FIRST_STATE:
         merge_adapter(network, folder)
         network.to(torch.bfloat16 if precision == "bfloat16" else torch.float32)
 
     def encode(ids: Any) -> Any:
         states = network(input_ids=ids).last_hidden_state
-        return states[:, 0] if features == FIRST_TOKEN else states.mean(1)
+        return states[:, 0] if features == FIRST_STATE else states.mean(1)
 
     return network, encode
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cer_pipeline.branches.encoders.pretrained import Model, load_pretrained
-from cer_pipeline.branches.encoders.specs import FIRST_TOKEN
+from cer_pipeline.branches.encoders.specs import FIRST_STATE
 
 UNUSED = r"classifier\..*|(roberta\.)?pooler\..*|(roberta\.)?embeddings\.position_ids"
 """Tensors of the published file beside the encoder: the classifier of 7 emotions, an unused pooler, and a constant."""
@@ -25,7 +25,7 @@ def load(folder: Path, precision: str, features: str) -> tuple[Any, Model]:
     Args:
         folder: holds config.json and model.safetensors.
         precision: float32 or bfloat16.
-        features: `FIRST_TOKEN` (last state of <s>) or `MEAN` (mean of the last states).
+        features: `FIRST_STATE` (last state of <s>) or `MEAN` (mean of the last states).
 
     Raises:
         CerError: the file does not hold this encoder.
@@ -36,6 +36,6 @@ def load(folder: Path, precision: str, features: str) -> tuple[Any, Model]:
 
     def encode(ids: Any) -> Any:
         states = network(input_ids=ids).last_hidden_state
-        return states[:, 0] if features == FIRST_TOKEN else states.mean(1)
+        return states[:, 0] if features == FIRST_STATE else states.mean(1)
 
     return network, encode

@@ -16,7 +16,7 @@ from typing import Final
 
 from cer_pipeline import tables
 from cer_pipeline.branch import BranchSpec
-from cer_pipeline.branches.sentences.stages import SEGMENT_COLUMNS, TEXT_COLUMNS, plan_features, plan_texts
+from cer_pipeline.branches.sentences.stages import SEGMENT_COLUMNS, TEXT_COLUMNS, TRANSCRIPTS, plan_features, plan_texts
 from cer_pipeline.stage import StageSpec
 from cer_pipeline.training.trainer import Trainer
 
@@ -30,7 +30,7 @@ SIZES: Final = {JINA: 1024, ROBERTA: 768, CLIP: 512}
 ENGLISH_READERS: Final = {JINA: "", ROBERTA: "RoBERTa", CLIP: "CLIP"}
 """Encoder -> its name if it was trained on English only; Jina v3 reads 89 languages."""
 
-FIRST_TOKEN: Final = "first_token"
+FIRST_STATE: Final = "first_state"
 MEAN: Final = "mean"
 POOLED: Final = "pooled"
 PROJECTED: Final = "projected"
@@ -62,20 +62,33 @@ class Recipe:
         return f"head_{self.branch}"
 
 
-def text_branch(
-    recipe: Recipe, title: str, modality: str, table1: int, source: str, embed: str, predict: str
-) -> BranchSpec:
+RECIPES: Final = {
+    recipe.branch: recipe
+    for recipe in (
+        Recipe("scene_jina", JINA, FIRST_STATE),
+        Recipe("scene_roberta", ROBERTA, FIRST_STATE),
+        Recipe("scene_clip", CLIP, POOLED),
+        Recipe("text_jina", JINA, MEAN),
+        Recipe("text_roberta", ROBERTA, MEAN),
+        Recipe("text_clip", CLIP, PROJECTED),
+    )
+}
+"""Branch -> its recipe: features as the published classifiers read them, which for the text branches are not the ones
+that the published code stores."""
+
+
+def text_branch(branch: str, title: str, modality: str, table1: int, source: str) -> BranchSpec:
     """Return a branch with a trained head on features of texts.
 
     Args:
-        recipe: see `Recipe`.
+        branch: key of `RECIPES`.
         title: title that users read.
         modality: see `BranchSpec`.
         table1: see `BranchSpec`.
         source: table with the texts: captions or transcripts.
-        embed: import path of the features stage.
-        predict: import path of the probabilities stage.
     """
+    recipe = RECIPES[branch]
+    stage = f"cer_pipeline.branches.encoders.stages:{{}}{branch.title().replace('_', '')}"
     features = StageSpec(
         table=tables.features(recipe.branch, recipe.size),
         description=f"{recipe.encoder} on {source}: mean over the views of a segment.",
@@ -83,7 +96,7 @@ def text_branch(
         inputs=(source,),
         reads={source: TEXT_COLUMNS[source]},
         plan=partial(plan_texts, source, ENGLISH_READERS[recipe.encoder]),
-        stage=embed,
+        stage=stage.format("Embed"),
         code_version="1",
         config=(recipe.branch,),
         models=(recipe.encoder,),
@@ -97,8 +110,9 @@ def text_branch(
         group="probabilities",
         inputs=(features.name,),
         reads={features.name: (*SEGMENT_COLUMNS, "features", "status", "reason")},
-        plan=partial(plan_features, "", features.name),
-        stage=predict,
+        # By the features alone, as for transcripts: the head reads no text.
+        plan=partial(plan_features, TRANSCRIPTS, features.name),
+        stage=stage.format("Predict"),
         code_version="1",
         models=(recipe.head,),
         kinds=("parquet", "numpy"),

@@ -7,7 +7,7 @@ heads (`heads`) or their training (`train`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from cer_pipeline import tables
 from cer_pipeline.branches.encoders import clip, jina, roberta
 from cer_pipeline.branches.encoders.heads import LinearHead
 from cer_pipeline.branches.encoders.pretrained import Model, Runner, change
-from cer_pipeline.branches.encoders.specs import CLIP, JINA, ROBERTA, Recipe
+from cer_pipeline.branches.encoders.specs import CLIP, JINA, RECIPES, ROBERTA, Recipe
 from cer_pipeline.branches.rows import probability_rows, read_features
 from cer_pipeline.branches.sentences.minilm import load_tokenizer
 from cer_pipeline.branches.sentences.stages import TextEncoder, embed_rows, predict_with
@@ -84,3 +84,18 @@ class PredictTexts:
         """Rows of the table for segments of the plan."""
         predict = predict_with(self.head, self.recipe.head)
         return probability_rows(units, self.features, predict, tables.probabilities(self.recipe.branch))
+
+
+EmbedSceneJina: Final = partial(EmbedTexts, RECIPES["scene_jina"])
+EmbedSceneRoberta: Final = partial(EmbedTexts, RECIPES["scene_roberta"])
+EmbedSceneClip: Final = partial(EmbedTexts, RECIPES["scene_clip"])
+EmbedTextJina: Final = partial(EmbedTexts, RECIPES["text_jina"])
+EmbedTextRoberta: Final = partial(EmbedTexts, RECIPES["text_roberta"])
+EmbedTextClip: Final = partial(EmbedTexts, RECIPES["text_clip"])
+
+PredictSceneJina: Final = partial(PredictTexts, RECIPES["scene_jina"])
+PredictSceneRoberta: Final = partial(PredictTexts, RECIPES["scene_roberta"])
+PredictSceneClip: Final = partial(PredictTexts, RECIPES["scene_clip"])
+PredictTextJina: Final = partial(PredictTexts, RECIPES["text_jina"])
+PredictTextRoberta: Final = partial(PredictTexts, RECIPES["text_roberta"])
+PredictTextClip: Final = partial(PredictTexts, RECIPES["text_clip"])
