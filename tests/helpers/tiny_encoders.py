@@ -92,8 +92,9 @@ def tiny_emotion_distilroberta(folder: Path) -> None:
     size = _tokenizer(folder, "<s>", "</s>", "<pad>", ("<s>", "<pad>", "</s>"))
     config = RobertaConfig(
         vocab_size=size, num_hidden_layers=LAYERS, intermediate_size=32, max_position_embeddings=514,
-        type_vocab_size=1, num_labels=7, bos_token_id=0, pad_token_id=1, eos_token_id=2, layer_norm_eps=1e-5,
+        type_vocab_size=1, bos_token_id=0, pad_token_id=1, eos_token_id=2, layer_norm_eps=1e-5,
     )  # fmt: skip
+    config.num_labels = 7
     torch.manual_seed(0)
     weights = dict(RobertaForSequenceClassification(config).state_dict())
     weights["roberta.embeddings.position_ids"] = torch.arange(514)[None]  # a constant of older files
@@ -103,7 +104,7 @@ def tiny_emotion_distilroberta(folder: Path) -> None:
 
 
 def tiny_jina_v3(folder: Path) -> None:
-    """Write `jina_v3` under the tensor names of its first publication (Wqkv in one), and its adapter as PEFT writes it."""
+    """Write `jina_v3` under the tensor names of its first publication, and its adapter as PEFT writes it."""
     from transformers.models.jina_embeddings_v3 import JinaEmbeddingsV3Config, JinaEmbeddingsV3Model
 
     size = _tokenizer(folder, "<s>", "</s>", "<pad>", ("<s>", "<pad>", "</s>"))

@@ -15,7 +15,8 @@ from cer_pipeline import tables
 from cer_pipeline.branches.encoders.heads import LinearHead
 from cer_pipeline.branches.encoders.specs import RECIPES
 from cer_pipeline.branches.encoders.train import PENALTIES, ProbeSettings, choose_penalty, fit, predict, train
-from cer_pipeline.corpora.corpus import Corpus
+from cer_pipeline.corpora import registry
+from cer_pipeline.corpora.corpus import Corpus, File
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC, BASIC_COLUMNS
 from cer_pipeline.profiles import load_profile
@@ -65,7 +66,10 @@ def corpus(home: Home, videos: int = 9, each: int = 4, strength: float = 0.3, se
         path = home.table(name, "c", "s000")
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.Table.from_pylist(values, schema=spec.schema), path)
-    return Corpus("c", "folder", home.root, 1, ())
+    files = tuple(File(f"v{v}.mp4", f"v{v}", 1, 1, 1, "0" * 64, "s000", None) for v in range(videos))
+    registered = Corpus("c", "folder", home.root, 1, files)
+    registry._save(home.root, registered)
+    return registered
 
 
 def request(tmp_path: Path, weights: Heads | None = None, **options: str) -> Request:
@@ -111,6 +115,7 @@ def test_a_layer_equals_logistic_regression_on_standardised_features() -> None:
         )
 
 
+@pytest.mark.slow
 def test_training_writes_a_head_with_its_card_scores_and_out_of_fold_predictions(tmp_path: Path) -> None:
     asked = request(tmp_path)
     scores = train(asked)
@@ -151,6 +156,7 @@ def test_noise_gets_a_stronger_penalty_than_a_clear_difference(tmp_path: Path) -
     assert chosen[0] == min(PENALTIES) and chosen[0] < chosen[1]
 
 
+@pytest.mark.slow
 def test_a_new_head_keeps_the_changes_of_the_encoder_that_made_its_features(tmp_path: Path) -> None:
     recipe = RECIPES[BRANCH]
     old = {

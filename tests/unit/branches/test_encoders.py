@@ -186,6 +186,7 @@ def real(encoder: str) -> torch.nn.Module:
         return CLIPModel(CLIPConfig())
 
 
+@pytest.mark.slow  # the first import of transformers takes seconds
 @pytest.mark.parametrize(
     ("encoder", "names", "parameters"),
     [(ROBERTA, roberta_names(), 81_527_808), (JINA, jina_names(), 559_364_096), (CLIP, clip_names(), 151_277_313)],
@@ -346,26 +347,28 @@ def test_clip_pools_the_end_token_so_that_tokens_behind_it_change_nothing(tiny: 
     assert torch.allclose(model(torch.tensor([ids])), projected, atol=1e-6)
 
 
-def test_items_of_different_lengths_keep_their_order_in_batches_of_equal_shape() -> None:
-    linear = torch.nn.Linear(1, 1)
+def test_items_of_different_lengths_keep_their_order_in_batches_of_equal_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     items = [torch.full((n,), float(n)) for n in (3, 1, 3, 2, 1)]
-    run = Runner(linear, lambda x: x.sum(1, keepdim=True), {"device": "cpu", "batch": 2, "threads": 2})
     expected = np.array([[9.0], [1], [9], [4], [1]], np.float32)
-    assert np.array_equal(run(items), expected)
-    run.device = torch.device("meta")  # the way of a GPU, with the model on the CPU
     shapes: list[tuple[int, ...]] = []
 
-    def model(x: torch.Tensor) -> torch.Tensor:
-        shapes.append(tuple(x.shape))
-        return torch.ones(len(x), 1)
+    def model(batch: torch.Tensor) -> torch.Tensor:
+        shapes.append(tuple(batch.shape))
+        return batch.sum(1, keepdim=True)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "cer_pipeline.branches.encoders.pretrained.run_in_batches",
-            lambda _, part, *__: torch.stack([x.sum(0, keepdim=True) for x in part]),
-        )
-        assert np.array_equal(run(items), expected)
-    run.model = model
+    run = Runner(torch.nn.Identity(), model, {"device": "cpu", "batch": 2, "threads": 2})
+    assert np.array_equal(run(items), expected)
+    assert all(shape[0] == 1 for shape in shapes)
+
+    def in_batches(function: Any, part: list[torch.Tensor], size: int, _: torch.device) -> torch.Tensor:
+        assert size == 2
+        return function(torch.stack(part))
+
+    shapes.clear()
+    monkeypatch.setattr("cer_pipeline.branches.encoders.pretrained.run_in_batches", in_batches)
+    run.device = torch.device("meta")  # any device but the CPU
+    assert np.array_equal(run(items), expected)
+    assert shapes == [(2, 3), (2, 1), (1, 2)]
 
 
 # --- heads ---
@@ -376,7 +379,10 @@ def test_probabilities_equal_a_naive_computation(tmp_path: Path, dense: bool) ->
     recipe = RECIPES["scene_roberta"]
     classes = ["Happiness", "Neutral", "Anger"]
     rng = np.random.default_rng(5)
-    tensors = {"linear.weight": rng.normal(size=(3, 768)).astype(np.float32), "linear.bias": np.float32([1, 2, 3])}
+    tensors = {
+        "linear.weight": rng.normal(size=(3, 768)).astype(np.float32),
+        "linear.bias": np.array([1, 2, 3], np.float32),
+    }
     if dense:
         tensors |= {"dense.weight": rng.normal(size=(768, 768)) / 30, "dense.bias": rng.normal(size=768)}
     meta = {"encoder": ROBERTA, "features": FIRST_STATE, "classes": classes}

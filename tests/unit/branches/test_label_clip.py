@@ -112,6 +112,7 @@ def test_pictures_of_any_size_become_squares(height: int, width: int) -> None:
     np.testing.assert_allclose(square.numpy(), np.broadcast_to(expected[:, None, None], (3, 32, 32)), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_frames_of_real_clips_are_preprocessed_as_transformers_does(media: Path, tmp_path: Path) -> None:
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
