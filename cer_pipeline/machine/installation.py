@@ -80,8 +80,11 @@ class LoadResult:
     remedy: str = ""
 
 
-def direct_dependencies() -> list[str]:
-    """Return the distributions that the installed cer-pipeline requires, without its extras.
+def direct_dependencies(extra: str = "") -> list[str]:
+    """Return the distributions that the installed cer-pipeline requires, or those that one of its extras adds.
+
+    Args:
+        extra: name of an extra; empty for the core set.
 
     Raises:
         importlib.metadata.PackageNotFoundError: cer-pipeline is imported without being installed.
@@ -90,7 +93,8 @@ def direct_dependencies() -> list[str]:
     for requirement in metadata.requires(DISTRIBUTION) or []:
         specifier, _, marker = requirement.partition(";")
         name = re.match(r"[\w.-]+", specifier)
-        if name and "extra ==" not in marker:
+        required_by = re.search(r"extra == ['\"]([\w-]+)['\"]", marker)
+        if name and (required_by[1] if required_by else "") == extra:
             names.append(re.sub(r"[-_.]+", "-", name[0]).lower())
     return names
 
