@@ -39,9 +39,7 @@ def load_model(folder: Path, precision: str = "float32") -> Any:
     Raises:
         CerError: the file does not hold this model.
     """
-    from transformers.models.clip import CLIPModel
-
-    return load_pretrained(CLIPModel, folder, precision, UNUSED)
+    return load_pretrained("clip.CLIPModel", folder, precision, UNUSED)
 
 
 def load(folder: Path, precision: str, features: str) -> tuple[Any, Model]:

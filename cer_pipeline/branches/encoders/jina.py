@@ -49,11 +49,9 @@ def load(folder: Path, precision: str, features: str) -> tuple[Any, Model]:
     Raises:
         CerError: the files do not hold this encoder or its adapter.
     """
-    from transformers.models.jina_embeddings_v3 import JinaEmbeddingsV3Model
-
     # The adapter is merged in float32 and the sum is rounded once.
     network = load_pretrained(
-        JinaEmbeddingsV3Model, folder, "float32" if features != FIRST_STATE else precision, UNUSED
+        "jina_embeddings_v3.JinaEmbeddingsV3Model", folder, "float32" if features != FIRST_STATE else precision, UNUSED
     )
     if features != FIRST_STATE:
         merge_adapter(network, folder)

@@ -9,6 +9,7 @@ runs, nothing is fetched, and no pickle is read.
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from cer_pipeline.errors import CerError
 from cer_pipeline.torch_batches import choose_device, run_in_batches
 from cer_pipeline.torch_threads import deterministic_map
+from cer_pipeline.torchvision_ops import prepare_torchvision
 
 Model = Callable[[Tensor], Tensor]
 """Batch [B, ...] of equally shaped items -> [B, ...]."""
@@ -30,11 +32,11 @@ DTYPES: Final[Mapping[str, torch.dtype]] = {"float32": torch.float32, "bfloat16"
 """Values of the setting `precision`."""
 
 
-def load_pretrained(network: Any, folder: Path, precision: str, unused: str, **options: Any) -> Any:
+def load_pretrained(network: str, folder: Path, precision: str, unused: str, **options: Any) -> Any:
     """Return a network of transformers in evaluation mode with the weights of a folder.
 
     Args:
-        network: class derived from `transformers.PreTrainedModel`.
+        network: class of transformers by its family, such as "roberta.RobertaModel".
         folder: holds config.json and model.safetensors.
         precision: key of `DTYPES`.
         unused: regular expression of the tensors of the file that the network does not have.
@@ -43,8 +45,11 @@ def load_pretrained(network: Any, folder: Path, precision: str, unused: str, **o
     Raises:
         CerError: a tensor is missing, has another shape, or is unknown.
     """
+    prepare_torchvision()
+    family, _, name = network.partition(".")
+    kind = getattr(importlib.import_module(f"transformers.models.{family}"), name)
     with _quiet():
-        model, report = network.from_pretrained(
+        model, report = kind.from_pretrained(
             str(folder),
             local_files_only=True,
             use_safetensors=True,
@@ -56,10 +61,10 @@ def load_pretrained(network: Any, folder: Path, precision: str, unused: str, **o
     unknown = [name for name in report["unexpected_keys"] if not re.fullmatch(unused, name)]
     for what, names in (("lacks", report["missing_keys"]), ("has the unknown tensor", unknown)):
         if names:
-            raise CerError(f"the file {what} {min(names)}", str(folder), f"it does not fit {network.__name__}")
+            raise CerError(f"the file {what} {min(names)}", str(folder), f"it does not fit {network}")
     if report["mismatched_keys"]:
-        name, *shapes = min(report["mismatched_keys"])
-        raise CerError(f"{name} has another shape ({shapes})", str(folder), f"it does not fit {network.__name__}")
+        tensor, *shapes = min(report["mismatched_keys"])
+        raise CerError(f"{tensor} has another shape ({shapes})", str(folder), f"it does not fit {network}")
     return model.eval().requires_grad_(requires_grad=False)
 
 

@@ -30,9 +30,7 @@ def load(folder: Path, precision: str, features: str) -> tuple[Any, Model]:
     Raises:
         CerError: the file does not hold this encoder.
     """
-    from transformers.models.roberta import RobertaModel
-
-    network = load_pretrained(RobertaModel, folder, precision, UNUSED, add_pooling_layer=False)
+    network = load_pretrained("roberta.RobertaModel", folder, precision, UNUSED, add_pooling_layer=False)
 
     def encode(ids: Any) -> Any:
         states = network(input_ids=ids).last_hidden_state

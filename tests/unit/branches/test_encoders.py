@@ -570,12 +570,11 @@ def test_without_a_head_or_an_encoder_the_rows_say_what_is_missing_and_what_brin
 
     bare = open_zoo({"XDG_CACHE_HOME": str(tmp_path / "none"), "HOME": str(tmp_path)})
     (absent,) = rows_of(branch.features, bare)
-    assert absent["status"] == "model_unavailable" and "emotion_distilroberta: not on this" in absent["reason"]
+    assert absent["status"] == "model_unavailable" and "cer models pin emotion_distilroberta" in absent["reason"]
     (made,) = rows_of(branch.features, pinned)
     assert made["status"] == "ok"
     (untrained,) = rows_of(branch.probabilities, pinned)
-    assert untrained["status"] == "model_unavailable" and "head_scene_roberta" in untrained["reason"]
-    assert "`cer models pull`, or train the head" in untrained["reason"]
+    assert untrained["status"] == "model_unavailable" and "run `cer train scene_roberta`" in untrained["reason"]
     assert all(untrained[c] is None for c in BASIC_COLUMNS)
 
 
@@ -604,7 +603,5 @@ def test_real_captions_pass_through_the_scene_branches(tiny: Path, tmp_path: Pat
 
 
 def test_the_options_of_loading_reach_the_network(tiny: Path) -> None:
-    from transformers.models.roberta import RobertaModel
-
     with pytest.raises(CerError, match="lacks pooler"):
-        load_pretrained(RobertaModel, tiny / ROBERTA, "float32", roberta.UNUSED, add_pooling_layer=True)
+        load_pretrained("roberta.RobertaModel", tiny / ROBERTA, "float32", roberta.UNUSED, add_pooling_layer=True)
