@@ -53,7 +53,7 @@ def build_definitions(
     at_launch = Settings.configure_at_launch(
         profile=settings.profile, sections=settings.sections, overrides=settings.overrides, home=settings.home
     )
-    heads, scores = model_assets(specs, trainers(profile, enabled=True).values()), evaluation_assets(specs)
+    heads, scores = model_assets(specs, trainers(profile).values()), evaluation_assets(specs)
     resources: dict[str, Any] = {
         "settings": at_launch,
         "tables": Tables(settings=at_launch),

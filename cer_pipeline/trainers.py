@@ -13,18 +13,13 @@ from cer_pipeline.profiles import Profile
 from cer_pipeline.training.trainer import Trainer
 
 
-def trainers(profile: Profile, *, enabled: bool = False) -> dict[str, Trainer]:
+def trainers(profile: Profile) -> dict[str, Trainer]:
     """The trainers by name: those of all shipped branches, of the plug-ins that a profile enables, and of the fusion.
-
-    Args:
-        profile: names the enabled branches.
-        enabled: leave out the branches that the profile does not enable: their tables are not in its graph.
 
     Raises:
         CerError: the profile enables what is no branch, or two trainers have one name.
     """
-    by_branch = {} if enabled else registry.shipped()
-    by_branch |= {branch.name: branch for branch in registry.branches(profile)}
+    by_branch = registry.shipped() | {branch.name: branch for branch in registry.branches(profile)}
     found: dict[str, Trainer] = {}
     for trainer in (*(t for branch in by_branch.values() for t in branch.trainers), *FUSION_TRAINERS):
         if found.setdefault(trainer.name, trainer) is not trainer:

@@ -29,14 +29,6 @@ def test_the_trainers_are_those_of_the_shipped_branches_and_of_the_fusion() -> N
     assert {"scene_minilm", "scene_signs", "mhpf", "face_emo_mamba"} <= trainers(load_profile()).keys()
 
 
-def test_the_graph_has_the_trainers_of_enabled_branches_alone() -> None:
-    found = trainers(load_profile(), enabled=True)
-    assert "scene_minilm" in found and "scene_roberta" not in found
-    assert found.keys() < trainers(load_profile()).keys()
-    paper = load_profile("paper", overrides=['branches.enabled=["scene_roberta"]'])
-    assert list(trainers(paper, enabled=True)) == ["scene_roberta", *(t.name for t in TRAINERS)]
-
-
 def test_every_trainer_names_a_function_that_exists() -> None:
     for found in trainers(load_profile()).values():
         module, _, name = found.function.partition(":")
