@@ -364,6 +364,22 @@ def face_features(encoder: str, size: int) -> TableSpec:
     )
 
 
+def frame_features(encoder: str, size: int) -> TableSpec:
+    """Return the table of outputs of an image model on whole frames, sample by sample."""
+    return TableSpec(
+        name=f"frame_features/{encoder}",
+        row="sample of the 5 Hz grid",
+        unit="video_id",
+        key=("video_id", "sample"),
+        columns=(
+            _VIDEO,
+            _SAMPLE,
+            Column("features", pa.list_(pa.float32(), size), f"output of {encoder}, {size} values"),
+            *_STATUS,
+        ),
+    )
+
+
 def sample_probabilities(branch: str) -> TableSpec:
     """Return the table of predictions of a branch on every grid sample, for branches that classify single images.
 

@@ -17,7 +17,10 @@ from cer_pipeline.branch import BranchSpec
 from cer_pipeline.branches.audio import specs as audio
 from cer_pipeline.branches.face import specs as face
 from cer_pipeline.branches.scene import branch as scene
+from cer_pipeline.branches.scene import encoded as encoded_scene
+from cer_pipeline.branches.scene.label_clip_specs import SCENE_LABEL_CLIP
 from cer_pipeline.branches.text import branch as text
+from cer_pipeline.branches.text import encoded as encoded_text
 from cer_pipeline.errors import CerError
 from cer_pipeline.profiles import Profile
 
@@ -36,6 +39,13 @@ def shipped() -> dict[str, BranchSpec]:
         audio.AUDIO_UNCERTAINTY,
         audio.AUDIO_BILSTM,
         text.TEXT_MINILM,
+        encoded_scene.SCENE_JINA,
+        encoded_scene.SCENE_ROBERTA,
+        encoded_scene.SCENE_CLIP,
+        encoded_text.TEXT_JINA,
+        encoded_text.TEXT_ROBERTA,
+        encoded_text.TEXT_CLIP,
+        SCENE_LABEL_CLIP,
     )
     return {branch.name: branch for branch in found}
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cer_pipeline.cli.options import Json, ProfileName
+from cer_pipeline.cli.options import Json, Overrides, ProfileName
 from cer_pipeline.cli.output import console, print_json, safe, say
 from cer_pipeline.profiles import DEFAULT_PROFILE
 
@@ -22,13 +22,14 @@ def doctor(
         bool,
         typer.Option("--packages", help="Only import every direct dependency, with its native libraries."),
     ] = False,
+    set_: Overrides = None,
     json: Json = False,
 ) -> None:
-    """Check packages, folders, memory, decoding, weights and GPU, and name the remedy of every failure."""
+    """Check packages, folders, memory, decoding, weights, GPU and caption server; name the remedy of every failure."""
     from cer_pipeline.machine.checks import diagnose, installed
 
     say("importing every package" + ("" if packages else ", hashing the weights, running the models"))
-    findings = installed() if packages else diagnose(profile)
+    findings = installed() if packages else diagnose(profile, overrides=set_ or ())
     if json:
         print_json([{"name": f.name, "ok": f.ok, "detail": f.detail, "remedy": f.remedy} for f in findings])
     else:
@@ -36,7 +37,7 @@ def doctor(
         for f in findings:
             mark = "[green]ok[/]" if f.ok else "[red]fails[/]"
             out.print(f"{mark:<20} {safe(f.name)}: {safe(f.detail)}", soft_wrap=True)
-            if not f.ok:
+            if f.remedy:
                 out.print(f"        -> {safe(f.remedy)}", soft_wrap=True)
     if not all(f.ok for f in findings):
         raise typer.Exit(EXIT_INPUT)

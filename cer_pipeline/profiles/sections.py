@@ -391,6 +391,32 @@ class AudioStates(Section):
     least_speech_s: float = setting("least speech in a window for a prediction from the voice", "s", ge=0)
 
 
+Precision = Literal["float32", "bfloat16"]
+
+
+class EncodedTexts(Section):
+    """A branch over texts by an encoder of the model hub."""
+
+    max_tokens: int = setting("longest text; a longer one is cut", "tokens", ge=3)
+    precision: Precision = setting("number type of the encoder's weights")
+
+
+class SceneLabelClip(Section):
+    """The branch scene_label_clip."""
+
+    variant: Literal["prompts", "published"] = setting(
+        "prompts: the texts below with CLIP's learned factor; published: as the published code, whose texts are fixed"
+    )
+    neutral: Texts = setting("texts of Neutral, whose mean direction is compared")
+    anger: Texts = setting("texts of Anger")
+    disgust: Texts = setting("texts of Disgust")
+    fear: Texts = setting("texts of Fear")
+    happiness: Texts = setting("texts of Happiness")
+    sadness: Texts = setting("texts of Sadness")
+    surprise: Texts = setting("texts of Surprise")
+    other: Texts = setting("texts of Other")
+
+
 SECTIONS: Final[dict[str, type[Section]]] = {
     "windows": Windows,
     "grid": Grid,
@@ -409,6 +435,13 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "scene_minilm": ZeroShot,
     "scene_label": SceneLabel,
     "text_minilm": ZeroShot,
+    "scene_jina": EncodedTexts,
+    "scene_roberta": EncodedTexts,
+    "scene_clip": EncodedTexts,
+    "text_jina": EncodedTexts,
+    "text_roberta": EncodedTexts,
+    "text_clip": EncodedTexts,
+    "scene_label_clip": SceneLabelClip,
     "media": Media,
     "frames": Frames,
     "branches": Branches,

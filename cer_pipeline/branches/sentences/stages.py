@@ -36,10 +36,13 @@ from cer_pipeline.store.fingerprint import digest
 from cer_pipeline.training.trainer import Trainer
 
 CAPTIONS: Final = "captions"
-_TEXT_COLUMNS: Final = {
+TRANSCRIPTS: Final = "transcripts"
+MINILM: Final = "MiniLM"  # part of a reason, and so of row keys
+TEXT_COLUMNS: Final = {
     CAPTIONS: (*SEGMENT_COLUMNS, "view", "text", "status", "reason"),
-    "transcripts": (*SEGMENT_COLUMNS, "language", "text", "status", "reason"),
+    TRANSCRIPTS: (*SEGMENT_COLUMNS, "language", "text", "status", "reason"),
 }
+"""Columns of a table with texts that the plans read."""
 _PLAN: Final = pa.schema(
     [
         *(
@@ -117,9 +120,9 @@ def branch(
         table=tables.features(name, SIZE),
         description=f"MiniLM vectors of {source}.",
         group="features",
-        reads={source: _TEXT_COLUMNS[source]},
+        reads={source: TEXT_COLUMNS[source]},
         inputs=(source,),
-        plan=partial(_plan_texts, source),
+        plan=partial(plan_texts, source, MINILM),
         stage=embed,
         code_version="2",
         models=(ZOO_ID,),
@@ -131,9 +134,9 @@ def branch(
         description=f"Basic emotions of every segment from {source}, by a trained or a zero-shot head.",
         group="probabilities",
         reads={features.name: (*SEGMENT_COLUMNS, "features", "status", "reason")}
-        | ({source: _TEXT_COLUMNS[source]} if source == CAPTIONS else {}),
+        | ({source: TEXT_COLUMNS[source]} if source == CAPTIONS else {}),
         inputs=(source, features.name) if source == CAPTIONS else (features.name,),
-        plan=partial(_plan_features, source, features.name),
+        plan=partial(plan_features, source, features.name),
         stage=predict,
         code_version="2",
         config=(name,),
@@ -145,23 +148,31 @@ def branch(
     return BranchSpec(name, title, modality, table1, features, probabilities, trainers=trainers)
 
 
-def _plan_texts(source: str, inputs: Inputs, _: Profile) -> pa.Table:
-    """One row per segment with its texts. The texts are the key, so equal texts are encoded once."""
+def plan_texts(source: str, english_reader: str, inputs: Inputs, _: Profile) -> pa.Table:
+    """One row per segment with its texts. The texts are the key, so equal texts are encoded once.
+
+    Args:
+        source: table with the texts: captions or transcripts.
+        english_reader: encoder that reads English only, so that a text in another language gets the status
+            `not_english`; "" for an encoder that reads all languages.
+        inputs: tables of the shard.
+    """
     columns = ["view"] if source == CAPTIONS else ["language"]
     table = inputs.table(source, [*SEGMENT_COLUMNS, *columns, "text", "status", "reason"])
     rows = sorted(
-        map(_english, table.to_pylist()), key=lambda row: (row["video_id"], row["segment"], row.get("view") or "")
+        (_english(row, english_reader) for row in table.to_pylist()),
+        key=lambda row: (row["video_id"], row["segment"], row.get("view") or ""),
     )
     by_segment = groupby(rows, lambda row: row["segment_id"])
     return pa.Table.from_pylist([_segment(list(views)) for _, views in by_segment], schema=_PLAN)
 
 
-def _english(row: dict[str, Any]) -> dict[str, Any]:
-    """The row, without its text where that is not English: MiniLM and its heads were trained on English only."""
+def _english(row: dict[str, Any], reader: str) -> dict[str, Any]:
+    """The row, without its text where the reader reads English only and the text is in another language."""
     language = row.get("language") or ENGLISH
-    if row["status"] != Status.OK or language == ENGLISH:
+    if not reader or row["status"] != Status.OK or language == ENGLISH:
         return row
-    reason = f"the words are {language}, and MiniLM reads English only"
+    reason = f"the words are {language}, and {reader} reads English only"
     return row | {"text": None, "status": str(Status.NOT_ENGLISH), "reason": reason}
 
 
@@ -183,14 +194,14 @@ def _segment(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _plan_features(source: str, features: str, inputs: Inputs, profile: Profile) -> pa.Table:
+def plan_features(source: str, features: str, inputs: Inputs, profile: Profile) -> pa.Table:
     """One row per segment of the features. Captions are added, and are part of the key, since a head may read them."""
     table = inputs.table(features, [*SEGMENT_COLUMNS, "status", "reason"])
     ids = table.column("segment_id").to_pylist()
     digests = inputs.digests(features, unit="segment_id")
     keys = [digests.get(segment, "") for segment in ids]
     if source == CAPTIONS:
-        texts = {row[UNIT]: row for row in _plan_texts(source, inputs, profile).to_pylist()}
+        texts = {row[UNIT]: row for row in plan_texts(source, MINILM, inputs, profile).to_pylist()}
         keys = [digest(key, texts[segment][INPUTS]) for segment, key in zip(ids, keys, strict=True)]
         for name in ("imported", "texts"):
             values = pa.array([texts[segment][name] for segment in ids], _PLAN.field(name).type)
