@@ -349,6 +349,15 @@ class AudioStates(Section):
     least_speech_s: float = setting("least speech in a window for a prediction from the voice", "s", ge=0)
 
 
+class AudioWavlm(Section):
+    """The branches on WavLM."""
+
+    framing: Literal["masked", "published"] = setting(
+        "masked: windows of less than 4 s keep their length; published: zeros up to 4 s, the last state in no third"
+    )
+    reader: Literal["pyav", "torchaudio"] = setting("library that decodes the stored sound")
+
+
 SECTIONS: Final[dict[str, type[Section]]] = {
     "windows": Windows,
     "grid": Grid,
@@ -374,5 +383,6 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "loudness": Loudness,
     "transcripts": Transcripts,
     "audio_states": AudioStates,
+    "audio_wavlm": AudioWavlm,
 }
 """Section name -> its model."""

@@ -53,7 +53,8 @@ class _Entry(nn.Module):
         return self.linear(self.dropout((states - self.mean) / self.scale))
 
 
-def _block(inputs: int, outputs: int, dropout: float) -> nn.Sequential:
+def block(inputs: int, outputs: int, dropout: float) -> nn.Sequential:
+    """Linear, ReLU, LayerNorm, Dropout."""
     return nn.Sequential(nn.Linear(inputs, outputs), nn.ReLU(), nn.LayerNorm(outputs), nn.Dropout(dropout))
 
 
@@ -75,7 +76,7 @@ class ReBiLSTM(nn.Module):
         self.project = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
         self.attention = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1))
-        self.body = nn.Sequential(_block(2 * width, width, dropout), _block(width, MEMBER_VECTOR, dropout))
+        self.body = nn.Sequential(block(2 * width, width, dropout), block(width, MEMBER_VECTOR, dropout))
         self.last = nn.Linear(MEMBER_VECTOR, len(CLASSES))
 
     def vector(self, states: Tensor, steps: Tensor) -> Tensor:
@@ -109,9 +110,9 @@ class Uncertainty(nn.Module):
         super().__init__()
         self.entry = _Entry(width, dropout)
         self.attention = nn.ModuleList(nn.MultiheadAttention(width, heads, batch_first=True) for _ in range(PARTS))
-        self.relations = nn.Sequential(_block(PARTS * width, width, dropout), _block(width, MEMBER_VECTOR, dropout))
-        self.whole = _block(2 * width, MEMBER_VECTOR, dropout)
-        self.body = _block(2 * MEMBER_VECTOR, MEMBER_VECTOR, dropout)
+        self.relations = nn.Sequential(block(PARTS * width, width, dropout), block(width, MEMBER_VECTOR, dropout))
+        self.whole = block(2 * width, MEMBER_VECTOR, dropout)
+        self.body = block(2 * MEMBER_VECTOR, MEMBER_VECTOR, dropout)
         self.last = nn.Linear(MEMBER_VECTOR, len(CLASSES))
         self.variance = nn.Linear(MEMBER_VECTOR, len(CLASSES))
         nn.init.xavier_uniform_(self.last.weight, 0.5)  # published gains and bias: start mild and certain
@@ -124,8 +125,8 @@ class Uncertainty(nn.Module):
         related = []
         for part, attention in zip(thirds(steps, x.shape[1]), self.attention, strict=True):
             out, _ = attention(x, x, x, key_padding_mask=~part, need_weights=False)
-            related.append((out * _even(part).unsqueeze(-1)).sum(1))
-        whole = self.whole(_statistics(x, _even(inside(steps, x.shape[1]))))
+            related.append((out * even(part).unsqueeze(-1)).sum(1))
+        whole = self.whole(_statistics(x, even(inside(steps, x.shape[1]))))
         return self.body(torch.cat([self.relations(torch.cat(related, -1)), whole], -1))
 
     def forward(self, states: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,19 +144,19 @@ KINDS: Final[Mapping[str, type[ReBiLSTM | Uncertainty]]] = {
 
 def inside(steps: Tensor, longest: int) -> Tensor:
     """Steps [n] -> mask [n, longest], true on the steps that a window has."""
-    return torch.arange(longest) < steps[:, None]
+    return torch.arange(longest, device=steps.device) < steps[:, None]
 
 
 def thirds(steps: Tensor, longest: int) -> list[Tensor]:
     """Steps [n] -> masks [n, longest] of beginning, middle and end; a window of one or two steps is its own third."""
-    at = torch.arange(longest)
+    at = torch.arange(longest, device=steps.device)
     keep = inside(steps, longest)
     part = at * PARTS // steps[:, None]
     masks = [keep & (part == k) for k in range(PARTS)]
     return [torch.where(mask.any(1, keepdim=True), mask, keep) for mask in masks]
 
 
-def _even(mask: Tensor) -> Tensor:
+def even(mask: Tensor) -> Tensor:
     """Mask [n, t] -> weights [n, t] that are equal inside and sum to 1."""
     return mask / mask.sum(1, keepdim=True)
 
