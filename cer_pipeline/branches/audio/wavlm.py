@@ -58,7 +58,9 @@ def load_encoder(folder: Path, changed: Mapping[str, Tensor]) -> WavLMModel:
     """
     import torch
     from transformers import WavLMModel
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # a run shows its own
     found: Any
     try:
         found = WavLMModel.from_pretrained(

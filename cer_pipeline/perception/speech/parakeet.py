@@ -59,7 +59,9 @@ class Parakeet:
     def __init__(self, folder: Path, device: torch.device) -> None:
         import torch
         from transformers import ParakeetFeatureExtractor, ParakeetForTDT, ParakeetTokenizer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()  # a run shows its own
         loaded: Any
         try:
             self._features = ParakeetFeatureExtractor.from_pretrained(folder, local_files_only=True)
