@@ -61,6 +61,7 @@ def load_encoder(folder: Path, changed: Mapping[str, Tensor]) -> WavLMModel:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # a run shows its own
+    logging.set_verbosity_error()  # the tensors are compared below
     found: Any
     try:
         found = WavLMModel.from_pretrained(

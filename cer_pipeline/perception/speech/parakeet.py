@@ -62,6 +62,7 @@ class Parakeet:
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # a run shows its own
+        logging.set_verbosity_error()  # the tensors are compared below
         loaded: Any
         try:
             self._features = ParakeetFeatureExtractor.from_pretrained(folder, local_files_only=True)
