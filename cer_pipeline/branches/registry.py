@@ -15,6 +15,7 @@ from typing import Final
 
 from cer_pipeline.branch import BranchSpec
 from cer_pipeline.branches.audio import specs as audio
+from cer_pipeline.branches.audio import wavlm_specs as wavlm
 from cer_pipeline.branches.face import specs as face
 from cer_pipeline.branches.scene import branch as scene
 from cer_pipeline.branches.scene import encoded as encoded_scene
@@ -38,6 +39,8 @@ def shipped() -> dict[str, BranchSpec]:
         scene.SCENE_LABEL,
         audio.AUDIO_UNCERTAINTY,
         audio.AUDIO_BILSTM,
+        wavlm.AUDIO_WAVLM_UNCERTAINTY,
+        wavlm.AUDIO_WAVLM_BILSTM,
         text.TEXT_MINILM,
         encoded_scene.SCENE_JINA,
         encoded_scene.SCENE_ROBERTA,

@@ -6,6 +6,7 @@ spec of captions (`captions.specs`).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ import pyarrow as pa
 from cer_pipeline import tables
 from cer_pipeline.arrow import texts
 from cer_pipeline.perception.captions.specs import captions_stage
+from cer_pipeline.perception.speech.recognisers import PARAKEET, PARAKEET_SECTION, WHISPER, models_of, recogniser_of
 from cer_pipeline.plans import SEGMENT_COLUMNS, contents, listed, plan_of, segment_keys, values_by_video, with_segments
 from cer_pipeline.profiles import Profile
 from cer_pipeline.stage import Inputs, StageSpec
@@ -99,16 +101,35 @@ TRANSCRIPTS: Final = StageSpec(
     stage="cer_pipeline.perception.speech.asr:Transcripts",
     code_version="2",
     config=("transcripts", "loudness"),
-    models=("whisper_tiny_en", "whisper_base"),
+    models=WHISPER,
     placeholder_keys=segment_keys,
     chunk_units=4,
 )
+
+
+def transcripts_stage(profile: Profile) -> StageSpec:
+    """The stage `transcripts` with the recogniser that a profile chooses.
+
+    Its keys contain the section of Parakeet, and a version that names it, only where Parakeet is chosen.
+
+    Raises:
+        CerError: the profile chooses a recogniser that does not exist.
+    """
+    if recogniser_of(profile) != PARAKEET:
+        return TRANSCRIPTS
+    return replace(
+        TRANSCRIPTS,
+        code_version="parakeet/1",
+        config=(*TRANSCRIPTS.config, PARAKEET_SECTION),
+        models=models_of(profile),
+        kinds=("parquet", "pytorch"),
+    )
 
 
 def perception_stages(profile: Profile) -> tuple[StageSpec, ...]:
     """The stages of perception, in the order of docs/tables.md.
 
     Raises:
-        CerError: the profile chooses a captioner that does not exist.
+        CerError: the profile chooses a recogniser or a captioner that does not exist.
     """
-    return FACES, SPEECH, TRANSCRIPTS, captions_stage(profile)
+    return FACES, SPEECH, transcripts_stage(profile), captions_stage(profile)

@@ -367,7 +367,7 @@ class Loudness(Section):
 class Transcripts(Section):
     """Speech recognition, and which of its output is kept."""
 
-    model: str = setting("zoo id of the recogniser")
+    model: str = setting("zoo id of the recogniser: whisper_tiny_en, whisper_base or parakeet_tdt_06b")
     language_s: float = setting("length of the intervals whose language is predicted", "s", gt=0, le=30)
     language_sure: float = setting("probability of English from which all words are kept", **SHARE)
     language_least: float = setting("probability of English below which an interval is not transcribed", **SHARE)
@@ -383,6 +383,16 @@ class Transcripts(Section):
     loop_words: int = setting("longest phrase whose repetition counts as a decoding loop", "words", ge=1)
     loop_keep: int = setting("largest number of consecutive repetitions of a phrase that are kept", ge=1)
     word_slack_s: float = setting("largest distance of a word from a speech interval", "s", ge=0)
+
+
+class TranscriptsParakeet(Section):
+    """Parakeet, where it is the recogniser of the transcripts."""
+
+    scope: Literal["video", "window"] = setting("transcribe the speech of a video once, or the sound of every window")
+    runtime: Literal["transformers", "nemo"] = setting("library that runs the model")
+    local_attention: Annotated[list[int], Field(min_length=2, max_length=2)] = setting(
+        "states of 80 ms before and after each that the encoder attends to; nemo only", "states"
+    )
 
 
 class AudioStates(Section):
@@ -417,6 +427,15 @@ class SceneLabelClip(Section):
     other: Texts = setting("texts of Other")
 
 
+class AudioWavlm(Section):
+    """The branches on WavLM."""
+
+    framing: Literal["masked", "published"] = setting(
+        "masked: windows of less than 4 s keep their length; published: zeros up to 4 s, the last state in no third"
+    )
+    reader: Literal["pyav", "torchaudio"] = setting("library that decodes the stored sound")
+
+
 SECTIONS: Final[dict[str, type[Section]]] = {
     "windows": Windows,
     "grid": Grid,
@@ -449,6 +468,8 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "speech": Speech,
     "loudness": Loudness,
     "transcripts": Transcripts,
+    "transcripts_parakeet": TranscriptsParakeet,
     "audio_states": AudioStates,
+    "audio_wavlm": AudioWavlm,
 }
 """Section name -> its model."""

@@ -28,6 +28,7 @@ from cer_pipeline.torch_threads import one_thread
 from cer_pipeline.zoo.head_file import load_head
 
 MEMBER_VECTOR: Final = 64  # values before the last layer of one member
+TEMPERATURE: Final = 1.5  # published: probabilities of the uncertainty head are softmax(mean / 1.5)
 LOG_VARIANCE: Final = (-3.0, 3.0)  # published clamp of the log-variances
 PARTS: Final = 3  # published: beginning, middle and end each have their own attention
 
@@ -49,7 +50,8 @@ class _Entry(nn.Module):
         return self.linear(self.dropout((states - self.mean) / self.scale))
 
 
-def _block(inputs: int, outputs: int, dropout: float) -> nn.Sequential:
+def block(inputs: int, outputs: int, dropout: float) -> nn.Sequential:
+    """Linear, ReLU, LayerNorm, Dropout."""
     return nn.Sequential(nn.Linear(inputs, outputs), nn.ReLU(), nn.LayerNorm(outputs), nn.Dropout(dropout))
 
 
@@ -71,7 +73,7 @@ class ReBiLSTM(nn.Module):
         self.project = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
         self.attention = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1))
-        self.body = nn.Sequential(_block(2 * width, width, dropout), _block(width, MEMBER_VECTOR, dropout))
+        self.body = nn.Sequential(block(2 * width, width, dropout), block(width, MEMBER_VECTOR, dropout))
         self.last = nn.Linear(MEMBER_VECTOR, len(TRAINED_CLASSES))
 
     def vector(self, states: Tensor, steps: Tensor) -> Tensor:
@@ -105,14 +107,12 @@ class Uncertainty(nn.Module):
         super().__init__()
         self.entry = _Entry(width, dropout)
         self.attention = nn.ModuleList(nn.MultiheadAttention(width, heads, batch_first=True) for _ in range(PARTS))
-        self.relations = nn.Sequential(_block(PARTS * width, width, dropout), _block(width, MEMBER_VECTOR, dropout))
-        self.whole = _block(2 * width, MEMBER_VECTOR, dropout)
-        self.body = _block(2 * MEMBER_VECTOR, MEMBER_VECTOR, dropout)
+        self.relations = nn.Sequential(block(PARTS * width, width, dropout), block(width, MEMBER_VECTOR, dropout))
+        self.whole = block(2 * width, MEMBER_VECTOR, dropout)
+        self.body = block(2 * MEMBER_VECTOR, MEMBER_VECTOR, dropout)
         self.last = nn.Linear(MEMBER_VECTOR, len(TRAINED_CLASSES))
         self.variance = nn.Linear(MEMBER_VECTOR, len(TRAINED_CLASSES))
-        nn.init.xavier_uniform_(
-            self.last.weight, 0.5
-        )  # published gains and bias: small logits and variances at the start
+        nn.init.xavier_uniform_(self.last.weight, 0.5)  # published gains and bias: start mild and certain
         nn.init.xavier_uniform_(self.variance.weight, 0.1)
         nn.init.constant_(self.variance.bias, -1.0)
 
@@ -122,8 +122,8 @@ class Uncertainty(nn.Module):
         related = []
         for part, attention in zip(thirds(steps, x.shape[1]), self.attention, strict=True):
             out, _ = attention(x, x, x, key_padding_mask=~part, need_weights=False)
-            related.append((out * _even(part).unsqueeze(-1)).sum(1))
-        whole = self.whole(_statistics(x, _even(inside(steps, x.shape[1]))))
+            related.append((out * even(part).unsqueeze(-1)).sum(1))
+        whole = self.whole(_statistics(x, even(inside(steps, x.shape[1]))))
         return self.body(torch.cat([self.relations(torch.cat(related, -1)), whole], -1))
 
     def forward(self, states: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,19 +141,19 @@ KINDS: Final[Mapping[str, type[ReBiLSTM | Uncertainty]]] = {
 
 def inside(steps: Tensor, longest: int) -> Tensor:
     """Steps [n] -> mask [n, longest], true on the steps that a window has."""
-    return torch.arange(longest) < steps[:, None]
+    return torch.arange(longest, device=steps.device) < steps[:, None]
 
 
 def thirds(steps: Tensor, longest: int) -> list[Tensor]:
-    """Steps [n] -> masks [n, longest] of beginning, middle and end; an empty third has all steps."""
-    at = torch.arange(longest)
+    """Steps [n] -> masks [n, longest] of beginning, middle and end; a window of one or two steps is its own third."""
+    at = torch.arange(longest, device=steps.device)
     keep = inside(steps, longest)
     part = at * PARTS // steps[:, None]
     masks = [keep & (part == k) for k in range(PARTS)]
     return [torch.where(mask.any(1, keepdim=True), mask, keep) for mask in masks]
 
 
-def _even(mask: Tensor) -> Tensor:
+def even(mask: Tensor) -> Tensor:
     """Mask [n, t] -> weights [n, t] that are equal inside and sum to 1."""
     return mask / mask.sum(1, keepdim=True)
 

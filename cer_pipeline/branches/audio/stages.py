@@ -35,6 +35,26 @@ from cer_pipeline.status import Status
 from cer_pipeline.sums import plain_sum
 
 
+def without_speech(
+    intervals: Sequence[Row], window: tuple[float, float], least_s: float
+) -> tuple[str, str | None] | None:
+    """Return status and reason of a window with too little speech for a prediction; None where there is enough.
+
+    Args:
+        intervals: rows of `speech` of the video.
+        window: start and end, s.
+        least_s: least speech in the window, s.
+    """
+    start, end = window
+    speech = [(row["start_s"], row["end_s"]) for row in intervals if row["status"] == Status.OK]
+    spoken = plain_sum(max(0.0, min(end, b) - max(start, a)) for a, b in speech)
+    if spoken >= least_s:
+        return None
+    if not intervals or intervals[0]["status"] in (Status.OK, Status.NO_SPEECH):
+        return str(Status.NO_SPEECH), f"{spoken:.2f} s of speech in the window"
+    return intervals[0]["status"], intervals[0]["reason"]
+
+
 class States:
     """`audio_features/whisper_tiny_en`: one pass of the encoder for each window with speech."""
 
@@ -54,21 +74,18 @@ class States:
 
     def _video(self, video: str) -> list[dict[str, Any]]:
         stretches = self._read("speech", video, ["start_s", "end_s", "status", "reason"])
-        speech = [(row["start_s"], row["end_s"]) for row in stretches if row["status"] == Status.OK]
-        sound = read_sound(self._read("audio", video, ["flac"])[0]["flac"]) if speech else np.zeros(0, np.float32)
+        spoken = any(row["status"] == Status.OK for row in stretches)
+        sound = read_sound(self._read("audio", video, ["flac"])[0]["flac"]) if spoken else np.zeros(0, np.float32)
         rows = []
         for segment in self._read("segments", video, [*SEGMENT_COLUMNS, "start_s", "end_s"]):
             row: dict[str, Any] = {name: segment[name] for name in SEGMENT_COLUMNS}
             start, end = segment["start_s"], segment["end_s"]
-            spoken = plain_sum(max(0.0, min(end, b) - max(start, a)) for a, b in speech)
-            if spoken >= self._least_s:
-                first = round(start * SAMPLE_RATE_HZ)
-                last = min(round(end * SAMPLE_RATE_HZ), first + STEPS_PER_WINDOW * SAMPLES_PER_STEP)
-                row |= {"status": str(Status.OK), **self._states(sound[first:last])}
-            elif not stretches or stretches[0]["status"] in (Status.OK, Status.NO_SPEECH):
-                row |= {"status": str(Status.NO_SPEECH), "reason": f"{spoken:.2f} s of speech in the window"}
+            if absent := without_speech(stretches, (start, end), self._least_s):
+                row["status"], row["reason"] = absent
             else:
-                row |= {"status": stretches[0]["status"], "reason": stretches[0]["reason"]}
+                first = round(start * SAMPLE_RATE_HZ)
+                samples = sound[first : min(round(end * SAMPLE_RATE_HZ), first + STEPS_PER_WINDOW * SAMPLES_PER_STEP)]
+                row |= {"status": str(Status.OK), **self._states(samples)}
             rows.append(row)
         return rows
 

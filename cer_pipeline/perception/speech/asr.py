@@ -1,10 +1,11 @@
-"""Speech recognition: Whisper over the speech of a video, and the words of every window.
+"""Speech recognition: Whisper or Parakeet over the speech of a video, and the words of every window.
 
-Belongs here: the recogniser, the chunks of its input, the guards against invented words, the rows of `transcripts`.
-Does not belong here: speech detection (`vad`), the rules on languages (`language`) or emotions of words
-(`branches.text.branch`).
+Belongs here: Whisper, the chunks of a recogniser's input, the guards against invented words, the rows of `transcripts`.
+Does not belong here: other recognisers (`parakeet`, `parakeet_nemo`), speech detection (`vad`), the rules on languages
+(`language`) or emotions of words (`branches.text.branch`).
 
-Rules:
+Parakeet may also be given each window with speech, whole and alone, as in the paper (`transcripts_parakeet.scope`). The
+rules hold for all recognisers, except that a window is no chunk:
 
 * Whisper is given speech only: neighbouring speech intervals make one chunk while the silence between them is short and
   the chunk fits into its 30 s (Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022).
@@ -22,7 +23,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -35,38 +36,27 @@ from faster_whisper import WhisperModel
 from faster_whisper.audio import pad_or_trim
 from numpy.typing import NDArray
 
-from cer_pipeline.errors import CerError
 from cer_pipeline.perception.speech.language import ENGLISH, Rules, Span, Stretch, plausible, stretches
+from cer_pipeline.perception.speech.recognisers import (
+    DETECTOR,
+    PARAKEET,
+    PARAKEET_NEMO,
+    PARAKEET_SECTION,
+    recogniser_of,
+)
 from cer_pipeline.perception.speech.vad import amplified, read_sound
+from cer_pipeline.perception.speech.word import Word
 from cer_pipeline.profiles.sections import Loudness
 from cer_pipeline.sound_file import SAMPLE_RATE_HZ
 from cer_pipeline.stage import UNIT, StageContext, video_rows
 from cer_pipeline.status import Status
 from cer_pipeline.tables import TRANSCRIPTS
 
-MODELS: Final = ("whisper_tiny_en", "whisper_base")
-"""Zoo ids of the recognisers; the second one also predicts the language."""
-DETECTOR: Final = "whisper_base"
 NO_WORD: Final = "speech was heard, but no word recognised"
 
 _FRAMES: Final = 100  # log-mel frames a second
 _ENCODER_INPUT_S: Final = (4.0, 30.0)  # least and greatest length of the encoder's input for predicting the language
 _SILENCE_S: Final = 1.0  # behind the speech, as in the 30 s that Whisper was trained on
-
-
-@dataclass(frozen=True)
-class Word:
-    """A word as written, with a leading space where one belongs; times in s, probability 0..1."""
-
-    word: str
-    start_s: float
-    end_s: float
-    probability: float
-
-    @property
-    def middle_s(self) -> float:
-        """The time that decides to which windows the word belongs."""
-        return (self.start_s + self.end_s) / 2
 
 
 class Whisper:
@@ -289,17 +279,24 @@ def window_row(transcript: Sequence[Transcribed], window: Span, last: bool) -> d
     return row | {"status": str(status), "reason": reason, "language": main.language}
 
 
+Recogniser = Callable[[NDArray[np.float32], str], list[Word]]
+"""(mono sound at 16 kHz, code of the language) -> words with times from its start."""
+TranscriptOf = Callable[[Span], Sequence[Transcribed]]
+"""Window -> the transcript from which its row is made."""
+
+
+def _nothing(_: Span) -> Sequence[Transcribed]:
+    return ()
+
+
 class Transcripts:
     """Words of every window of a video."""
 
     def __init__(self, context: StageContext) -> None:
         self._context = context
         self._settings = settings = context.profile["transcripts"]
-        self._model = settings["model"]
-        if self._model not in MODELS:
-            raise CerError(
-                "no such recogniser", f"transcripts.model = {self._model}", f"choose one of: {', '.join(MODELS)}"
-            )
+        self._model = recogniser_of(context.profile)
+        self._parakeet = context.profile[PARAKEET_SECTION] if self._model == PARAKEET else {}
         self._loudness = Loudness(**context.profile["loudness"])
         self._rules = Rules(
             sure=settings["language_sure"],
@@ -307,6 +304,18 @@ class Transcripts:
             words=settings["word_probability"],
             compression=settings["compression"],
         )
+
+    def _load_parakeet(self) -> Recogniser:
+        from cer_pipeline.torch_batches import choose_device
+
+        device = choose_device(self._context.profile["execution"]["device"])
+        if self._parakeet["runtime"] == "nemo":
+            from cer_pipeline.perception.speech.parakeet_nemo import NemoParakeet
+
+            return NemoParakeet(self._context.weights.path(PARAKEET_NEMO), self._parakeet["local_attention"], device)
+        from cer_pipeline.perception.speech.parakeet import Parakeet
+
+        return Parakeet(self._context.weights.path(PARAKEET), device)
 
     def _load(self, model: str) -> Whisper:
         settings = self._settings
@@ -320,8 +329,10 @@ class Transcripts:
         )
 
     @cached_property
-    def _whisper(self) -> Whisper:
+    def _recogniser(self) -> Recogniser:
         """The recogniser; loaded with the first speech."""
+        if self._model == PARAKEET:
+            return self._load_parakeet()
         return self._detector if self._model == DETECTOR else self._load(self._model)
 
     @cached_property
@@ -336,40 +347,66 @@ class Transcripts:
     def _video(self, video: str) -> list[dict[str, Any]]:
         intervals = self._read("speech", video, ["start_s", "end_s", "status", "reason"])
         speech = [(row["start_s"], row["end_s"]) for row in intervals if row["status"] == Status.OK]
-        transcript = self._transcribe(video, speech) if speech else []
+        transcript_of = self._transcripts(video, speech) if speech else _nothing
         silence = (
             {"status": str(Status.NO_SPEECH), "reason": "no speech was heard"}
             if not intervals or intervals[0]["status"] in (Status.OK, Status.NO_SPEECH)
             else {"status": intervals[0]["status"], "reason": intervals[0]["reason"]}
         )
-        return [
-            {
+        rows = []
+        for segment in self._read("segments", video, ["segment_id", "segment", "start_s", "end_s", "is_tail"]):
+            window = (segment["start_s"], segment["end_s"])
+            row = {
                 "segment_id": segment["segment_id"],
                 "video_id": video,
                 "segment": segment["segment"],
                 "model": self._model,
-                **(window_row(transcript, (segment["start_s"], segment["end_s"]), segment["is_tail"]) or silence),
             }
-            for segment in self._read("segments", video, ["segment_id", "segment", "start_s", "end_s", "is_tail"])
-        ]
+            rows.append(row | (window_row(transcript_of(window), window, segment["is_tail"]) or silence))
+        return rows
 
     def _read(self, table: str, video: str, columns: Sequence[str]) -> list[dict[str, Any]]:
         return list(video_rows(self._context.inputs, table, video, columns))
 
-    def _transcribe(self, video: str, speech: Sequence[Span]) -> list[Transcribed]:
-        """The transcript of a video, stretch by stretch."""
+    def _transcripts(self, video: str, speech: Sequence[Span]) -> TranscriptOf:
+        """The transcript from which the row of a window is made: that of the whole video, or of the window alone."""
         sound = amplified(read_sound(self._read("audio", video, ["flac"])[0]["flac"]), self._loudness)
+        found = self._stretches(sound, speech)
+        if self._parakeet.get("scope") == "window":
+            known = list(found)
+            return lambda window: self._of_window(sound, known, window)
+        transcript = self._of_video(sound, found)
+        return lambda _: transcript
+
+    def _of_video(self, sound: NDArray[np.float32], found: Iterable[Stretch]) -> list[Transcribed]:
+        """The transcript of a video, stretch by stretch."""
+        settings = self._settings
         transcript: list[Transcribed] = []
         # Neighbours of one language are transcribed together, since a recogniser needs the context.
-        for language, group in groupby(self._stretches(sound, speech), self._assumed_language):
+        for language, group in groupby(found, self._assumed_language):
             run = list(group)
-            intervals = [interval for stretch in run for interval in stretch.speech]
-            words, loops = self._words(sound, intervals, language) if language else ([], set())
-            for i, stretch in enumerate(run):
-                nearest = [word for word in words if _nearest(run, word.middle_s) == i]
-                part = transcribed(stretch, language, nearest, self._rules, self._model)
-                transcript.append(replace(part, words=[word for word in part.words if word not in loops]))
+            speech = [interval for stretch in run for interval in stretch.speech]
+            spans = [self._samples(*span) for span in chunks(speech, settings["chunk_s"], settings["chunk_silence_s"])]
+            words = self._words(sound, spans if language else [], speech, language)
+            transcript += self._parts(run, *words)
         return transcript
+
+    def _of_window(self, sound: NDArray[np.float32], found: Sequence[Stretch], window: Span) -> list[Transcribed]:
+        """The transcript of a window: its sound alone, for each stretch of speech that reaches into it."""
+        run = [stretch for stretch in found if stretch.overlap_s(window) > 0]
+        speech = [interval for stretch in run for interval in stretch.speech]
+        is_english = any(self._assumed_language(stretch) for stretch in run)
+        start, end = (round(time_s * SAMPLE_RATE_HZ) for time_s in window)
+        return self._parts(run, *self._words(sound, [(start, end)] if is_english else [], speech, ENGLISH))
+
+    def _parts(self, run: Sequence[Stretch], words: Sequence[Word], loops: set[Word]) -> list[Transcribed]:
+        """Each stretch with the words that are nearest to it."""
+        parts = []
+        for i, stretch in enumerate(run):
+            nearest = [word for word in words if _nearest(run, word.middle_s) == i]
+            part = transcribed(stretch, self._assumed_language(stretch), nearest, self._rules, self._model)
+            parts.append(replace(part, words=[word for word in part.words if word not in loops]))
+        return parts
 
     def _stretches(self, sound: NDArray[np.float32], speech: Sequence[Span]) -> Iterator[Stretch]:
         settings = self._settings
@@ -386,14 +423,22 @@ class Transcripts:
             return stretch.likeliest
         return ENGLISH if stretch.probability(ENGLISH) >= self._rules.least else ""
 
-    def _words(self, sound: NDArray[np.float32], speech: Sequence[Span], language: str) -> tuple[list[Word], set[Word]]:
-        """The words in speech, and those of them that continue a loop, which `plausible` must see as well."""
+    def _words(
+        self, sound: NDArray[np.float32], spans: Iterable[tuple[int, int]], speech: Sequence[Span], language: str
+    ) -> tuple[list[Word], set[Word]]:
+        """The words in speech, and those of them that continue a loop, which `plausible` must see as well.
+
+        Args:
+            sound: of the video.
+            spans: first sample, and the one after the last, of each sound that the recogniser is given.
+            speech: intervals that words must touch.
+            language: that the recogniser assumes.
+        """
         settings = self._settings
         words: list[Word] = []
         loops: set[Word] = set()
-        for start, end in chunks(speech, settings["chunk_s"], settings["chunk_silence_s"]):
-            first, last = self._samples(start, end)
-            chunk = self._whisper(sound[first:last], language)
+        for first, last in spans:
+            chunk = self._recogniser(sound[first:last], language)
             self._context.counters[f"calls/{self._model}"] += 1
             chunk = [_shifted(word, first / SAMPLE_RATE_HZ, len(sound) / SAMPLE_RATE_HZ) for word in chunk]
             loops |= {*chunk} - {*without_loops(chunk, settings["loop_words"], settings["loop_keep"])}
