@@ -2,7 +2,7 @@
 #
 # Settings (make NAME=value target, or in the environment):
 #   PYTHON   the interpreter that .venv is made with (3.11 or newer)
-#   EXTRAS   optional parts, e.g. EXTRAS=ray,mamba
+#   EXTRAS   optional parts, e.g. EXTRAS=gpu or EXTRAS=gpu,ray
 #   WORKERS  processes that run tests side by side; 0: none but the first, for a debugger
 #   PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS and pip's own configuration say where packages come from.
 #   UV_TORCH_BACKEND=cpu leaves the CUDA libraries out on a machine without a GPU.
@@ -75,7 +75,7 @@ ui: install ## open the Dagster UI on 127.0.0.1
 lock: install ## write requirements/constraints.txt anew from pyproject.toml
 	@rm -f .venv/constraints.txt
 	@$(UV) pip compile pyproject.toml --group dev --group headless --override requirements/overrides.txt \
-		--extra paper --extra mamba --extra ray --python-version 3.11 \
+		--extra gpu --extra ray --python-version 3.11 \
 		--no-annotate --no-header --quiet --output-file .venv/constraints.txt
 	@{ grep '^#' requirements/constraints.txt; sed -E 's/\+[a-z0-9.]+$$//' .venv/constraints.txt; } > .venv/lock.txt
 	@mv .venv/lock.txt requirements/constraints.txt

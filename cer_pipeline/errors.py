@@ -28,8 +28,13 @@ class CerError(Exception):
 
 
 class ModelUnavailable(CerError):
-    """A weight that a stage needs is not on this machine (runs never download)."""
+    """A weight that a stage needs is not on this machine (runs never download).
 
-    def __init__(self, model: str, why: str = "its weights are not on this machine") -> None:
+    Args:
+        model: its zoo id.
+        then: the step that brings it; by default a pull.
+    """
+
+    def __init__(self, model: str, then: str = "") -> None:
         self.model = model
-        super().__init__(why, model, f"run `cer models pull {model}`")
+        super().__init__("its weights are not on this machine", model, then or f"run `cer models pull {model}`")

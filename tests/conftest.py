@@ -6,6 +6,7 @@ What a machine does not have makes a test skip, with the reason and the command 
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import settings
 
 from cer_pipeline.pipeline import models_of, stages
 from cer_pipeline.profiles import load_profile
+from cer_pipeline.torchvision_ops import prepare_torchvision
 from cer_pipeline.zoo import State, Zoo, list_models, open_zoo
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -28,6 +30,8 @@ def pytest_configure() -> None:
         os.environ.setdefault(variable, "1")
     settings.register_profile("tests", deadline=None)
     settings.load_profile("tests")
+    if find_spec("torchvision"):  # tests import transformers themselves, to make small models
+        prepare_torchvision()
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from typing import Final
 
 from cer_pipeline.machine.child import run_attempts, serve
 from cer_pipeline.machine.system_libraries import named_in, packages
+from cer_pipeline.torchvision_ops import prepare_torchvision
 
 DISTRIBUTION: Final = "cer-pipeline"
 
@@ -32,6 +33,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "grpcio-health-checking": ("grpc_health.v1.health",),
     "matplotlib": ("matplotlib.backends.backend_agg", "PIL.Image"),
     "mediapipe": ("mediapipe.tasks.python.vision", "cv2"),
+    "open-clip-torch": ("open_clip",),
     "pyarrow": ("pyarrow.parquet", "pyarrow.csv"),
     "safetensors": ("safetensors.numpy",),
     "scikit-learn": ("sklearn.linear_model", "scipy.optimize"),
@@ -39,6 +41,10 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
 }
 """Modules to import for a distribution, if they differ from its name with underscores: another name, or modules that
 the pipeline uses and that the package itself does not import."""
+
+
+OVER_TORCHVISION: Final = frozenset({"open-clip-torch", "transformers", "ultralytics"})
+"""Distributions that import torchvision where it is installed."""
 
 
 def _mediapipe() -> None:
@@ -142,6 +148,8 @@ def modules(name: str) -> tuple[str, ...]:
 
 def _load(name: str) -> None:
     metadata.distribution(name)  # raises PackageNotFoundError if a package of another name provides the module
+    if name in OVER_TORCHVISION:
+        prepare_torchvision()
     for module in modules(name):
         importlib.import_module(module)
     if name in CALLS:

@@ -185,6 +185,17 @@ def _absent_models(work: Work) -> list[str]:
     return [model for model in work.spec.models if work.weights.digest(model) is None]
 
 
+def _absence(work: Work, models: list[str]) -> str:
+    """Return the reason of rows without a value: the models that are absent, and the command that brings each."""
+    steps = []
+    for model in models:
+        try:
+            work.weights.path(model)
+        except CerError as error:
+            steps.append(error.then)
+    return f"{', '.join(models)}: not on this machine; {'; '.join(steps)}"
+
+
 def _compute(
     work: Work,
     missing: list[str],
@@ -199,8 +210,7 @@ def _compute(
         return {}
     chosen = work.plan.filter(pc.is_in(work.plan.column(UNIT), value_set=pa.array(missing, pa.string())))
     if absent := _absent_models(work):
-        reason = f"{', '.join(absent)}: not on this machine; run `cer models pull`, or train the head"
-        return _placeholders(work, chosen, Status.MODEL_UNAVAILABLE, reason)
+        return _placeholders(work, chosen, Status.MODEL_UNAVAILABLE, _absence(work, absent))
     context = StageContext(work.profile, work.weights, work.inputs, counters)
     uncached: dict[str, pa.Table] = {}
     done = 0

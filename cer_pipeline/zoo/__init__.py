@@ -4,6 +4,7 @@ Belongs here: entries (TOML files in this folder), the store of verified files, 
 Does not belong here: loading a model or reading its output (`perception`, `branches`).
 """
 
+from cer_pipeline.zoo.commands import absent_models, commands_for
 from cer_pipeline.zoo.entries import Entry, File, Hub, Shipped, Source, Wheel, Wheels, load_entries
 from cer_pipeline.zoo.pins import default_pins
 from cer_pipeline.zoo.weights import (
@@ -36,6 +37,8 @@ __all__ = [
     "Wheel",
     "Wheels",
     "Zoo",
+    "absent_models",
+    "commands_for",
     "default_cache",
     "default_pins",
     "ids_of",

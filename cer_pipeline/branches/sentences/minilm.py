@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cer_pipeline.torch_threads import deterministic_map
+from cer_pipeline.torchvision_ops import prepare_torchvision
 
 ZOO_ID: Final = "minilm"
 SIZE: Final = 384
@@ -31,6 +32,8 @@ def load_network(folder: Path) -> Any:
     """
     import torch
     from safetensors.torch import load_file
+
+    prepare_torchvision()
     from transformers.models.bert import BertConfig, BertModel
 
     config = BertConfig.from_json_file(folder / "config.json")
