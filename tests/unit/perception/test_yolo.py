@@ -232,6 +232,7 @@ class WithYolo:
         return self._file.name if model == "yolo_face" else self._zoo.digest(model)
 
 
+@pytest.mark.slow
 def test_the_stage_verifies_the_boxes_of_yolo_by_the_mesh(
     weights: Zoo, detector: CenterFace, picture: Callable[[str, float], NDArray[np.uint8]], tmp_path: Path
 ) -> None:
