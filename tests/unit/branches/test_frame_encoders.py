@@ -42,7 +42,7 @@ TEMPORAL = (
     face.FACE_CLIP_TRANSFORMER,
     face.FACE_CLIP_MAMBA,
 )
-NATIVE = ("Neutral", "Happiness", "Sadness", "Surprise", "Fear", "Disgust", "Anger")  # published code
+NATIVE: tuple[str, ...] = ("Neutral", "Happiness", "Sadness", "Surprise", "Fear", "Disgust", "Anger")  # published code
 CPU = torch.device("cpu")
 
 
@@ -410,7 +410,7 @@ def test_the_features_are_those_of_the_face_in_the_stored_frame(
     frame = next(r for r in inputs.tables["frames"].to_pylist() if (r["video_id"], r["sample"]) == ("pair", 4))
     stored = cv2.imdecode(np.frombuffer(frame["jpeg"], np.uint8), cv2.IMREAD_COLOR)
     assert stored is not None
-    crop = np.ascontiguousarray(stored[35:95, 40:90, ::-1])
+    crop = np.asarray(stored[35:95, 40:90, ::-1], np.uint8).copy()
     with torch.inference_mode():
         expected = emoaffectnet.load(weights.path("emoaffectnet"))(
             emoaffectnet.normalise(emoaffectnet.prepare(crop)[None])
@@ -442,7 +442,7 @@ def test_the_probabilities_of_a_window_are_the_mean_over_the_samples_of_its_subj
             inside = row["video_id"] == key[:4] and row["track"] == track and first <= row["sample"] < first + count
             if inside and row["status"] == "ok":
                 e = np.exp(np.array(row["features"][512:]) - max(row["features"][512:]))
-                by_label = dict(zip(NATIVE, e / e.sum(), strict=True))
+                by_label: dict[str, float] = dict(zip(NATIVE, (e / e.sum()).tolist(), strict=True))
                 p.append([by_label.get(label, 0.0) for label in BASIC])
         assert len(p) == {"lone/0000": 5, "pair/0000": 3, "pair/0001": 4}[key]
         found = [windows[key][c] for c in BASIC_COLUMNS]
