@@ -129,7 +129,7 @@ def _transformers(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.
 
 
 def _open_clip(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.Module:
-    from open_clip.transformer import QuickGELU, VisionTransformer
+    from open_clip.transformer import QuickGELU, VisionTransformer  # pyright: ignore[reportMissingImports]
 
     width, layers = config["hidden_size"], config["num_hidden_layers"]
     model = VisionTransformer(

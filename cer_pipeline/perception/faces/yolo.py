@@ -210,6 +210,6 @@ def _ultralytics() -> Any:
         os.environ["YOLO_CONFIG_DIR"] = folder
     os.environ |= {"YOLO_OFFLINE": "True", "YOLO_AUTOINSTALL": "False"}
     prepare_torchvision()
-    import ultralytics
+    import ultralytics  # pyright: ignore[reportMissingImports]
 
     return ultralytics

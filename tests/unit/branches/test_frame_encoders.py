@@ -214,8 +214,8 @@ def test_clip_has_the_parameters_of_vit_b_32() -> None:
 @pytest.mark.slow
 def test_the_tensors_of_transformers_are_those_of_the_named_model_of_open_clip() -> None:
     prepare_torchvision()
-    import open_clip
-    from open_clip.transformer import QuickGELU, VisionTransformer
+    import open_clip  # pyright: ignore[reportMissingImports]
+    from open_clip.transformer import QuickGELU, VisionTransformer  # pyright: ignore[reportMissingImports]
 
     named: dict[str, Any] = open_clip.get_model_config("ViT-B-32-quickgelu")  # type: ignore[assignment]
     sizes = clip.vision_config({"projection_dim": named["embed_dim"]})

@@ -88,7 +88,7 @@ def test_the_kernel_equals_the_plain_loop_on_a_cuda_device() -> None:
 
 @pytest.mark.skipif(util.find_spec("mambapy") is None, reason="mambapy is not installed: `make install EXTRAS=gpu`")
 def test_the_plain_loop_equals_the_parallel_scan_of_mambapy() -> None:
-    from mambapy.pscan import pscan
+    from mambapy.pscan import pscan  # pyright: ignore[reportMissingImports]
 
     x, step, bias, decay, enter, read = arguments()
     size = torch.nn.functional.softplus(step + bias)[..., None]
