@@ -6,6 +6,7 @@ spec of captions (`captions.specs`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -52,7 +53,7 @@ def _plan_transcripts(inputs: Inputs, _: Profile) -> pa.Table:
     return with_segments(_videos(inputs, "audio", "speech", "segments"), inputs.table("segments", SEGMENT_COLUMNS))
 
 
-FACES: Final = StageSpec(
+_CENTERFACE: Final = StageSpec(
     table=tables.FACES,
     description="Faces on every sample: detected, verified by a mesh, tracked, with the subject of every window.",
     group="perception",
@@ -71,6 +72,16 @@ FACES: Final = StageSpec(
     kinds=("parquet", "onnx", "opencv"),
     chunk_units=1,
 )
+_FACES: Final[Mapping[str, StageSpec]] = {
+    "centerface": _CENTERFACE,
+    "yolo": replace(_CENTERFACE, models=("yolo_face", "face_landmarker"), code_version="yolo 1"),
+    "ultralytics": replace(
+        _CENTERFACE, models=("yolo_face", "face_landmarker"), code_version="ultralytics 1", kinds=("parquet", "onnx")
+    ),
+}
+"""Detector -> the stage `faces`. The choice enters no row key itself (`profiles.CHOICES`); models and version do."""
+
+
 SPEECH: Final = StageSpec(
     table=tables.SPEECH,
     description="Intervals of speech.",
@@ -126,10 +137,15 @@ def transcripts_stage(profile: Profile) -> StageSpec:
     )
 
 
+def faces_stage(profile: Profile) -> StageSpec:
+    """The stage `faces` with the detector of a profile."""
+    return _FACES[profile["faces"]["detector"]]
+
+
 def perception_stages(profile: Profile) -> tuple[StageSpec, ...]:
     """The stages of perception, in the order of docs/tables.md.
 
     Raises:
         CerError: the profile chooses a recogniser or a captioner that does not exist.
     """
-    return FACES, SPEECH, transcripts_stage(profile), captions_stage(profile)
+    return faces_stage(profile), SPEECH, transcripts_stage(profile), captions_stage(profile)

@@ -6,7 +6,8 @@ the reason as a comment.
 
 Sections other than [execution], [report] and [captions] change results, so they are part of the keys of the rows that
 depend on them. [execution] has limits of threads, time and memory; [report] decides how results are shown; [captions]
-chooses the captioner, whose own section enters the keys, and says how a server is reached.
+chooses the captioner, whose own section enters the keys, and says how a server is reached. `CHOICES` lists single
+settings of that kind.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ BASE = "base"
 EXECUTION = "execution"
 REPORT = "report"
 CAPTIONS = "captions"
+CHOICES = frozenset({"faces.detector"})
+"""Settings that choose between stages of one table. Models, sections and code version of the chosen stage enter the
+keys of its rows; these settings do not."""
 PLUGIN_SECTIONS = "cer_pipeline.profile_sections"
 """Entry point group of the sections of plug-ins: name -> a `sections.Section` whose every field has a default."""
 

@@ -327,7 +327,10 @@ class Branches(Section):
 class Faces(Section):
     """Detection, verification, crops and tracks of faces."""
 
-    detector_long_side: int = setting("longer side of the detector's input", "pixels", ge=32)
+    detector: Literal["centerface", "yolo", "ultralytics"] = setting(
+        "CenterFace, or YOLO11n-face through onnxruntime (yolo) or through the package ultralytics"
+    )
+    detector_long_side: int = setting("longer side of the input of CenterFace; that of YOLO is 640", "pixels", ge=32)
     detector_score: float = setting("lowest score of a box", **SHARE)
     detector_overlap: float = setting("IoU above which two boxes are the same face", **SHARE)
     smallest_px: int = setting("lowest height of a box", "pixels", ge=1)
@@ -344,6 +347,24 @@ class Faces(Section):
     still_px: float = setting("lowest height of a face that can be still", "pixels", ge=0)
     crop_side: int = setting("longest side of a stored crop", "pixels", ge=32)
     crop_quality: int = setting("quality of the stored JPEG", "1..100", ge=1, le=100)
+
+
+class EmoAffectNet(Section):
+    """Part of the frame that EmoAffectNet reads."""
+
+    crop: Literal["box", "published"] = setting(
+        "the detector's box with a margin, or, as in the published code, widened by 10 % of its left and top coordinate"
+    )
+    margin: float = setting("margin on each side over that side of the box, where crop is box", ge=0)
+
+
+class FaceClip(Section):
+    """How CLIP encodes faces."""
+
+    library: Literal["auto", "open_clip", "transformers"] = setting(
+        "library that runs the image encoder; auto is open_clip where it is installed"
+    )
+    margin: float = setting("margin on each side over that side of the box", ge=0)
 
 
 class Speech(Section):
@@ -465,6 +486,8 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "frames": Frames,
     "branches": Branches,
     "faces": Faces,
+    "emoaffectnet": EmoAffectNet,
+    "face_clip": FaceClip,
     "speech": Speech,
     "loudness": Loudness,
     "transcripts": Transcripts,

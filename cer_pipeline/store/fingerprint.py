@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from cer_pipeline.arrow import pc
-from cer_pipeline.profiles import EXECUTION, Profile
+from cer_pipeline.profiles import CHOICES, EXECUTION, Profile
 from cer_pipeline.stage import StageSpec, Weights
 
 DIGEST_BYTES = 16
@@ -38,13 +38,17 @@ def digest_json(value: Any) -> str:
 def stage_fingerprint(spec: StageSpec, profile: Profile, weights: Weights) -> str:
     """Return the digest of a stage without its inputs: code version, columns, settings and weights.
 
-    Thread counts, limits, paths and devices are not part of it.
+    Thread counts, limits, paths, devices and the settings in `profiles.CHOICES` are not part of it.
     """
     columns = [[c.name, str(c.type)] for c in spec.table.columns]
-    settings = {section: dict(profile[section]) for section in spec.config if section != EXECUTION}
+    settings = {section: _settings(profile, section) for section in spec.config if section != EXECUTION}
     needed = {model: weights.digest(model) or "unavailable" for model in spec.models}
     optional = {model: weights.digest(model) or "absent" for model in spec.optional_models}
     return digest_json([spec.name, spec.code_version, columns, settings, needed, optional])
+
+
+def _settings(profile: Profile, section: str) -> dict[str, Any]:
+    return {key: value for key, value in profile[section].items() if f"{section}.{key}" not in CHOICES}
 
 
 def row_key(fingerprint: str, unit: str, inputs: str) -> str:

@@ -150,6 +150,10 @@ class Entry:
         lines = sorted(f"{file.sha256}  {file.name}\n" for file in self.files)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
+    def basic_order(self) -> tuple[int | None, ...]:
+        """For each label of `labels.BASIC`: index of the native class of the same meaning, or None."""
+        return tuple(self.basic_labels.index(label) if label in self.basic_labels else None for label in BASIC)
+
 
 def load_entries() -> dict[str, Entry]:
     """All entries: those of the TOML files, then the shipped heads."""

@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from cer_pipeline.branches.face.specs import MAMBA, TRANSFORMER
+from cer_pipeline.branches.face.specs import (
+    CLIP_MAMBA,
+    CLIP_TRANSFORMER,
+    EXPRESSION_MAMBA,
+    EXPRESSION_TRANSFORMER,
+    MAMBA,
+    TRANSFORMER,
+)
 from cer_pipeline.training.model_card import class_table, model_card, score_table
 
 
@@ -32,7 +39,21 @@ def picture(branch: str, curves: Mapping[str, Sequence[Mapping[str, float]]]) ->
         return style.png(figure)
 
 
-_TITLES: Final = {TRANSFORMER: "Transformer", MAMBA: "Selective state space (Mamba)"}
+_MAMBA: Final = "Selective state space (Mamba)"
+_TITLES: Final = {
+    TRANSFORMER: "Transformer",
+    MAMBA: _MAMBA,
+    EXPRESSION_TRANSFORMER: "Transformer",
+    EXPRESSION_MAMBA: _MAMBA,
+    CLIP_TRANSFORMER: "Transformer",
+    CLIP_MAMBA: _MAMBA,
+}
+_STEPS: Final = {
+    EXPRESSION_TRANSFORMER: "512 features of EmoAffectNet",
+    EXPRESSION_MAMBA: "512 features of EmoAffectNet",
+    CLIP_TRANSFORMER: "512 features of CLIP ViT-B/32",
+    CLIP_MAMBA: "512 features of CLIP ViT-B/32",
+}
 
 
 def card(branch: str, scores: Mapping[str, Any]) -> str:
@@ -57,8 +78,8 @@ def card(branch: str, scores: Mapping[str, Any]) -> str:
     ]
     return model_card(
         branch,
-        f"""{_TITLES[branch]} over the samples of a window (blendshapes, expression logits, head pose) to 8 basic
-        emotions.""",
+        f"""{_TITLES[branch]} over the samples of a window
+        ({_STEPS.get(branch, "blendshapes, expression logits, head pose")}) to 8 basic emotions.""",
         data=[
             f"""{counts}; {scores["windows"]} labelled windows of {scores["videos"]} source videos. The terms of
             these corpora bind the head too.""",

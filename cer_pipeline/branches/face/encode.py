@@ -1,12 +1,12 @@
 """The stage face_features/mini_xception: the expression network on every face of a subject.
 
-Belongs here: from a row of `faces` to the network's input and output. Does not belong here: the network
-(`mini_xception`).
+Belongs here: from a row of `faces` to the network's input and output, and which faces have a row. Does not belong here:
+the network (`mini_xception`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -18,7 +18,7 @@ from cer_pipeline import tables
 from cer_pipeline.branches.face import mini_xception as xception
 from cer_pipeline.branches.face.specs import ENCODER, ENCODER_SIZE
 from cer_pipeline.perception.faces.crops import expand
-from cer_pipeline.stage import StageContext
+from cer_pipeline.stage import Inputs, StageContext, video_rows
 from cer_pipeline.status import Status
 from cer_pipeline.torch_threads import one_thread
 
@@ -43,33 +43,8 @@ class Encode:
         return pa.Table.from_pylist(rows, schema=self._schema)
 
     def _video(self, video_id: str) -> Iterator[dict]:
-        seen: set[int] = set()
-        absent: dict[int, tuple[str, str | None]] = {}
-        for batch in self._inputs.batches("faces", video_id, _COLUMNS):
-            for face in batch.to_pylist():
-                sample = face["sample"]
-                if face["status"] == Status.OK and face["verified"] and face["is_subject"]:
-                    seen.add(sample)
-                    yield self._row(video_id, face)
-                elif face["status"] == Status.OK:
-                    absent.setdefault(sample, (str(Status.NO_FACE), "no face of a subject on this sample"))
-                else:
-                    absent.setdefault(sample, (face["status"], face["reason"]))
-        for sample, (status, reason) in absent.items():
-            if sample not in seen:
-                blank = {"video_id": video_id, "sample": sample, "face": 0, "track": None, "features": None}
-                yield blank | {"status": status, "reason": reason}
-
-    def _row(self, video_id: str, face: dict) -> dict:
-        return {
-            "video_id": video_id,
-            "sample": face["sample"],
-            "face": face["face"],
-            "track": face["track"],
-            "features": self._encode(face).tolist(),
-            "status": str(Status.OK),
-            "reason": None,
-        }
+        for face, row in subject_rows(self._inputs, video_id, _COLUMNS):
+            yield row | {"features": self._encode(face).tolist()} if face else row
 
     def _encode(self, face: dict) -> NDArray[np.float32]:
         gray = cv2.imdecode(np.frombuffer(face["crop"], np.uint8), cv2.IMREAD_GRAYSCALE)
@@ -80,6 +55,34 @@ class Encode:
         with torch.inference_mode(), one_thread():
             logits, pooled = self._model(torch.from_numpy(views)[:, None])
         return torch.cat([logits.mean(dim=0), pooled.mean(dim=0)]).numpy()
+
+
+def subject_rows(inputs: Inputs, video_id: str, columns: Sequence[str]) -> Iterator[tuple[dict | None, dict]]:
+    """The rows of a video in a table `face_features/...`, without features, each with the face that it is about.
+
+    Every verified face that is a subject has a row, and so has every sample that shows none: that row has no face.
+
+    Args:
+        inputs: tables of the shard.
+        video_id: the video.
+        columns: of `faces` that are read; sample, face, track, verified, is_subject, status and reason among them.
+    """
+    seen: set[int] = set()
+    absent: dict[int, tuple[str, str | None]] = {}
+    for face in video_rows(inputs, "faces", video_id, columns):
+        sample = face["sample"]
+        if face["status"] == Status.OK and face["verified"] and face["is_subject"]:
+            seen.add(sample)
+            keys = {"video_id": video_id, "sample": sample, "face": face["face"], "track": face["track"]}
+            yield face, keys | {"status": str(Status.OK), "reason": None}
+        elif face["status"] == Status.OK:
+            absent.setdefault(sample, (str(Status.NO_FACE), "no face of a subject on this sample"))
+        else:
+            absent.setdefault(sample, (face["status"], face["reason"]))
+    for sample, (status, reason) in absent.items():
+        if sample not in seen:
+            blank = {"video_id": video_id, "sample": sample, "face": 0, "track": None, "features": None}
+            yield None, blank | {"status": status, "reason": reason}
 
 
 def points_in_crop(face: dict, margin: float, width: int) -> NDArray[np.float64]:

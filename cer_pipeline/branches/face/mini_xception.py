@@ -35,7 +35,7 @@ def _norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=_EPSILON)
 
 
-def _pad_same(x: Tensor, kernel: int, stride: int, value: float) -> Tensor:
+def pad_same(x: Tensor, kernel: int, stride: int, value: float) -> Tensor:
     """Pad as Keras' "same" does: output size ceil(n / stride), the odd pixel of padding at the bottom and right."""
     total = [max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in x.shape[-2:]]
     (top, bottom), (left, right) = ((t // 2, t - t // 2) for t in total)
@@ -69,7 +69,7 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = torch.relu(self.first_norm(self.first(x)))
         y = self.second_norm(self.second(y))
-        y = functional.max_pool2d(_pad_same(y, 3, 2, float("-inf")), 3, 2)
+        y = functional.max_pool2d(pad_same(y, 3, 2, float("-inf")), 3, 2)
         return y + self.shortcut_norm(self.shortcut(x))
 
 

@@ -22,11 +22,10 @@ from cer_pipeline import tables
 from cer_pipeline.branches.face import facs
 from cer_pipeline.branches.face import subject_tracks as face_tracks
 from cer_pipeline.branches.face.specs import ENCODER, LOGITS, NATIVE, STATIC, STATIC_FEATURES
-from cer_pipeline.branches.face.subject_tracks import Features, SubjectTrack
+from cer_pipeline.branches.face.subject_tracks import Features, SubjectTrack, sample_rows
 from cer_pipeline.branches.rows import Row, probability_rows, read_features
-from cer_pipeline.labels import BASIC, BASIC_COLUMNS
+from cer_pipeline.labels import BASIC
 from cer_pipeline.stage import StageContext
-from cer_pipeline.status import Status
 
 MODEL: Final = "mini_xception+facs"
 _SECTION: Final = "face_static"
@@ -123,28 +122,10 @@ class StaticSamples:
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """All samples of each video."""
-        rows = []
-        for video_id in units.column("video_id").to_pylist():
-            rows += self._video(video_id)
+        videos = units.column("video_id").to_pylist()
+        rows = [row for video in videos for row in sample_rows(self._inputs, video, ENCODER, self._predict)]
         return pa.Table.from_pylist(rows, schema=self._schema)
 
-    def _video(self, video_id: str) -> list[dict]:
-        faces = face_tracks.read(self._inputs, video_id, ENCODER)
-        seen: dict[int, list[NDArray[np.float64]]] = {}
-        for track in faces.tracks:
-            prediction = predict_track(track, self._settings)
-            p = mixed(prediction.network, prediction.prototypes, self._settings["network_share"])
-            for sample, values in zip(track.samples.tolist(), p, strict=True):
-                seen.setdefault(sample, []).append(values)
-        rows = []
-        for sample in faces.samples:
-            row: dict[str, Any] = {"video_id": video_id, "sample": sample, "faces": len(seen.get(sample, []))}
-            if sample in seen:
-                p = np.mean(seen[sample], axis=0)
-                row |= dict(zip(BASIC_COLUMNS, (p / p.sum()).tolist(), strict=True))
-                row |= {"status": str(Status.OK), "reason": None}
-            else:
-                status, reason = faces.absent[sample]
-                row |= {"status": status, "reason": reason or None}
-            rows.append(row)
-        return rows
+    def _predict(self, track: SubjectTrack) -> NDArray[np.float64]:
+        prediction = predict_track(track, self._settings)
+        return mixed(prediction.network, prediction.prototypes, self._settings["network_share"])

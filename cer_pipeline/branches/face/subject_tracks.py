@@ -1,7 +1,7 @@
 """The subject faces of a video as arrays: what every face branch reads.
 
-Belongs here: reading `faces` and `face_features/*` of one video, without pictures, and the rows of feature tables. Does
-not belong here: any feature or prediction.
+Belongs here: reading `faces` and `face_features/*` of one video, without pictures, and the rows of feature and sample
+tables. Does not belong here: any feature or prediction.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cer_pipeline.branches.rows import Row, by_video, empty_row, feature_row
+from cer_pipeline.labels import BASIC_COLUMNS
 from cer_pipeline.stage import Inputs, video_rows
 from cer_pipeline.status import Status
 from cer_pipeline.tables import N_BLENDSHAPES
@@ -128,6 +129,36 @@ def feature_rows(
         faces = read(inputs, video_id, encoder)
         tracks = [(track, features(track)) for track in faces.tracks]
         rows += [_feature_row(segment, faces, tracks) for segment in segments]
+    return rows
+
+
+def sample_rows(
+    inputs: Inputs, video_id: str, encoder: str, predict: Callable[[SubjectTrack], NDArray[np.float64]]
+) -> list[Row]:
+    """Rows of a table `samples/...` of one video: the mean over the subject faces of a sample, or why it has none.
+
+    Args:
+        inputs: tables of the shard.
+        video_id: the video.
+        encoder: see `read`.
+        predict: a track -> distributions over the basic emotions, [samples, 8].
+    """
+    faces = read(inputs, video_id, encoder)
+    seen: dict[int, list[NDArray[np.float64]]] = {}
+    for track in faces.tracks:
+        for sample, values in zip(track.samples.tolist(), predict(track), strict=True):
+            seen.setdefault(sample, []).append(values)
+    rows = []
+    for sample in faces.samples:
+        row: Row = {"video_id": video_id, "sample": sample, "faces": len(seen.get(sample, []))}
+        if sample in seen:
+            p = np.mean(seen[sample], axis=0)
+            row |= dict(zip(BASIC_COLUMNS, (p / p.sum()).tolist(), strict=True))
+            row |= {"status": str(Status.OK), "reason": None}
+        else:
+            status, reason = faces.absent[sample]
+            row |= {"status": status, "reason": reason or None}
+        rows.append(row)
     return rows
 
 

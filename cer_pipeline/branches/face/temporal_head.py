@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cer_pipeline.branches.face.selective_scan import kernel_scan, kernels_installed, selective_scan
 from cer_pipeline.errors import CerError
 from cer_pipeline.labels import BASIC
 from cer_pipeline.zoo.head_file import load_head
@@ -50,6 +51,7 @@ class Shape:
         kernel: steps of the causal convolution (mamba).
         published: whether the state is discretised as in the published code (mamba).
         dropout: in training.
+        positions: whether sinusoids of the place of a step are added (an option of the published code, off there).
     """
 
     network: str
@@ -62,6 +64,7 @@ class Shape:
     kernel: int = 6
     published: bool = False
     dropout: float = 0.15
+    positions: bool = False
 
 
 def compact(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,6 +78,16 @@ def compact(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     moved = mask.gather(1, order)
     x = x.gather(1, order.unsqueeze(-1).expand_as(x))
     return torch.where(moved.unsqueeze(-1), x, torch.zeros_like(x)), moved
+
+
+def sinusoids(steps: int, width: int) -> Tensor:
+    """Sinusoids of the place of each step, [steps, width]: sines in even columns, cosines in odd ones.
+
+    Source: Vaswani et al., "Attention Is All You Need" (2017), section 3.5.
+    """
+    rate = torch.exp(torch.arange(0, width, 2) * (-np.log(10000.0) / width))
+    angle = torch.arange(steps)[:, None] * rate
+    return torch.stack([torch.sin(angle), torch.cos(angle)], dim=-1).reshape(steps, -1)[:, :width]
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
@@ -136,19 +149,11 @@ class MambaBlock(nn.Module):
 
     def _scan(self, a: Tensor) -> Tensor:
         """h_t = A_bar h_{t-1} + Delta B a_t; the output is C h_t. [B, T, h] -> [B, T, h]."""
-        bias = self.skip if self.published else self.step_bias
-        step = functional.softplus(bias + self.step_up(self.step_down(a)))  # Delta [B, T, h]
-        decay = -torch.exp(self.log_a)  # A [h, n]
-        step = step.unsqueeze(-1)
-        keep = torch.exp(decay) * step if self.published else torch.exp(step * decay)  # [B, T, h, n]
-        enter = step * self.to_b(a).unsqueeze(2) * a.unsqueeze(-1)
-        read = self.to_c(a).unsqueeze(2)
-        state = torch.zeros_like(keep[:, 0])
-        out = []
-        for t in range(a.shape[1]):
-            state = keep[:, t] * state + enter[:, t]
-            out.append((state * read[:, t]).sum(dim=-1))
-        return torch.stack(out, dim=1)
+        step, decay = self.step_up(self.step_down(a)), -torch.exp(self.log_a)
+        if self.published:
+            return selective_scan(a, step, self.skip, decay, self.to_b(a), self.to_c(a), published=True)
+        scan = kernel_scan if a.is_cuda and kernels_installed() else selective_scan
+        return scan(a, step, self.step_bias, decay, self.to_b(a), self.to_c(a))
 
 
 class TemporalHead(nn.Module):
@@ -187,8 +192,13 @@ class TemporalHead(nn.Module):
         Returns:
             logits [B, 8] in the order of `labels.BASIC`, and the pooled sequence [B, hidden].
         """
+        places = sinusoids(x.shape[1], self.shape.hidden).to(x).expand(len(x), -1, -1) if self.shape.positions else None
+        where = mask
         x, mask = compact((x - self.mean) / self.scale, mask)
-        x = self.dropout(self.project_norm(self.project(x)))
+        x = self.project_norm(self.project(x))
+        if places is not None:  # a step keeps its place in the window
+            x = x + compact(places, where)[0]
+        x = self.dropout(x)
         for block in self.blocks:
             x = x + block(x, mask)
         pooled = masked_mean(x, mask)
@@ -214,7 +224,10 @@ class TemporalHead(nn.Module):
 def state(head: TemporalHead) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Tensors and meta of a head, for `zoo.head_file.save_head`."""
     tensors = {name: tensor.detach().cpu().numpy() for name, tensor in head.state_dict().items()}
-    return tensors, {"shape": asdict(head.shape), "labels": list(BASIC)}
+    shape = asdict(head.shape)
+    if not head.shape.positions:  # files written before this option have no such entry: equal heads keep equal bytes
+        del shape["positions"]
+    return tensors, {"shape": shape, "labels": list(BASIC)}
 
 
 def build(tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], where: str = "") -> TemporalHead:
@@ -233,10 +246,21 @@ def build(tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], where: s
     return head.eval()
 
 
-def load(path: Path) -> TemporalHead:
+def load(path: Path, branch: str = "", inputs: int = 0) -> TemporalHead:
     """Read a head file.
 
+    Args:
+        path: the file.
+        branch: branch that will use the head; empty for any.
+        inputs: values of a step of the branch's features, without the flag.
+
     Raises:
-        CerError: the file is missing, damaged, or holds no temporal head.
+        CerError: the file is missing, damaged, holds no temporal head, or one that was trained for other features.
     """
-    return build(*load_head(path), where=str(path))
+    tensors, meta = load_head(path)
+    head = build(tensors, meta, where=str(path))
+    trained = meta.get("branch", branch)
+    if branch and (trained != branch or head.shape.inputs != inputs):
+        what = f"{trained}, {head.shape.inputs} values a step instead of {branch}, {inputs}: {path}"
+        raise CerError("the head was trained for other features", what, f"run `cer train {branch}`")
+    return head

@@ -1,4 +1,4 @@
-"""Training of the temporal face heads: face_emo_transformer and face_emo_mamba.
+"""Training of the temporal face heads.
 
 Belongs here: the loop over windows, early stopping, folds and what is written. Does not belong here: the networks
 (`branches.face.temporal_head`), reading tables (`training.labelled`), the card (`card`), losses, or the search
@@ -31,6 +31,7 @@ from scipy.special import log_softmax
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cer_pipeline import metrics
+from cer_pipeline.branches.face import specs
 from cer_pipeline.branches.face import temporal_head as temporal
 from cer_pipeline.branches.face.card import card, picture
 from cer_pipeline.branches.face.specs import MAMBA, STEP_FEATURES, TRANSFORMER
@@ -50,7 +51,14 @@ from cer_pipeline.training.search import Choice, Space, Span
 from cer_pipeline.training.trainer import Request
 from cer_pipeline.zoo.head_file import save_head
 
-KINDS: Final[Mapping[str, str]] = {TRANSFORMER: temporal.TRANSFORMER, MAMBA: temporal.MAMBA}
+KINDS: Final[Mapping[str, str]] = {
+    TRANSFORMER: temporal.TRANSFORMER,
+    MAMBA: temporal.MAMBA,
+    specs.EXPRESSION_TRANSFORMER: temporal.TRANSFORMER,
+    specs.EXPRESSION_MAMBA: temporal.MAMBA,
+    specs.CLIP_TRANSFORMER: temporal.TRANSFORMER,
+    specs.CLIP_MAMBA: temporal.MAMBA,
+}
 """Branch -> network."""
 
 LOSSES: Final = ("cross_entropy", "soft_focal")
@@ -58,11 +66,12 @@ OPTIMISERS: Final = ("adam", "adamw")
 SCHEDULES: Final = ("plateau", "cosine", "warmup", "constant")
 PLATEAU: Final = (0.5, 2, 1e-7)  # published: the rate is halved after 2 epochs without gain, down to 1e-7
 _SIZES: Final[Space] = {"hidden": Choice((128, 256, 512)), "middle": Choice((128, 256, 512)), "layers": Span(1, 4)}
-SEARCH_SPACES: Final[Mapping[str, Space]] = {
-    TRANSFORMER: {**_SIZES, "heads": Choice((2, 4, 8, 16))},
-    MAMBA: {**_SIZES, "states": Span(4, 16), "kernel": Span(1, 7)},
+_SPACES: Final[Mapping[str, Space]] = {
+    temporal.TRANSFORMER: {**_SIZES, "heads": Choice((2, 4, 8, 16))},
+    temporal.MAMBA: {**_SIZES, "states": Span(4, 16), "kernel": Span(1, 7)},
 }
-"""Paper, section 4 (implementation of video-based models): widths, layers, and what only one of the networks has."""
+SEARCH_SPACES: Final[Mapping[str, Space]] = {branch: _SPACES[network] for branch, network in KINDS.items()}
+"""Paper, section 4 (implementation of video-based models): widths, layers, and what each network has of its own."""
 
 SEARCH_FOLDS: Final = 3  # of the training videos, for each trial of a search
 INNER: Final = 5  # one fifth of the training videos is for validation
@@ -128,6 +137,13 @@ class TemporalSettings:
                 raise CerError(f"{name} must be at least 1", str(getattr(self, name)))
         if self.hidden % self.heads:
             raise CerError("hidden must be a multiple of heads", f"{self.hidden} and {self.heads}")
+
+
+def published_settings(branch: str) -> TemporalSettings:
+    """The settings of a branch: the published configuration where its features are the published ones."""
+    if specs.STEP_SIZES[branch] != specs.EMBEDDING:
+        return TemporalSettings()
+    return TemporalSettings(hidden=512, layers=4 if KINDS[branch] == temporal.MAMBA else 1)
 
 
 @dataclass(frozen=True)
@@ -424,11 +440,12 @@ def _write(
 
 
 def train(request: Request) -> dict[str, Any]:
-    """Entry of `cer train face_emo_transformer` and `face_emo_mamba`: any labelled corpora with feature tables.
+    """Entry of `cer train BRANCH` of a temporal face branch: any labelled corpora with feature tables.
 
     Options: `trials` (of a search within each fold, 0 for none), else fields of `TemporalSettings`.
     """
-    settings = apply(TemporalSettings(), request.options, also=("trials",))
+    settings = apply(published_settings(request.branch), request.options, also=("trials",))
     data = windows.read(request.home, request.corpora, request.branch)
     trials = whole(request.options, "trials", 0)
-    return train_temporal(data, request.branch, request.out, settings, trials, request.progress)
+    inputs = specs.STEP_SIZES[request.branch]
+    return train_temporal(data, request.branch, request.out, settings, trials, request.progress, inputs)

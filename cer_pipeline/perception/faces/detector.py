@@ -1,7 +1,8 @@
 """CenterFace: where faces are in a picture, with five points on each.
 
 Belongs here: the detector's network, the decoding of its maps, non-maximum suppression.
-Does not belong here: whether a box really is a face (`landmarks`) and what happens over time (`tracks`).
+Does not belong here: another detector (`yolo`), whether a box really is a face (`landmarks`) and what happens over time
+(`tracks`).
 
 Source: Xu et al., "CenterFace: Joint Face Detection and Alignment Using Face as Point" (arXiv 1911.03599) and its
 repository Star-Clouds/CenterFace, whose file `centerface.onnx` this reads. The file declares a fixed batch and size;
@@ -10,6 +11,7 @@ the sizes are freed before it is loaded, so that one session takes every picture
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -69,13 +71,7 @@ class CenterFace:
     def __init__(
         self, model: Path, *, long_side: int, score: float, overlap: float, smallest: float, threads: int = 1
     ) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # Waiting threads sleep instead of spinning, which would slow concurrent stages down.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(free_sizes(model), options, providers=["CPUExecutionProvider"])
+        self._session = session(free_sizes(model), threads)
         self._input = self._session.get_inputs()[0].name
         self._long_side = long_side
         self._score = score
@@ -101,7 +97,26 @@ class CenterFace:
             )
             if h >= self._smallest and w > 0
         ]
-        return sorted(suppress(kept, self._overlap), key=lambda box: (-box.area, box.y, box.x))
+        return largest_first(suppress(kept, self._overlap))
+
+
+def session(
+    model: bytes | str, threads: int, providers: Sequence[str] = ("CPUExecutionProvider",)
+) -> onnxruntime.InferenceSession:
+    """An ONNX model, loaded.
+
+    Args:
+        model: content of the file, or its path.
+        threads: threads of the runtime; they change no result.
+        providers: execution providers of onnxruntime, in the order of preference.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Waiting threads sleep instead of spinning, which would slow concurrent stages down.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(model, options, providers=list(providers))
 
 
 def free_sizes(model: Path) -> bytes:
@@ -182,6 +197,11 @@ def clip(boxes: NDArray[np.float64], width: int, height: int) -> NDArray[np.floa
     low = np.clip(boxes[:, :2], 0, (width, height))
     high = np.clip(boxes[:, :2] + boxes[:, 2:], 0, (width, height))
     return np.concatenate([low, high - low], axis=1)
+
+
+def largest_first(boxes: Iterable[Box]) -> list[Box]:
+    """Boxes by area, largest first; of equal size topmost, then leftmost first."""
+    return sorted(boxes, key=lambda box: (-box.area, box.y, box.x))
 
 
 def suppress(boxes: list[Box], overlap: float) -> list[Box]:

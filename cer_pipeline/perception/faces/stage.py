@@ -7,9 +7,10 @@ Belongs here: the order of these steps and the rows that come out. Does not belo
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import cv2
@@ -18,8 +19,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cer_pipeline.perception.faces.boxes import iou
+from cer_pipeline.perception.faces.choose import choose_detector
 from cer_pipeline.perception.faces.crops import cut, expand, quarter_turns, tilt
-from cer_pipeline.perception.faces.detector import Box, CenterFace
+from cer_pipeline.perception.faces.detector import Box
 from cer_pipeline.perception.faces.landmarks import FaceMesh, Mesh, bounds, mesh_tilt
 from cer_pipeline.perception.faces.tracks import Sighting, Stillness, follow, motion, subjects
 from cer_pipeline.perception.jpeg import decode_jpeg, encode_jpeg
@@ -47,14 +49,7 @@ class Faces:
     def __init__(self, context: StageContext) -> None:
         self._context = context
         self._settings = settings = context.profile["faces"]
-        self._detector = CenterFace(
-            context.weights.path("centerface"),
-            long_side=settings["detector_long_side"],
-            score=settings["detector_score"],
-            overlap=settings["detector_overlap"],
-            smallest=settings["smallest_px"],
-            threads=context.profile["execution"]["threads"],
-        )
+        self._detector = choose_detector(context)
         self._stillness = Stillness(
             share=settings["motion_share"],
             least_px=settings["motion_px"],
@@ -74,7 +69,7 @@ class Faces:
 
     def _video(self, video: str, mesh: Callable[[], FaceMesh]) -> pa.Table:
         frames = video_rows(self._context.inputs, "frames", video, ["sample", "jpeg", "status", "reason"])
-        faces = [face for frame in frames for face in self._sample(frame, mesh)]
+        faces = [face for group in groups(frames, self._detector.batch) for face in self._samples(group, mesh)]
         if not faces:
             faces = [_Face(0, 0, Status.NO_VIDEO, "the video has no sample")]
         sightings = [
@@ -93,24 +88,27 @@ class Faces:
         rows = video_rows(self._context.inputs, "segments", video, columns)
         return {row["segment"]: range(row["first_sample"], row["first_sample"] + row["samples"]) for row in rows}
 
-    def _sample(self, frame: dict[str, Any], mesh: Callable[[], FaceMesh]) -> Iterator[_Face]:
-        if frame["status"] != Status.OK:
-            yield _Face(frame["sample"], 0, frame["status"], frame["reason"])
-            return
-        rgb = _picture(frame["jpeg"])
-        boxes = self._detector(rgb)
-        self._context.counters["calls/centerface"] += 1
-        if not boxes:
-            yield _Face(frame["sample"], 0, Status.NO_FACE, "no face was detected")
-        for i, box in enumerate(boxes):
-            yield self._verify(rgb, frame["sample"], i, box, mesh())
+    def _samples(self, frames: Sequence[dict[str, Any]], mesh: Callable[[], FaceMesh]) -> Iterator[_Face]:
+        """The faces of some frames, which are detected together."""
+        pictures = {frame["sample"]: _picture(frame["jpeg"]) for frame in frames if frame["status"] == Status.OK}
+        boxes_of = dict(zip(pictures, self._detector.detect(list(pictures.values())), strict=True))
+        self._context.counters[f"calls/{self._detector.model}"] += len(pictures)
+        for frame in frames:
+            sample = frame["sample"]
+            if sample not in pictures:
+                yield _Face(sample, 0, frame["status"], frame["reason"])
+            elif not boxes_of[sample]:
+                yield _Face(sample, 0, Status.NO_FACE, "no face was detected")
+            else:
+                for i, box in enumerate(boxes_of[sample]):
+                    yield self._verify(pictures[sample], sample, i, box, mesh())
 
     def _verify(self, rgb: NDArray[np.uint8], sample: int, face: int, box: Box, model: FaceMesh) -> _Face:
         square = expand(box.x, box.y, box.w, box.h, self._settings["margin"])
         crop = cut(rgb, square)
         jpeg = _jpeg(crop, self._settings["crop_side"], self._settings["crop_quality"])
         tilt_deg = box_tilt(box)
-        mesh = model(crop, square, quarter_turns(tilt_deg))
+        mesh = model(crop, square, quarter_turns(tilt_deg or 0.0))
         self._context.counters["calls/face_landmarker"] += 1
         if mesh is None:
             return _Face(sample, face, Status.NO_FACE, "no mesh was found in the box", box, crop=jpeg)
@@ -118,7 +116,7 @@ class Faces:
             return _Face(sample, face, Status.NO_FACE, reason, box, crop=jpeg)
         return _Face(sample, face, Status.OK, None, box, mesh, jpeg)
 
-    def _misfit(self, mesh: Mesh, box: Box, tilt_deg: float) -> str:
+    def _misfit(self, mesh: Mesh, box: Box, tilt_deg: float | None) -> str:
         """Why the mesh is not that of the face in the box; empty where it is.
 
         Inside the crop's margin there may be a second face, or a pattern that the mesh model takes for one, whose mesh
@@ -127,14 +125,25 @@ class Faces:
         share = iou(bounds(mesh.points), box.rectangle)
         if share < self._settings["mesh_agreement"]:
             return f"the mesh lies elsewhere than the box (overlap {share:.2f})"
+        if tilt_deg is None:
+            return ""
         apart = abs((mesh_tilt(mesh.points) - tilt_deg + 180) % 360 - 180)
         if apart > self._settings["mesh_lean_deg"]:
             return f"the mesh lies another way up than the face ({apart:.0f} degrees apart)"
         return ""
 
 
-def box_tilt(box: Box) -> float:
-    """Tilt of the face in a detector's box, degrees, see `crops.tilt`."""
+def groups(frames: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    """Consecutive frames in groups of `size`; the last one may be smaller."""
+    frames = iter(frames)
+    while group := list(islice(frames, size)):
+        yield group
+
+
+def box_tilt(box: Box) -> float | None:
+    """Tilt of the face in a detector's box, degrees, see `crops.tilt`; None where the detector gives no points."""
+    if not box.keypoints:
+        return None
     right_eye, left_eye, _, right_corner, left_corner = np.reshape(box.keypoints, (-1, 2))
     return tilt((right_eye + left_eye) / 2, (right_corner + left_corner) / 2)
 
@@ -170,7 +179,7 @@ def _rows(
         "sample": [face.sample for face in faces],
         "face": [face.face for face in faces],
         **{name: [getattr(box, name) if box else None for box in boxes] for name in ("x", "y", "w", "h", "score")},
-        "keypoints": [box.keypoints if box else None for box in boxes],
+        "keypoints": [box.keypoints or None if box else None for box in boxes],
         "verified": [mesh is not None if box else None for box, mesh in zip(boxes, meshes, strict=True)],
         "track": tracks,
         "is_subject": [bool(indices) for indices in subject_of],

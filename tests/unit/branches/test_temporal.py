@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -193,3 +194,41 @@ def test_a_file_that_holds_no_temporal_head_is_refused_in_one_line(tmp_path: Pat
     tensors.pop("skip", None)
     with pytest.raises(CerError, match="not a temporal head"):
         temporal.build({k: v for k, v in tensors.items() if not k.endswith("skip")}, meta)
+
+
+def test_sinusoids_mark_the_place_of_every_step() -> None:
+    table = temporal.sinusoids(5, 6).numpy()
+    for t in range(5):
+        for i in range(6):
+            angle = t / 10000 ** (2 * (i // 2) / 6)
+            assert table[t, i] == pytest.approx(np.sin(angle) if i % 2 == 0 else np.cos(angle), abs=1e-6)
+
+
+def test_with_positions_the_order_counts_for_attention_and_a_gap_keeps_its_place() -> None:
+    torch.manual_seed(0)
+    made = TemporalHead(replace(small(TRANSFORMER), positions=True)).eval()
+    x, mask = torch.randn(1, 8, 5), torch.ones(1, 8, dtype=torch.bool)
+    assert not torch.allclose(made(x, mask)[0], made(x.flip(1), mask)[0], atol=1e-4)
+    gap = mask.clone()
+    gap[0, 3] = False
+    inner = made.project_norm(made.project(x)) + temporal.sinusoids(8, 16)
+    y = inner[:, gap[0]]
+    for block in made.blocks:
+        y = y + block(y, torch.ones(1, 7, dtype=torch.bool))
+    torch.testing.assert_close(made(x, gap)[1], y.mean(dim=1))
+
+
+def test_a_file_names_the_option_of_positions_only_where_it_is_set(tmp_path: Path) -> None:
+    assert "positions" not in temporal.state(head(MAMBA))[1]["shape"]
+    made = TemporalHead(replace(small(TRANSFORMER), positions=True)).eval()
+    save_head(tmp_path / "head.safetensors", *temporal.state(made))
+    assert temporal.load(tmp_path / "head.safetensors").shape.positions
+
+
+def test_a_head_is_loaded_for_its_own_branch_and_size_only(tmp_path: Path) -> None:
+    tensors, meta = temporal.state(head(MAMBA))
+    save_head(tmp_path / "head.safetensors", tensors, {**meta, "branch": "face_clip_mamba"})
+    assert temporal.load(tmp_path / "head.safetensors", "face_clip_mamba", 5).shape.inputs == 5
+    for branch, inputs in (("face_clip_mamba", 512), ("face_emoaffectnet_mamba", 5)):
+        with pytest.raises(CerError, match=f"trained for other features.*cer train {branch}"):
+            temporal.load(tmp_path / "head.safetensors", branch, inputs)

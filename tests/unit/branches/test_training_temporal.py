@@ -413,3 +413,14 @@ def test_what_a_search_chooses_does_not_depend_on_the_outer_fold(
     ]
     assert found[0].settings == found[1].settings
     assert found[0].trials == found[1].trials
+
+
+@pytest.mark.parametrize(
+    ("branch", "hidden", "layers"),
+    [(MAMBA, 128, 2), ("face_clip_mamba", 512, 4), ("face_emoaffectnet_transformer", 512, 1)],
+)
+def test_a_head_over_the_published_features_is_trained_as_published(branch: str, hidden: int, layers: int) -> None:
+    settings = training.published_settings(branch)
+    assert (settings.hidden, settings.layers) == (hidden, layers)
+    assert (settings.middle, settings.states, settings.kernel, settings.heads) == (128, 4, 6, 4)
+    assert branch in training.SEARCH_SPACES

@@ -35,7 +35,7 @@ def find(detector: CenterFace, model: FaceMesh, frame: NDArray[np.uint8]) -> tup
     """The largest face of a frame and its mesh."""
     box = detector(frame)[0]
     square = expand(box.x, box.y, box.w, box.h, 0.5)
-    mesh = model(cut(frame, square), square, quarter_turns(box_tilt(box)))
+    mesh = model(cut(frame, square), square, quarter_turns(box_tilt(box) or 0.0))
     assert mesh is not None
     return box, mesh
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cer_pipeline import tables
 from cer_pipeline.errors import CerError
 from cer_pipeline.perception.faces.crops import expand
-from cer_pipeline.perception.specs import FACES, SPEECH, TRANSCRIPTS, perception_stages
+from cer_pipeline.perception.specs import SPEECH, TRANSCRIPTS, faces_stage, perception_stages
 from cer_pipeline.perception.speech import asr
 from cer_pipeline.perception.speech.asr import Word
 from cer_pipeline.profiles import load_profile
@@ -28,6 +28,7 @@ from tests.helpers.memory_inputs import MemoryInputs, rows, segment
 from tests.helpers.pictures import sound_of
 
 Picture = Callable[[str, float], NDArray[np.uint8]]
+FACES = faces_stage(load_profile())
 
 
 def flac(sound: NDArray[np.int16]) -> bytes:
