@@ -22,6 +22,7 @@ from cer_pipeline.reproduce.paper_tables import (
     AFEW,
     AFFWILD2,
     CEXPR,
+    CORPORA,
     METRICS,
     Measured,
     cells,
