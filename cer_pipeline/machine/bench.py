@@ -122,7 +122,7 @@ def wavlm(scale: Scale) -> Work:
 
     sizes: dict[str, Any] = {}
     if scale.toy:
-        sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+        sizes |= {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     model = _ready(lambda: WavLMModel(WavLMConfig(**sizes)), scale, torch.float32)
     batch = 1 if scale.toy else 32
     sound = torch.randn(batch, WINDOW_SOUND, device=scale.device)
@@ -168,7 +168,7 @@ def qwen(scale: Scale) -> Work:
     import torch
     from transformers.models.qwen2_5_vl import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-    marks = {"image_token_id": 9, "vision_start_token_id": 7, "vision_end_token_id": 8}
+    marks: dict[str, Any] = {"image_token_id": 9, "vision_start_token_id": 7, "vision_end_token_id": 8}
     text: dict[str, Any] = {
         "hidden_size": 2048, "num_hidden_layers": 36, "num_attention_heads": 16, "num_key_value_heads": 2,
         "intermediate_size": 11008, "vocab_size": 151936,
@@ -251,7 +251,7 @@ def measure(name: str, scale: Scale) -> Throughput:
     from torch.utils.flop_counter import FlopCounterMode
 
     work = WORKLOADS[name](scale)
-    with torch.inference_mode():
+    with torch.no_grad():  # weights that are parametrised cannot be computed anew in inference mode
         with FlopCounterMode(display=False) as counter:
             work.call()
         seconds = _seconds(work.call, scale)
