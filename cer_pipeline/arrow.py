@@ -39,7 +39,7 @@ def rows_of(table: pa.Table, key: str, wanted: pa.Array | pa.ChunkedArray) -> pa
     """
     position = {value: i for i, value in enumerate(table.column(key).to_pylist())}
     try:
-        return table.take([position[value] for value in wanted.to_pylist()])
+        return table.take(pa.array([position[value] for value in wanted.to_pylist()], pa.int64()))  # none: typed too
     except KeyError as missing:
         what = f"a table has no row for a {key}"
         raise CerError(what, str(missing.args[0]), "materialise its upstream assets again") from None

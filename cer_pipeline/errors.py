@@ -32,9 +32,9 @@ class ModelUnavailable(CerError):
 
     Args:
         model: its zoo id.
-        then: the step that brings it; by default a pull.
+        then: the step that brings it; by default a pull, and `pulled` is set.
     """
 
     def __init__(self, model: str, then: str = "") -> None:
-        self.model = model
+        self.model, self.pulled = model, not then
         super().__init__("its weights are not on this machine", model, then or f"run `cer models pull {model}`")

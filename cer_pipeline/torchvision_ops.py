@@ -74,7 +74,8 @@ def prepare_torchvision() -> bool:
         library.define(QNMS)
         library.impl("nms", nms, "CPU")
         _libraries.append(library)
-        import torchvision.extension  # its functions ask `_has_ops` before they call an operator
+        # Its functions ask `_has_ops` before they call an operator.
+        import torchvision.extension  # pyright: ignore[reportMissingImports]  # of the extra gpu
 
         torchvision.extension._has_ops = lambda: True  # noqa: SLF001 - the only switch that torchvision has
         return True

@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 
 from cer_pipeline.chart_style import printable
 from cer_pipeline.cli import (
+    bench,
     corpus,
     demo,
     doctor,
@@ -81,6 +82,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(settings.app, name="settings")
 app.command("ui")(ui.ui)
 app.command("doctor")(doctor.doctor)
+app.add_typer(bench.app, name="bench")
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cer_pipeline.cli.absent import print_absent
 from cer_pipeline.cli.options import Json, Overrides, ProfileName, settings_of
 from cer_pipeline.cli.output import console, print_json, print_table, safe
 from cer_pipeline.profiles import DEFAULT_PROFILE
@@ -49,6 +50,7 @@ def report(
     rule = Clear.of(settings_of(home, profile, set_))
     if not as_json:
         show(home, name, rule, hide_faces)
+        _next_steps(home, profile, set_, name)
         return
     videos = [summary for shard in predicted_shards(home, name) for summary in summarise(shard, rule)]
     folder = pictures(home, name, rule, hide_faces)
@@ -61,6 +63,20 @@ def report(
             "pictures": str(folder),
         }
     )
+
+
+def _next_steps(home: Home, profile: str, overrides: list[str] | None, name: str) -> None:
+    """Print the commands that bring the models which the branches of a corpus lack."""
+    from cer_pipeline.branches.registry import branches
+    from cer_pipeline.pipeline import stages
+    from cer_pipeline.store.parquet import read_footer
+    from cer_pipeline.zoo import open_zoo
+
+    settings = settings_of(home, profile, overrides)
+    tables = [branch.probabilities.name for branch in branches(settings)]
+    paths = [home.table(table, name, shard.shard) for shard in predicted_shards(home, name) for table in tables]
+    footers = [footer for path in paths if (footer := read_footer(path))]
+    print_absent(stages(settings), open_zoo(heads=home.heads), [footer.by_status for footer in footers])
 
 
 def show(home: Home, name: str, rule: Clear, hide_faces: bool = False) -> None:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cer_pipeline.cli.absent import absent_line
 from cer_pipeline.cli.options import Json, Overrides, ProfileName, settings_of
-from cer_pipeline.cli.output import print_json, print_table, safe, say, status_counts
+from cer_pipeline.cli.output import console, print_json, print_table, safe, say, status_counts
 from cer_pipeline.cli.progress import reading, steps
 from cer_pipeline.errors import CerError
 from cer_pipeline.profiles import DEFAULT_PROFILE
@@ -56,6 +57,7 @@ class Outcome:
         reports: one for every table that was materialised.
         failures: steps that failed.
         states: the state of every table after the run.
+        without_model: line about the models that are not on this machine; empty if none is missing.
     """
 
     corpus: str
@@ -63,6 +65,7 @@ class Outcome:
     reports: list[Report] = field(default_factory=list)
     failures: list[StepFailure] = field(default_factory=list)
     states: list[TableState] = field(default_factory=list)
+    without_model: str = ""
 
     @property
     def counters(self) -> Counter[str]:
@@ -100,6 +103,8 @@ def run(
         print_json(as_json(outcome))
     else:
         summarise(outcome)
+        if outcome.without_model:
+            console().print(safe(outcome.without_model), soft_wrap=True)
     print_sound_tracks(home, name)
     if outcome.failures or outcome.failed_rows:
         raise typer.Exit(EXIT_FAILED_UNITS)
@@ -135,6 +140,7 @@ def run_corpus(
         folder = AbsentFolder(absent, str(corpus.root), reading)
         _launch(home, outcome, pending, profile, overrides, select, quiet, folder)
         outcome.states = table_states(specs, home, settings, zoo, name, corpus.shard_labels())
+    outcome.without_model = absent_line(specs, zoo, [s.footer.by_status for s in outcome.states if s.footer])
     return outcome
 
 

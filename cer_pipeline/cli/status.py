@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cer_pipeline.cli.absent import print_absent
 from cer_pipeline.cli.options import Json, Overrides, ProfileName, settings_of
 from cer_pipeline.cli.output import print_json, print_table, say, status_counts
 from cer_pipeline.cli.run import absent_folder_message
@@ -57,6 +58,7 @@ def status(
         ]
         columns = ("table", "shard", "state", "rows", "by status", "units cached")
         print_table(f"Corpus {corpus}", columns, rows, right=("rows", "units cached"))
+        print_absent(specs, zoo, [s.footer.by_status for s in states if s.footer])
 
 
 def _document(states: list[TableState]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Final
 from cer_pipeline.machine.check_result import CheckResult
 from cer_pipeline.machine.child import run_attempts, serve
 from cer_pipeline.machine.installation import LoadResult, direct_dependencies, load_all
-from cer_pipeline.perception.captions.endpoint.client import ChatClient, EndpointError, Limits
+from cer_pipeline.perception.captions.endpoint.client import EndpointError, WrongModel, health, serve_command
 from cer_pipeline.profiles import Profile
 from cer_pipeline.zoo import State, Zoo, absent_models, commands_for
 from cer_pipeline.zoo.weights import HEAD_PREFIX
@@ -133,29 +133,29 @@ def _described(zoo: Zoo, model: str, state: State) -> str:
 
 
 def caption_server(settings: Profile) -> list[CheckResult]:
-    """Ask the caption server for its models; no result where the captions come from another backend.
+    """Ask the servers of captions for their models; no result where the captions come from another backend.
 
     Args:
-        settings: `captions` names the server, `captions_endpoint` the model.
+        settings: `captions` names the servers, `captions_endpoint` the models.
     """
     reach = settings["captions"]
     if reach["backend"] != "endpoint":
         return []
-    name, url, wanted = "caption server", reach["url"], settings["captions_endpoint"]["model"]
-    limits = Limits(min(HEALTH_S, reach["timeout_s"]), retries=0, backoff_s=0.0, connections=1)
+    key = os.environ.get(reach["key_variable"], "")
+    return [
+        _caption_server(reach["urls"].get(model, reach["url"]), model, key, reach["key_variable"])
+        for model in settings["captions_endpoint"]["models"]
+    ]
+
+
+def _caption_server(url: str, model: str, key: str, variable: str) -> CheckResult:
     try:
-        with ChatClient(url, os.environ.get(reach["key_variable"], ""), limits) as client:
-            served = client.models()
+        return CheckResult("caption server", True, health(url, model, key))
+    except WrongModel as error:
+        return CheckResult("caption server", False, str(error), "set captions_endpoint.models, or captions.urls")
     except EndpointError as error:
-        start, key = (
-            f"start one (vllm serve {wanted}), or set captions.url",
-            f"check the key in {reach['key_variable']}",
-        )
-        return [CheckResult(name, False, str(error), start if error.down else key)]
-    if served is not None and wanted not in served:
-        shown = ", ".join(served) or "no model"
-        return [CheckResult(name, False, f"{url} serves {shown}, not {wanted}", "set captions_endpoint.model")]
-    return [CheckResult(name, True, f"{url} answers" + (f" and serves {wanted}" if served else ""))]
+        remedy = f"{serve_command(model)}, or set captions.url" if error.down else f"check the key in {variable}"
+        return CheckResult("caption server", False, str(error), remedy)
 
 
 def _attempt(_: str) -> None:

@@ -35,6 +35,9 @@ METRICS: Final = ("macro_f1", "uar", "average")
 MAPPINGS: Final = (PPA, PFSA)
 DATA_VARIABLE: Final = "CER_DATA"
 CAPTIONS: Final = "captions"
+PROFILE: Final = "--profile paper"
+TRAINED_ON: Final = ("afew", "affwild2")
+"""Corpora on which the paper trains every head together (section 4.1)."""
 
 
 @dataclass(frozen=True)
@@ -175,13 +178,17 @@ class Hit(NamedTuple):
 
 
 def _table1(row: Mapping[str, Any], measured: Mapping[str, Sequence[Measured]]) -> Iterator[PaperCell]:
-    system, notes = row.get("ours", ""), tuple(row.get("notes", ()))
+    system, notes = row.get("ours", row["paper"]), tuple(row.get("notes", ()))
     for corpus, layout in CORPORA.items():
         printed = dict(zip(METRICS, row.get(layout, ()), strict=False))
         printed |= {f"macro_f1_{m}": row[m] for m in MAPPINGS if m in row and corpus == CEXPR}
         for metric in METRICS if corpus != CEXPR else tuple(f"macro_f1_{m}" for m in MAPPINGS):
             cell = PaperCell("1", row["id"], row["model"], system, corpus, metric, printed.get(metric), notes=notes)
-            yield _filled(cell, _lookup(row, corpus, metric, measured.get(corpus, ())), _needs(row, corpus))
+            as_published = {"ours": row["paper"]}
+            hit = _lookup(as_published, corpus, metric, measured.get(corpus, ()))
+            if hit:
+                cell = replace(cell, system=row["paper"])
+            yield _filled(cell, hit or _lookup(row, corpus, metric, measured.get(corpus, ())), _needs(row, corpus))
 
 
 def _table2(row: Mapping[str, Any], measured: Mapping[str, Sequence[Measured]]) -> PaperCell:
@@ -190,7 +197,7 @@ def _table2(row: Mapping[str, Any], measured: Mapping[str, Sequence[Measured]]) 
     cell = PaperCell("2", row["method"], model, system, CEXPR, "macro_f1", row["macro_f1"], notes=notes)
     if not system:
         return replace(cell, source="as published by its authors; no system of this project")
-    as_table1 = {"ours": "scene_minilm", "pfsa_ours": True}
+    as_table1 = next(r for r in paper()["table1"] if r.get("pfsa_ours"))
     return _filled(cell, _lookup(as_table1, CEXPR, "macro_f1_pfsa", measured.get(CEXPR, ())), _needs(as_table1, CEXPR))
 
 
@@ -245,17 +252,35 @@ def _filled(cell: PaperCell, hit: Hit | None, needs: str) -> PaperCell:
 
 
 def _needs(row: Mapping[str, Any], corpus: str) -> str:
-    system, layout = row.get("ours"), CORPORA[corpus]
-    if system is None:
-        return f"needs {corpus} and a branch over CLIP features of faces (a plug-in; none is shipped)"
-    if corpus == CEXPR:
-        add = f"cer corpus add {layout} DIR --format {layout} --labels LABELS.csv"
-        return f"needs labels of {corpus}: {add} && cer run {layout} && cer evaluate {layout}"
+    """The data that a cell needs, the commands that fill it by the profile paper, and those of the stand-in."""
+    layout = CORPORA[corpus]
+    labelled = corpus == CEXPR  # the others come with their labels
+    add = {name: f"cer corpus add {name} DIR --format {name}" for name in CORPORA.values()}
+    add["cexpr"] += " --labels LABELS.csv"
+    evaluate = f"cer evaluate {layout}" + ("" if labelled else " --split dev")
+    needs = f"needs {'labels of ' if labelled else ''}{corpus}"
+    heads: Sequence[str] = row.get("heads", ())
+    corpora = [layout, *(TRAINED_ON if heads else ())]
+    steps = [add[name] for name in dict.fromkeys(corpora)]
+    if heads:
+        select = " or ".join(f'+key:"features/{head}"' for head in heads)  # the trainings read these tables
+        steps += [f"cer run {name} {PROFILE} --select '{select}'" for name in TRAINED_ON]
+        steps += [f"cer train {head} {PROFILE} --corpora {','.join(TRAINED_ON)}" for head in heads]
+    fused = ""
+    if row.get("ours") == FUSED:
+        steps += [f"cer run {name} {PROFILE}" for name in TRAINED_ON]
+        steps.append(f"cer train mhpf {PROFILE} --corpora {','.join(TRAINED_ON)}")
+        fused = " --set fusion.method=static"
+    steps += [f"cer run {layout} {PROFILE}{fused}", evaluate]
+    text = f"{needs}: {' && '.join(steps)}"
+    if system := row.get("ours"):
+        text += f"; for {system} of the profile embedded: {' && '.join(_stand_in(row, layout, add[layout], evaluate))}"
+    return text
+
+
+def _stand_in(row: Mapping[str, Any], layout: str, add: str, evaluate: str) -> list[str]:
+    """The commands that fill a cell by the system of the profile embedded that stands for its row."""
     run = f"cer run {layout}"
-    if row.get("train"):
-        run = f"{run} && cer train {system} --corpora {layout} && {run}"  # the training reads feature tables
-    if row.get("branches"):
-        names = ", ".join(f'"{name}"' for name in row["branches"])
-        run += f" --set 'branches.enabled=[{names}]'"
-    add = f"cer corpus add {layout} DIR --format {layout}"
-    return f"needs {corpus}: {add} && {run} && cer evaluate {layout} --split dev"
+    training = [run, f"cer train {row['ours']} --corpora {layout}"] if row.get("train") else []  # it reads features
+    names = ", ".join(f'"{name}"' for name in row.get("branches", ()))
+    return [add, *training, run + (f" --set 'branches.enabled=[{names}]'" if names else ""), evaluate]

@@ -25,7 +25,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from cer_pipeline.arrow import pc
-from cer_pipeline.errors import CerError
+from cer_pipeline.errors import CerError, ModelUnavailable
 from cer_pipeline.profiles import Profile
 from cer_pipeline.stage import INPUTS, UNIT, Engine, Inputs, StageContext, StageSpec, Weights, placeholder_rows
 from cer_pipeline.status import RETRIED, Status
@@ -186,14 +186,18 @@ def _absent_models(work: Work) -> list[str]:
 
 
 def _absence(work: Work, models: list[str]) -> str:
-    """Return the reason of rows without a value: the models that are absent, and the command that brings each."""
-    steps = []
+    """Return the reason of rows without a value: the models that are absent, and the commands that bring them."""
+    pulled, steps = [], []
     for model in models:
         try:
             work.weights.path(model)
+        except ModelUnavailable as error:
+            pulled += [model] * error.pulled
+            steps += [] if error.pulled else [error.then]
         except CerError as error:
-            steps.append(error.then)
-    return f"{', '.join(models)}: not on this machine; {'; '.join(steps)}"
+            steps.append(error.then or error.what)
+    pull = [f"run `cer models pull {' '.join(pulled)}`"] if pulled else []
+    return f"{', '.join(models)}: not on this machine; {'; '.join([*pull, *steps])}"
 
 
 def _compute(

@@ -125,18 +125,18 @@ def _specs() -> Any:
 
 
 def test_the_command_trains_publishes_and_goes_back(home, capsys):
-    train_command(BRANCH, "toy", None, False, True)
+    train_command(BRANCH, "toy", json=True)
     printed = json.loads(capsys.readouterr().out)
     head = read_current(home.heads, BRANCH)
     assert head is not None
     assert (printed["sha256"], printed["scores"]["dev"]["uar"]) == (head.sha256, 49.0)
-    train_command(BRANCH, "", None, True, False)
+    train_command(BRANCH, retire=True)
     assert read_current(home.heads, BRANCH) is None
 
 
 def test_the_command_says_a_mistake_in_the_data_in_one_line(home):
     with pytest.raises(CerError) as error:
-        train_command(BRANCH, "toy", ["fail=1"], False, True)
+        train_command(BRANCH, "toy", ["fail=1"], json=True)
     assert error.value.line() == "no training sentence of a class: Fear - add sentences of it"
     assert read_current(home.heads, BRANCH) is None
 
@@ -155,7 +155,7 @@ def test_the_command_says_a_mistake_in_the_data_in_one_line(home):
 )
 def test_the_command_refuses_a_mistake_before_anything_runs(home, branch, names, options, says):
     with pytest.raises(CerError, match=says):
-        train_command(branch, names, options, False, True)
+        train_command(branch, names, options, json=True)
 
 
 def test_a_training_of_other_data_or_options_starts_anew(home, tmp_path: Path):

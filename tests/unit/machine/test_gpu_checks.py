@@ -106,7 +106,7 @@ def server() -> Iterator[str]:
 
 
 def asked(url: str, model: str) -> list[gpu_checks.CheckResult]:
-    overrides = ["captions.backend=endpoint", f'captions.url="{url}"', f'captions_endpoint.model="{model}"']
+    overrides = ["captions.backend=endpoint", f'captions.url="{url}"', f'captions_endpoint.models=["{model}"]']
     return gpu_checks.caption_server(load_profile(overrides=overrides))
 
 
@@ -123,7 +123,7 @@ def test_a_caption_server_of_another_model_names_the_setting(server: str) -> Non
     (result,) = asked(server, "other/model")
     assert not result.ok
     assert "serves served/model, not other/model" in result.detail
-    assert result.remedy == "set captions_endpoint.model"
+    assert result.remedy.startswith("set captions_endpoint.models")
 
 
 def test_a_caption_server_that_is_down_names_the_command_that_starts_one() -> None:

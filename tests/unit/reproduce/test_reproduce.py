@@ -22,6 +22,7 @@ from cer_pipeline.reproduce.paper_tables import (
     AFEW,
     AFFWILD2,
     CEXPR,
+    CORPORA,
     METRICS,
     Measured,
     cells,
@@ -57,14 +58,40 @@ def test_without_data_every_cell_names_what_it_needs_and_a_command() -> None:
     assert len(first) == 17 * (3 + 3 + 2)
     assert {c.corpus for c in first} == {AFFWILD2, AFEW, CEXPR}
     assert all(c.value is None for c in found)
-    ours = [c for c in first if c.system]
-    assert all(c.source.startswith(("needs ", "needs labels of")) and c.corpus in c.source for c in ours)
-    assert all("cer corpus add" in c.source and "cer evaluate" in c.source for c in ours)
-    assert all("none is shipped" in c.source for c in first if not c.system)
+    assert all(c.system for c in first)
+    assert all(c.source.startswith(("needs ", "needs labels of")) and c.corpus in c.source for c in first)
+    assert all("cer corpus add" in c.source and "cer evaluate" in c.source for c in first)
+    assert all(f"cer run {CORPORA[c.corpus]} --profile paper" in c.source for c in first)
     second = [c for c in found if c.table == "2"]
     assert [c.paper for c in second] == [22.81, 25.91, 32.43, 60.63, 34.86]
     assert all("as published" in c.source for c in second[:-1])
     assert second[-1].source.startswith("needs labels of C-EXPR-DB")
+
+
+def test_the_commands_of_a_row_train_its_heads_on_both_corpora_before_the_run_that_fills_it() -> None:
+    found = {(c.id, c.corpus, c.metric): c.source for c in cells({})}
+    single = found["5", AFFWILD2, "uar"].partition("; for ")[0]
+    train = "cer train face_clip_mamba --profile paper --corpora afew,affwild2"
+    features, trained, run = (
+        single.index("--select '+key:\"features/face_clip_mamba\"'"),
+        single.index(train),
+        single.index("cer run affwild2 --profile paper &&"),
+    )
+    assert features < trained < run < single.index("cer evaluate affwild2 --split dev")
+    assert "cer train" not in found["14", AFEW, "uar"].partition("; for ")[0]
+    fused = found["17", AFEW, "uar"].partition("; for ")[0]
+    heads = ["face_clip_mamba", "scene_jina", "audio_wavlm_bilstm", "text_clip", "mhpf"]
+    assert [fused.index(f"cer train {head} ") for head in heads] == sorted(
+        fused.index(f"cer train {h} ") for h in heads
+    )
+
+
+def test_a_branch_of_the_paper_fills_its_row_before_the_one_that_stands_for_it() -> None:
+    both = scores("scene_jina", {"macro_f1": 31.0}) + scores("scene_minilm", {"macro_f1": 40.0}) + scores("id16", SCENE)
+    found = {(c.id, c.metric): c for c in cells({AFEW: [Measured(tuple(both), "corpus afew", whole=True)]})}
+    assert (found["6", "macro_f1"].system, found["6", "macro_f1"].value) == ("scene_jina", 31.0)
+    assert (found["7", "macro_f1"].system, found["7", "macro_f1"].value) == ("scene_minilm", 40.0)
+    assert found["16", "macro_f1"].system == "id16"
 
 
 def test_scores_of_captions_fill_the_rows_that_they_stand_for_and_no_other() -> None:

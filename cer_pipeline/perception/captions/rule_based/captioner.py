@@ -63,7 +63,7 @@ class RuleBasedCaptioner:
             return Caption(segment, RULE_BASED_VIEW, status=status, reason=reason)
         missing = faces.not_detected(samples)
         if stats is not None and missing is not None:
-            reason = "the faces were not looked for"
+            reason = "the faces were not detected: see the reason in the table faces"
             return Caption(segment, RULE_BASED_VIEW, status=missing, reason=reason)
         measured = Measurements(
             people=None if stats is None else faces.people(samples),
