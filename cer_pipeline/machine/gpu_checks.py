@@ -25,7 +25,6 @@ INSTALL_EXTRA: Final = "make install EXTRAS=gpu, or pip install '.[gpu]'"
 INSTALL_CUDA: Final = "with a CUDA build of torch: pip install --no-build-isolation '.[cuda]'"
 NVIDIA: Final = Path("/proc/driver/nvidia/gpus")  # the driver makes one entry for each GPU
 MEGABYTE: Final = 1e6
-HEALTH_S: Final = 10.0  # time for a server to list its models
 
 IN_PLACE: Final = {
     "torchaudio": "PyAV and soxr read and resample sound",

@@ -43,6 +43,10 @@ SETTINGS = {
     "text_minilm": "cer_pipeline.branches.text.train:TextSettings",
     "scene_minilm": "cer_pipeline.branches.scene.train:SceneSettings",
     "scene_signs": "cer_pipeline.branches.scene.train_au:AUHeadSettings",
+    **dict.fromkeys(
+        ("scene_jina", "scene_roberta", "scene_clip", "text_jina", "text_roberta", "text_clip"),
+        "cer_pipeline.branches.encoders.train:ProbeSettings",
+    ),
     "mhpf": "cer_pipeline.fusion.train.fit:Settings",
     "feature_fusion": "cer_pipeline.fusion.train.feature_level:FeatureSettings",
 }

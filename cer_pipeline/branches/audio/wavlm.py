@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from cer_pipeline.errors import CerError
 from cer_pipeline.sound_file import SAMPLE_RATE_HZ
+from cer_pipeline.torchvision_ops import prepare_torchvision
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,6 +58,8 @@ def load_encoder(folder: Path, changed: Mapping[str, Tensor]) -> WavLMModel:
         CerError: the folder holds no such model or lacks tensors, or a changed tensor fits no parameter.
     """
     import torch
+
+    prepare_torchvision()
     from transformers import WavLMModel
     from transformers.utils import logging
 

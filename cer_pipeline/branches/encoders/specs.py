@@ -123,5 +123,6 @@ def text_branch(branch: str, title: str, modality: str, table1: int, source: str
         "cer_pipeline.branches.encoders.train:train",
         f"Logistic regression on frozen features of {recipe.encoder}.",
         reads=("labels", features.name),
+        options=("folds", "inner", "seed"),  # fields of `train.ProbeSettings`
     )
     return BranchSpec(recipe.branch, title, modality, table1, features, probabilities, trainers=(trainer,))

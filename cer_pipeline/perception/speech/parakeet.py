@@ -27,6 +27,7 @@ from cer_pipeline.perception.speech.language import ENGLISH
 from cer_pipeline.perception.speech.word import Word
 from cer_pipeline.sound_file import SAMPLE_RATE_HZ
 from cer_pipeline.torch_threads import one_thread
+from cer_pipeline.torchvision_ops import prepare_torchvision
 
 if TYPE_CHECKING:
     import torch
@@ -58,6 +59,8 @@ class Parakeet:
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         import torch
+
+        prepare_torchvision()
         from transformers import ParakeetFeatureExtractor, ParakeetForTDT, ParakeetTokenizer
         from transformers.utils import logging
 

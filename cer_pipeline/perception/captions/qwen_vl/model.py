@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cer_pipeline.errors import CerError
+from cer_pipeline.torchvision_ops import prepare_torchvision
 
 if TYPE_CHECKING:
     import torch
@@ -86,6 +87,8 @@ class QwenVL:
     def __init__(self, folder: Path, device: str, precision: str) -> None:
         import torch
         from safetensors import SafetensorError
+
+        prepare_torchvision()
         from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
         from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
         from transformers.utils.logging import disable_progress_bar
