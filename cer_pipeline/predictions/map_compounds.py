@@ -25,12 +25,11 @@ from cer_pipeline.branches.scene.caption_head import SceneHead
 from cer_pipeline.compound.adjust import Adjustment, adjusted
 from cer_pipeline.compound.pfsa import pfsa
 from cer_pipeline.compound.ppa import ppa
-from cer_pipeline.fusion.inputs import combinations_in
 from cer_pipeline.fusion.uncertainty import confidence, entropy
 from cer_pipeline.labels import BASIC_COLUMNS, COMPOUND, COMPOUND_COLUMNS
 from cer_pipeline.perception.captions.registry import RULE_BASED_VIEW
 from cer_pipeline.plans import SEGMENT_COLUMNS
-from cer_pipeline.predictions.specs import CAPTIONS, PFSA, PPA, SCENE, SCENE_HEAD
+from cer_pipeline.predictions.specs import CAPTIONS, PFSA, PPA, SCENE, SCENE_HEAD, fused_columns
 from cer_pipeline.stage import UNIT, Inputs, StageContext
 from cer_pipeline.status import Status
 
@@ -103,7 +102,8 @@ class MapCompounds:
     def _map(self, methods: Sequence[str]) -> dict[str, dict[str, Mapped]]:
         """Method -> prefix of the columns -> values of the shard."""
         inputs, settings = self._context.inputs, Adjustment.of(self._context.profile)
-        fused = inputs.table("fused")
+        combinations = list(self._context.profile["combinations"]["named"])
+        fused = inputs.table("fused", fused_columns(combinations))
         self._keys = fused.select(SEGMENT_COLUMNS).to_pylist()
         self._index = {key["segment_id"]: i for i, key in enumerate(self._keys)}
         videos, segments = texts(fused, "video_id"), fused.column("segment").to_pylist()
@@ -111,7 +111,7 @@ class MapCompounds:
         def adjust(mapped: Mapped) -> Mapped:
             return replace(mapped, values=adjusted(mapped.values, videos, segments, settings))
 
-        prefixes = ["", *map(tables.prefix_of, combinations_in(fused.column_names))]
+        prefixes = ["", *map(tables.prefix_of, combinations)]
         by_method = {PPA: {prefix: adjust(map_ppa(fused, prefix)) for prefix in prefixes}}
         if PFSA in methods:
             pfsa_values = map_pfsa(inputs, self._head(), texts(fused, "segment_id"))

@@ -32,7 +32,7 @@ CAPTIONS: Final = tables.CAPTIONS.name
 
 
 _FUSED_KEYS: Final = ("segment_id", "video_id", "segment")
-_FUSED_COLUMNS: Final = (*_FUSED_KEYS, "expressed", "agreement", *BASIC_COLUMNS, "status", "reason")
+_FUSED_VALUES: Final = ("expressed", "agreement", *BASIC_COLUMNS, "status", "reason")
 _SCENE_COLUMNS: Final[Mapping[str, Sequence[str]]] = {
     CAPTIONS: ("segment_id", "view", "status"),
     f"features/{SCENE}": ("segment_id", "features", "status", "reason"),
@@ -80,7 +80,13 @@ def _compound_keys(methods: Sequence[str], unit: dict[str, Any]) -> list[dict[st
     return [keys | {"method": method} for method in methods]
 
 
-def _compound_stage(branches: Sequence[str], combinations: Iterable[str]) -> StageSpec:
+def fused_columns(combinations: Iterable[str]) -> tuple[str, ...]:
+    """Columns of `fused` that `compound` is computed from: of the fusion of all branches, and of each combination."""
+    prefixes = ("", *map(tables.prefix_of, combinations))
+    return (*_FUSED_KEYS, *(f"{prefix}{name}" for prefix in prefixes for name in _FUSED_VALUES))
+
+
+def _compound_stage(branches: Sequence[str], combinations: Sequence[str]) -> StageSpec:
     methods = methods_of(branches)
     scene = (CAPTIONS, f"features/{SCENE}", f"probabilities/{SCENE}")
     inputs = ("fused", *scene) if PFSA in methods else ("fused",)
@@ -89,7 +95,7 @@ def _compound_stage(branches: Sequence[str], combinations: Iterable[str]) -> Sta
         description="The 7 compound expressions of every segment, by each method whose inputs exist; PPA also of each "
         "named combination of branches, behind `NAME__`.",
         group="predictions",
-        reads={"fused": _FUSED_COLUMNS, **(_SCENE_COLUMNS if PFSA in methods else {})},
+        reads={"fused": fused_columns(combinations), **(_SCENE_COLUMNS if PFSA in methods else {})},
         inputs=inputs,
         plan=partial(_plan_compound, inputs, methods),
         stage="cer_pipeline.predictions.map_compounds:MapCompounds",
@@ -111,7 +117,7 @@ def compound_stages(branches: Sequence[BranchSpec], combinations: Iterable[str] 
     """
     names = tuple(b.name for b in branches)
     sampled = tuple(b.name for b in branches if b.samples is not None)
-    compound = _compound_stage(names, combinations)
+    compound = _compound_stage(names, tuple(combinations))
     inputs = ("videos", "segments", "frames", "fused", compound.name, *(f"probabilities/{n}" for n in names))
     return (
         compound,
