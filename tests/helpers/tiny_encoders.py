@@ -9,8 +9,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
+
+from cer_pipeline.branches.encoders.specs import RECIPES
+from cer_pipeline.labels import BASIC
+from cer_pipeline.zoo.head_file import save_head
 
 WORDS = [
     "a",
@@ -174,3 +179,10 @@ def tiny_clip_vit_b32(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(config.to_json_string(), "utf-8")
     _fill(folder, ("preprocessor_config.json",))
+
+
+def tiny_linear_head(path: Path, branch: str) -> None:
+    """Write a random linear head of a branch over texts."""
+    recipe, rng = RECIPES[branch], np.random.default_rng(3)
+    tensors = {"linear.weight": rng.normal(size=(len(BASIC), recipe.size)), "linear.bias": rng.normal(size=len(BASIC))}
+    save_head(path, tensors, {"encoder": recipe.encoder, "features": recipe.features, "classes": list(BASIC)})

@@ -80,6 +80,8 @@ def tiny_zoo(folder: Path, models: Iterable[str], real: Zoo) -> tuple[Zoo, list[
             entries[model] = head_entry(branch, path, hashlib.sha256(path.read_bytes()).hexdigest(), "tiny")
         else:
             write(target)
+            for path in (target / model).glob("*"):  # of helpers that make the model's folder themselves
+                path.rename(target / path.name)
             entries[model] = pinned(entries[model], target)
     return Zoo(folder / "cache", entries, folder), absent
 

@@ -167,3 +167,8 @@ def _write_weights(folder: Path, model: str, tokenizer: Tokenizer, ends: bool, s
 
 def _write(folder: Path, name: str, value: Any) -> None:
     (folder / name).write_text(json.dumps(value, indent=1))
+
+
+def tiny_qwen_32b(folder: Path) -> None:
+    """Write the files of the zoo entry of the 32B model."""
+    tiny_qwen(folder, "qwen25_vl_32b")
