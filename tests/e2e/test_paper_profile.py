@@ -23,9 +23,6 @@ COMBINATIONS = ("id15", "id16", "id17")
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=True, reason="face_features/clip accepts the real sizes of CLIP only, not those of the tiny model"
-)
 def test_every_branch_of_the_paper_has_values_with_tiny_weights(tmp_path: Path, media: Path, weights: Zoo) -> None:
     # Random weights of YOLO find boxes everywhere; CenterFace finds the faces of the clip.
     profile = load_profile("paper", overrides=["faces.detector=centerface", "faces.detector_score=0.5"])

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from cer_pipeline import tables
+from cer_pipeline.branches.encoders.clip import preprocess
 from cer_pipeline.branches.face import clip, emoaffectnet
 from cer_pipeline.branches.face.encode import subject_rows
 from cer_pipeline.branches.face.specs import CLIP, CLIP_WEIGHTS, EMBEDDING, EMOAFFECTNET, ENCODED_BOXES, FACE_CLIP
@@ -156,7 +157,9 @@ class ClipFaces(_FrameEncoder):
     def _load(self, context: StageContext) -> Encoder:
         self._settings = context.profile[FACE_CLIP]
         library = clip.choose_library(self._settings["library"])
-        return clip.load(context.weights.path(CLIP_WEIGHTS), library, self._device)
+        encoder = clip.load(context.weights.path(CLIP_WEIGHTS), library, self._device)
+        self._side = encoder.side
+        return encoder.features
 
     def _prepare(self, picture: Picture, face: Mapping[str, Any]) -> torch.Tensor:
-        return clip.prepare(box_crop(picture, face, self._settings["margin"]))
+        return preprocess(box_crop(picture, face, self._settings["margin"]), self._side)
