@@ -31,9 +31,11 @@ def trainer(profile: Profile, name: str) -> Trainer:
     """The trainer of a name.
 
     Raises:
-        CerError: nothing of this name can be trained, or as `trainers`.
+        CerError: nothing of this name can be trained, a branch without a training, or as `trainers`.
     """
     known = trainers(profile)
+    if name not in known and name in registry.shipped():
+        raise CerError("no training of this branch is built in", name, f"these can be trained: {', '.join(known)}")
     if name not in known:
         raise CerError("nothing of this name can be trained", name, f"choose one of: {', '.join(known)}")
     return known[name]

@@ -17,6 +17,7 @@ from cer_pipeline.profiles import DEFAULT_PROFILE, load_profile, profile_names
 from cer_pipeline.store.home import default_home
 from cer_pipeline.zoo import MEDIA, ModelRow, Progress, Pulled, State, default_pins, list_models, open_zoo
 from cer_pipeline.zoo import pin as pin_files
+from cer_pipeline.zoo.entries import pin_command
 
 app = typer.Typer(help="The model zoo: list, fetch, pin and verify weights.", no_args_is_help=True)
 MEGABYTE = 1e6
@@ -98,12 +99,21 @@ def pull(
     json: Json = False,
 ) -> None:
     """Fetch models, verify their SHA-256 and store them. Models that are present are kept."""
-    pulled = pull_with_progress(models or [], profile, quiet=json)
+    chosen, unpinned = models or [], list[str]()
+    if not chosen:
+        rows = list_models(open_zoo(heads=default_home().heads), models_of_profile(profile))
+        chosen = [row.entry.id for row in rows if row.state is not State.UNPINNED]
+        unpinned = [row.entry.id for row in rows if row.state is State.UNPINNED]
+    pulled = pull_with_progress(chosen, profile, quiet=json)
     if json:
         print_json([{"id": p.model, "fetched": p.fetched, "path": str(p.path)} for p in pulled])
     else:
         fetched = [p.model for p in pulled if p.fetched]
         print(f"{len(pulled)} models are on this machine, {len(fetched)} of them fetched now; all digests match")
+    for model in unpinned:
+        say(f"not pulled, since no digest is known to verify it by: {model} - {pin_command(model)}")
+    if unpinned:
+        raise typer.Exit(EXIT_INPUT)
 
 
 @app.command("pin")

@@ -44,6 +44,15 @@ SETTINGS = {
     "scene_minilm": "cer_pipeline.branches.scene.train:SceneSettings",
     "scene_signs": "cer_pipeline.branches.scene.train_au:AUHeadSettings",
     **dict.fromkeys(
+        (
+            "face_emoaffectnet_transformer",
+            "face_emoaffectnet_mamba",
+            "face_clip_transformer",
+            "face_clip_mamba",
+        ),
+        "cer_pipeline.branches.face.train:TemporalSettings",
+    ),
+    **dict.fromkeys(
         ("scene_jina", "scene_roberta", "scene_clip", "text_jina", "text_roberta", "text_clip"),
         "cer_pipeline.branches.encoders.train:ProbeSettings",
     ),
@@ -55,6 +64,10 @@ SETTINGS = {
 BESIDE = {
     "face_emo_transformer": {"trials"},
     "face_emo_mamba": {"trials"},
+    "face_emoaffectnet_transformer": {"trials"},
+    "face_emoaffectnet_mamba": {"trials"},
+    "face_clip_transformer": {"trials"},
+    "face_clip_mamba": {"trials"},
     "text_minilm": {"meld"},
     "mhpf": {"branches", "voice", "face", "last_actor", "folds"},
     "feature_fusion": {"branches"},
@@ -95,5 +108,10 @@ def test_a_plug_in_cannot_take_the_name_of_another_trainer(monkeypatch: pytest.M
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(CerError, match="nothing of this name can be trained: face_static - choose one of: face_emo"):
-        trainer(load_profile(), "face_static")
+    with pytest.raises(CerError, match="nothing of this name can be trained: face_statik - choose one of: face_emo"):
+        trainer(load_profile(), "face_statik")
+
+
+def test_a_branch_without_a_training_is_named_as_such() -> None:
+    with pytest.raises(CerError, match="no training of this branch is built in: audio_wavlm_bilstm - these can be"):
+        trainer(load_profile(), "audio_wavlm_bilstm")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -124,17 +124,31 @@ class _Features:
         return feature_row(row, self._head.features(states))
 
 
-class _Probabilities:
+class Head(Protocol):
+    """What a stage of probabilities needs of a head."""
+
+    def probabilities(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Features of a window -> probabilities [8] in the order of `labels.BASIC`, summing to 1."""
+        ...
+
+
+class HeadProbabilities:
+    """Stage probabilities/BRANCH of an audio branch: its head on its features."""
+
     branch: ClassVar[str]
 
     def __init__(self, context: StageContext) -> None:
-        self._head = AudioHead.load(context.weights.path(f"head_{self.branch}"))
+        self._head = self.load(context)
         self._features = read_features(context, f"features/{self.branch}")
         self._table = tables.probabilities(self.branch)
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """One row a segment."""
         return probability_rows(units, self._features, self._predict, self._table)
+
+    def load(self, context: StageContext) -> Head:
+        """The trained head of the branch."""
+        return AudioHead.load(context.weights.path(f"head_{self.branch}"))
 
     def _predict(self, _: Row, features: NDArray[np.float32]) -> tuple[str, NDArray[np.float64]]:
         return f"head_{self.branch}", self._head.probabilities(features)
@@ -152,13 +166,13 @@ class BilstmFeatures(_Features):
     branch = BILSTM
 
 
-class UncertaintyProbabilities(_Probabilities):
+class UncertaintyProbabilities(HeadProbabilities):
     """Stage probabilities/audio_uncertainty."""
 
     branch = UNCERTAINTY
 
 
-class BilstmProbabilities(_Probabilities):
+class BilstmProbabilities(HeadProbabilities):
     """Stage probabilities/audio_bilstm."""
 
     branch = BILSTM

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from cer_pipeline import tables
 from cer_pipeline.branches.audio.sound_reader import reader_of
-from cer_pipeline.branches.audio.stages import without_speech
+from cer_pipeline.branches.audio.stages import HeadProbabilities, without_speech
 from cer_pipeline.branches.audio.wavlm import framed, load_encoder
 from cer_pipeline.branches.audio.wavlm_heads import WavlmHead
 from cer_pipeline.branches.audio.wavlm_specs import BILSTM, ENCODER, SECTION, UNCERTAINTY, VECTOR
-from cer_pipeline.branches.rows import Row, by_video, empty_row, feature_row, probability_rows, read_features
+from cer_pipeline.branches.rows import Row, by_video, empty_row, feature_row
 from cer_pipeline.errors import CerError
 from cer_pipeline.sound_file import SAMPLE_RATE_HZ
 from cer_pipeline.stage import StageContext, video_rows
@@ -103,21 +103,11 @@ class _Features:
         return self._head.network.vector(states, steps)
 
 
-class _Probabilities:
-    branch: ClassVar[str]
-
-    def __init__(self, context: StageContext) -> None:
+class _Probabilities(HeadProbabilities):
+    def load(self, context: StageContext) -> WavlmHead:
+        """The trained head of the branch, which must fit the framing of the profile."""
         framing = context.profile[SECTION]["framing"]
-        self._head = WavlmHead.load(context.weights.path(f"head_{self.branch}"), self.branch, framing)
-        self._features = read_features(context, f"features/{self.branch}")
-        self._table = tables.probabilities(self.branch)
-
-    def __call__(self, units: pa.Table) -> pa.Table:
-        """One row a segment."""
-        return probability_rows(units, self._features, self._predict, self._table)
-
-    def _predict(self, _: Row, features: NDArray[np.float32]) -> tuple[str, NDArray[np.float64]]:
-        return f"head_{self.branch}", self._head.probabilities(features)
+        return WavlmHead.load(context.weights.path(f"head_{self.branch}"), self.branch, framing)
 
 
 class UncertaintyFeatures(_Features):

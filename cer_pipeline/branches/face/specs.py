@@ -359,9 +359,7 @@ def _temporal(
                 reads=("labels", f"features/{name}"),
                 options=_OPTIONS,
             ),
-        )
-        if encoder is ENCODE
-        else (),  # trainers of shipped branches are in every graph, but this table is only in that of gpu and paper
+        ),
     )
 
 

@@ -48,7 +48,7 @@ class Heads:
 
 
 def corpus(home: Home, videos: int = 9, each: int = 4, strength: float = 0.3, seed: int = 0) -> Corpus:
-    """Videos whose windows are of one class each; the features point towards the class."""
+    """Videos whose windows are of one class each; the features of a class have one direction."""
     rng = np.random.default_rng(seed)
     features, labels = [], []
     for v in range(videos):

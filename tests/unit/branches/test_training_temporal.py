@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -340,6 +341,30 @@ def test_videos_of_one_source_clip_are_one_group(tmp_path: Path) -> None:
 def test_tables_that_were_not_made_are_named(tmp_path: Path) -> None:
     with pytest.raises(CerError, match="the table labels of c-s000 has not been made - run `cer run c`"):
         windows.read(Home(tmp_path), [Corpus("c", "folder", tmp_path, 1, ())], MAMBA)
+
+
+@pytest.mark.slow
+def test_a_branch_over_published_features_is_trained_from_its_table(tmp_path: Path) -> None:
+    branch, size, home, rng = "face_clip_mamba", 513, Home(tmp_path / "home"), np.random.default_rng(0)
+    _, labels = corpus_rows({f"v{i}": None for i in range(6)})
+    corpus = write(home, [], labels)
+    features = []
+    for label in labels:
+        values = rng.normal(0, 0.1, (STEPS_PER_WINDOW, size))
+        values += 0.2 if label["y_fear"] else -0.2
+        values[:, -1] = 1
+        features.append(feature_row(label["segment_id"], values))
+    path = home.table(f"features/{branch}", "c", "s000")
+    path.parent.mkdir(parents=True)
+    schema = tables.features(branch, STEPS_PER_WINDOW * size).schema
+    pq.write_table(pa.Table.from_pylist(features, schema=schema), path)
+    options = {"hidden": "16", "middle": "8", "layers": "1", "epochs": "8", "batch": "8", "rate": "0.02", "folds": "2"}
+    none: Any = None  # this training loads no weights
+    request = Request(branch, home, (corpus,), none, tmp_path / "out", options, lambda *_: None)
+    scores = training.train(request)
+    assert scores["uar"][0] > 90
+    head = heads.load(tmp_path / "out" / f"{branch}.safetensors", branch, size - 1)
+    assert head.shape.inputs == size - 1
 
 
 def test_the_entry_trains_from_tables_with_options(tmp_path: Path) -> None:
